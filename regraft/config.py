@@ -1,0 +1,306 @@
+"""The whole configuration: frozen, strict, checked before torch or zenml is imported.
+
+Every field has a unit, a range and the source of its default. Defaults live here only; a YAML file
+in configs/ says what differs. No environment variable changes a result.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from regraft.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Rule = tuple[str, Annotated[float, Field(ge=0.0, le=100.0)]]
+
+
+def refuse_password(url: str) -> str:
+    """The URL unchanged; a configuration is stored in plain text, so it may hold no password."""
+    if re.match(r"^[\w+.-]+://[^/@\s]*:[^/@\s]+@", url):
+        raise ValueError("holds a password; give it to the client library, not here")
+    return url
+
+
+Url = Annotated[str, AfterValidator(refuse_password), Field(description="local path or fsspec URL")]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IngestConfig(Section):
+    """What is read, and when the reading gives up.
+
+    photos: folder, CSV/Parquet manifest, or torchvision:NAME; local path or fsspec URL.
+    max_pixels: pixels a photo, >= 1. Source: Pillow's own decompression-bomb limit.
+    max_quarantine_fraction: share of the photos that may be unusable, in [0, 1]. Guess.
+    n_workers: threads that decode, 0 = one a core.
+    images_url: where photos that are no files (torchvision arrays) are written as PNG.
+    """
+
+    photos: Url = ""
+    max_pixels: Annotated[int, Field(ge=1)] = 89_478_485
+    max_quarantine_fraction: Fraction = 0.1
+    n_workers: Annotated[int, Field(ge=0, le=256)] = 0
+    images_url: Url = ""
+
+
+class SplitConfig(Section):
+    """Which photo is trained on, which chooses, which judges.
+
+    test_fraction, validation_fraction: shares of each class, used where no split is given. Guess.
+    on_leak: what becomes of a photo whose copy stands on another side: dropped from the side that
+        judges less (train before validation before test), an error, or kept.
+    near_duplicate_bits: perceptual hashes (64 bits) at most this far apart are candidates for
+        "nearly the same photo", in [0, 16]; the thumbnails decide. 0: exact copies only. Guess.
+    memory_url: folder that remembers which side a photo was given, so that it never moves.
+    """
+
+    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    on_leak: Literal["drop", "error", "keep"] = "drop"
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = 4
+    memory_url: Url = ""
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> Self:
+        if self.test_fraction + self.validation_fraction >= 1.0:
+            raise ValueError("test_fraction + validation_fraction must stay below 1")
+        return self
+
+
+class BackboneConfig(Section):
+    """Where the pretrained weights come from.
+
+    source: bundled:NAME | torchvision:NAME[/WEIGHTS] | timm:NAME | file:PATH | champion (warm
+        start; the command turns it into bundle:URL before the run).
+    architecture: for file: only, timm:NAME or torchvision:NAME.
+    sha256: if given, the weights file must have it.
+    """
+
+    source: str = "bundled:efficientnet_lite0"
+    architecture: str = ""
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+
+
+class FreezeConfig(Section):
+    """What is thawed.
+
+    policy: probe = the head only; last_block, last_n = the last 1 / n blocks too; all = everything;
+        rules = your own.
+    n_blocks: for last_n, >= 1.
+    layer_decay: lr factor from a thawed block to the one before it, in (0, 1]. Source: BEiT (Bao et
+        al. 2022) uses 0.65-0.75 for small models.
+    rules: for policy "rules": ordered (glob, lr_factor), first match wins, 0 = frozen.
+    """
+
+    policy: Literal["probe", "last_block", "last_n", "all", "rules"] = "probe"
+    n_blocks: Annotated[int, Field(ge=1)] = 1
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.75
+    rules: tuple[Rule, ...] = ()
+
+    @model_validator(mode="after")
+    def _rules_belong_to_their_policy(self) -> Self:
+        if (self.policy == "rules") != bool(self.rules):
+            raise ValueError('rules and policy "rules" go together')
+        return self
+
+
+class TuneConfig(Section):
+    """How the thawed part is trained, after the head was solved.
+
+    seed: any integer >= 0; the same seed on the same machine gives the same weights.
+    epochs: passes over the training photos for the thawed part, >= 0.
+    batch_size: photos a step, >= 1. 32: Masters & Luschi 2018.
+    lr: of the head; a block's is lr * its factor in the plan. Guess, measured on two data sets.
+    weight_decay: AdamW's. Source: torch's own default.
+    warmup_fraction: share of the steps with a rising lr. Source: Goyal et al. 2017, rounded.
+    label_smoothing: in [0, 1). Source: Szegedy et al. 2016 (0.1).
+    mixup_alpha, cutmix_alpha: Beta parameters, 0 = off. Off: they need long schedules.
+    class_weights: balanced = a class's loss weighs N / (K * n_class).
+    augment: light = random resized crop (scale 0.5-1) and flip; strong adds TrivialAugment.
+    ema_decay: a step's, 0 = off. Guess for short schedules.
+    clip_norm: gradient norm, 0 = off. 1.0: GPT-3's and timm's usual value.
+    patience: epochs without a better validation loss before the phase stops, 0 = never.
+    time_budget_s: seconds for the whole training, 0 = none; stops after the epoch that passes it.
+    precision: auto = bf16 where the device computes in it.
+    device: auto = cuda if there is one.
+    head_l2: candidate L2 penalties for the head; the validation loss chooses. Guess, a wide grid.
+    checkpoint_url: where an interrupted training is resumed from.
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    epochs: Annotated[int, Field(ge=0)] = 8
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    lr: Annotated[float, Field(gt=0.0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    warmup_fraction: Fraction = 0.1
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    mixup_alpha: Annotated[float, Field(ge=0.0)] = 0.0
+    cutmix_alpha: Annotated[float, Field(ge=0.0)] = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    augment: Literal["none", "light", "strong"] = "light"
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
+    clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
+    patience: Annotated[int, Field(ge=0)] = 4
+    time_budget_s: Annotated[float, Field(ge=0.0)] = 0.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    head_l2: Annotated[tuple[float, ...], Field(min_length=1)] = (1e-4, 1e-3, 1e-2, 1e-1)
+    checkpoint_url: Url = ""
+
+
+class EvaluateConfig(Section):
+    """How the challenger is judged.
+
+    top_k: a hit if the label is among the k most probable, >= 2.
+    confidence: of every interval, in (0, 1).
+    n_bins: of the calibration error. Source: Guo et al. 2017 (15).
+    n_gallery: photos shown of each kind in the report, in [0, 60].
+    max_slice_values: a manifest column with more values than this is no slice, >= 2. Guess.
+    """
+
+    top_k: Annotated[int, Field(ge=2)] = 3
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    n_bins: Annotated[int, Field(ge=2)] = 15
+    n_gallery: Annotated[int, Field(ge=0, le=60)] = 12
+    max_slice_values: Annotated[int, Field(ge=2)] = 20
+
+
+class TrackingConfig(Section):
+    """The MLflow store and what the model is called in it.
+
+    uri: MLflow tracking URI, without a password (MLflow reads that from its own variables).
+    name: of the experiment and of the registered model.
+    """
+
+    uri: Url = ""
+    name: Annotated[str, Field(pattern=r"^[\w][\w. -]*$")] = "photos"
+
+
+class RegistryConfig(Section):
+    """What is checked before a registration counts.
+
+    n_parity: test photos on which the reloaded model must answer as the trained one, >= 1.
+    parity_tolerance: largest difference of a probability. Guess: far below any decision.
+    """
+
+    n_parity: Annotated[int, Field(ge=1)] = 8
+    parity_tolerance: Annotated[float, Field(gt=0.0)] = 1e-4
+
+
+class PromoteConfig(Section):
+    """When the challenger replaces the champion.
+
+    min_accuracy: floor for any champion, in [0, 1]; the majority-class share is always a floor.
+    min_gain: the challenger must be more accurate by more than this; 0: a tie keeps the champion.
+    reports_url: folder of the report pages.
+    """
+
+    min_accuracy: Fraction = 0.0
+    min_gain: Fraction = 0.0
+    reports_url: Url = ""
+
+
+class Config(Section):
+    """One training run."""
+
+    ingest: IngestConfig = IngestConfig()
+    split: SplitConfig = SplitConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    freeze: FreezeConfig = FreezeConfig()
+    tune: TuneConfig = TuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    registry: RegistryConfig = RegistryConfig()
+    promote: PromoteConfig = PromoteConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+def load_config(path: Path | None, overrides: tuple[str, ...] = ()) -> Config:
+    """The defaults, changed by a YAML file, changed by `a.b=value` overrides.
+
+    Args:
+        path: YAML file, or None for the defaults.
+        overrides: each "section.field=value"; the value is read as YAML ("5", "true", "[0.1, 1]").
+
+    Raises:
+        ConfigError: no such file, no YAML, an unknown key (with the nearest), a bad value.
+
+    >>> load_config(None, ("tune.epochs=3",)).tune.epochs
+    3
+    """
+    raw = _read_yaml(path) if path else {}
+    for override in overrides:
+        raw = _with_override(raw, override)
+    where = str(path) if path else "--set"
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, where)) from None
+
+
+def override_all(config: Config, values: Mapping[str, str]) -> Config:
+    """The configuration with {"section.field": value} set where the field is still empty."""
+    raw = config.model_dump()
+    for dotted, value in values.items():
+        section, field = dotted.split(".")
+        raw[section][field] = raw[section][field] or value
+    return Config.model_validate(raw)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"Expected a YAML file at {path}, found none. See configs/.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}. Mend that line.") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"Expected sections such as 'tune:' in {path}, got {type(raw).__name__}.")
+    return raw
+
+
+def _with_override(raw: dict[str, Any], override: str) -> dict[str, Any]:
+    dotted, equals, text = override.partition("=")
+    section, dot, field = dotted.partition(".")
+    if not (equals and dot):
+        raise ConfigError(f"Expected --set section.field=value, got {override!r}.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"The value in --set {override!r} is not YAML; quote it.") from None
+    inner = raw.get(section)
+    return raw | {section: (inner if isinstance(inner, dict) else {}) | {field: value}}
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    return "\n".join(_explain_one(dict(item), where) for item in error.errors())
+
+
+def _explain_one(item: dict[str, Any], where: str) -> str:
+    location = [str(part) for part in item["loc"]]
+    dotted = ".".join(location)
+    if item["type"] != "extra_forbidden":
+        message = item["msg"].removeprefix("Value error, ")
+        got = "" if item["type"] == "value_error" else f" (got {item.get('input')!r})"
+        return f"{where}: {dotted}: {message}{got}."
+    known = _known_keys(location[:-1])
+    near = difflib.get_close_matches(location[-1], known, n=1)
+    hint = f"did you mean {'.'.join([*location[:-1], near[0]])}? " if near else ""
+    return f"{where}: no key {dotted}; {hint}Known here: {', '.join(known)}."
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    if location:
+        section = Config.model_fields[location[0]].annotation
+        return list(section.model_fields) if section and issubclass(section, Section) else []
+    return list(Config.model_fields)

@@ -1,0 +1,129 @@
+"""Every error that Regraft raises on purpose, in one tree.
+
+RegraftError                     exit code
+├── ConfigError                  2   a key, a value or a command line that cannot be meant
+├── DataError                    3   the photos
+│   ├── NoPhotos                     nothing to read at that place
+│   ├── ManifestError                a CSV / Parquet manifest that cannot be read as one
+│   ├── TooManyQuarantined           the quarantined share passed ingest.max_quarantine_fraction
+│   ├── ClassVanished                a class has no usable photo left
+│   ├── SplitLeak                    the same photo on two sides, and split.on_leak is "error"
+│   └── EmptySplit                   a side of the split has no photo
+├── WeightsError                 4   the pretrained weights
+│   ├── UnknownBackbone              a name that no source knows
+│   ├── WeightsNotFound              the file is not here and cannot be fetched
+│   ├── WeightsMismatch              the file does not fit the architecture or its checksum
+│   └── UnsafeWeights                the file wants to run code
+├── TrainingError                5   the fine-tuning
+│   ├── FreezeError                  a rule that matches nothing, a parameter that no rule matches
+│   ├── FreezeDrift                  a frozen tensor moved
+│   └── TrainingDiverged             the loss is not a number any more
+├── RegistryError                6   the registry
+│   ├── ModelNotFound                no such model, version or alias
+│   └── ReloadMismatch               the reloaded model does not answer as the trained one
+└── StateError                   7   the state folder
+
+Exit code 0 is success, whatever the verdict; 1 is a fault of ours (run again with --debug).
+"""
+
+
+class RegraftError(Exception):
+    """An error with one sentence for the person at 3 a.m.: expected, got, where, what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(RegraftError):
+    """A key, a value or a command line that cannot be meant."""
+
+    exit_code = 2
+
+
+class DataError(RegraftError):
+    """Something about the photos."""
+
+    exit_code = 3
+
+
+class NoPhotos(DataError):
+    """There is nothing to read at that place."""
+
+
+class ManifestError(DataError):
+    """A CSV or Parquet manifest that cannot be read as one."""
+
+
+class TooManyQuarantined(DataError):
+    """The quarantined share passed ingest.max_quarantine_fraction."""
+
+
+class ClassVanished(DataError):
+    """A class has no usable photo left."""
+
+
+class SplitLeak(DataError):
+    """The same photo stands on two sides, and split.on_leak is "error"."""
+
+
+class EmptySplit(DataError):
+    """A side of the split has no photo."""
+
+
+class WeightsError(RegraftError):
+    """Something about the pretrained weights."""
+
+    exit_code = 4
+
+
+class UnknownBackbone(WeightsError):
+    """A name that no source of backbones knows."""
+
+
+class WeightsNotFound(WeightsError):
+    """The weights are not on this machine and cannot be fetched."""
+
+
+class WeightsMismatch(WeightsError):
+    """The weights do not fit the architecture, or not their checksum."""
+
+
+class UnsafeWeights(WeightsError):
+    """The file holds more than tensors: loading it could run code."""
+
+
+class TrainingError(RegraftError):
+    """Something about the fine-tuning."""
+
+    exit_code = 5
+
+
+class FreezeError(TrainingError):
+    """A rule matches nothing, or a parameter is matched by no rule."""
+
+
+class FreezeDrift(TrainingError):
+    """A frozen tensor is not what it was before training."""
+
+
+class TrainingDiverged(TrainingError):
+    """The loss is not a number any more."""
+
+
+class RegistryError(RegraftError):
+    """Something about the model registry."""
+
+    exit_code = 6
+
+
+class ModelNotFound(RegistryError):
+    """No such model, version or alias."""
+
+
+class ReloadMismatch(RegistryError):
+    """The model reloaded from the registry does not answer as the trained one does."""
+
+
+class StateError(RegraftError):
+    """Something about the state folder."""
+
+    exit_code = 7
