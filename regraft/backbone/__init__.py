@@ -1,0 +1,24 @@
+"""A pretrained backbone: its module, its ordered blocks, its own preprocessing, its source task."""
+
+from regraft.backbone.architecture import (
+    Block,
+    Preprocessing,
+    build_body,
+    ordered_blocks,
+    preprocessing_of,
+)
+from regraft.backbone.load import Backbone, BackboneInfo, SourceTask, load_backbone
+from regraft.backbone.weights import read_weights
+
+__all__ = [
+    "Backbone",
+    "BackboneInfo",
+    "Block",
+    "Preprocessing",
+    "SourceTask",
+    "build_body",
+    "load_backbone",
+    "ordered_blocks",
+    "preprocessing_of",
+    "read_weights",
+]

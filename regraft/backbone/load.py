@@ -1,0 +1,151 @@
+"""From a source's name to a backbone with its weights in place."""
+
+from dataclasses import dataclass
+
+import timm
+import torchvision
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from regraft.backbone.architecture import (
+    LIBRARIES,
+    Block,
+    Body,
+    Preprocessing,
+    build_body,
+    ordered_blocks,
+    preprocessing_of,
+)
+from regraft.backbone.weights import (
+    WeightsFile,
+    bundled_weights,
+    read_weights,
+    timm_weights,
+    torchvision_weights,
+)
+from regraft.config import BackboneConfig
+from regraft.errors import UnknownBackbone, WeightsMismatch
+
+SOURCES = "bundled:NAME, torchvision:NAME[/WEIGHTS], timm:NAME, file:PATH or champion"
+
+
+class SourceTask(BaseModel):
+    """What the backbone learned before: the data, how many classes, under which licence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    data: str
+    n_classes: int
+    licence: str
+
+
+class BackboneInfo(BaseModel):
+    """All about a backbone but its weights; sha256 is the weights file's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    source: str
+    architecture: str
+    embedding_dim: int
+    preprocessing: Preprocessing
+    source_task: SourceTask
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The pretrained body, (B, 3, S, S) -> (B, D), and what must travel with it."""
+
+    info: BackboneInfo
+    module: nn.Module
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Its blocks, input side first."""
+        return ordered_blocks(self.module)
+
+
+def load_backbone(config: BackboneConfig) -> Backbone:
+    """The backbone with its pretrained weights, checked.
+
+    Raises:
+        UnknownBackbone: a source or a name that nobody knows.
+        WeightsNotFound, WeightsMismatch, UnsafeWeights: as read_weights.
+    """
+    library, _, name = config.source.partition(":")
+    if library == "bundled":
+        body, architecture, file = _bundled(name)
+    elif library == "file":
+        architecture = config.architecture
+        body, file = build_body(architecture), read_weights(name, config.sha256)
+    elif library in LIBRARIES:
+        name, _, version = name.partition("/")
+        architecture = f"{library}:{name}"
+        body = build_body(architecture)
+        file = timm_weights(name) if library == "timm" else torchvision_weights(name, version)
+    else:
+        raise UnknownBackbone(f"Expected backbone.source as {SOURCES}, got {config.source!r}.")
+    _check(config, file)
+    _fill(body, file.tensors, config.source)
+    return Backbone(_info(config.source, architecture, body, file), body.module)
+
+
+def _bundled(name: str) -> tuple[Body, str, WeightsFile]:
+    """These packages name the tensors otherwise than timm, but keep its order."""
+    file = bundled_weights(name)
+    architecture = f"timm:tf_{name}"
+    names = timm.create_model(f"tf_{name}", pretrained=False).state_dict()
+    tensors = dict(zip(names, file.tensors.values(), strict=True))
+    return build_body(architecture), architecture, WeightsFile(tensors, file.sha256)
+
+
+def _check(config: BackboneConfig, file: WeightsFile) -> None:
+    if config.sha256 and file.sha256 != config.sha256:
+        raise WeightsMismatch(
+            f"Expected sha256 {config.sha256} for {config.source}, got {file.sha256}. "
+            "Correct backbone.sha256, or find out who changed the file."
+        )
+
+
+def _fill(body: Body, tensors: dict[str, Tensor], source: str) -> None:
+    """Copies the tensors into the body; only the old classifier's may be left over."""
+    wanted = body.module.state_dict()
+    kept = {
+        name: tensor for name, tensor in tensors.items() if not _belongs(name, body.head_prefix)
+    }
+    missing, left_over = sorted(wanted.keys() - kept.keys()), sorted(kept.keys() - wanted.keys())
+    misshapen = sorted(n for n in wanted.keys() & kept.keys() if wanted[n].shape != kept[n].shape)
+    if missing or left_over or misshapen:
+        raise WeightsMismatch(
+            f"{source} does not fit the architecture: {len(missing)} tensors missing, "
+            f"{len(left_over)} left over, {len(misshapen)} of another shape "
+            f"(first: {(missing + left_over + misshapen)[0]}). Correct backbone.architecture."
+        )
+    body.module.load_state_dict(kept)
+
+
+def _belongs(name: str, head_prefix: str) -> bool:
+    return bool(head_prefix) and name.startswith(f"{head_prefix}.")
+
+
+def _info(source: str, architecture: str, body: Body, file: WeightsFile) -> BackboneInfo:
+    return BackboneInfo(
+        source=source,
+        architecture=architecture,
+        embedding_dim=body.embedding_dim,
+        preprocessing=preprocessing_of(architecture),
+        source_task=_source_task(source, architecture),
+        sha256=file.sha256,
+    )
+
+
+def _source_task(source: str, architecture: str) -> SourceTask:
+    library, _, name = architecture.partition(":")
+    if source.startswith("file:"):
+        return SourceTask(data="stated by whoever made the file", n_classes=0, licence="unknown")
+    if library == "torchvision":
+        meta = torchvision.models.get_model_weights(name).DEFAULT.meta
+        n_classes = len(meta["categories"])
+        return SourceTask(data="ImageNet-1k", n_classes=n_classes, licence="see torchvision")
+    stated = timm.get_pretrained_cfg(name)
+    licence = "Apache-2.0" if source.startswith("bundled:") else str(stated.license or "unknown")
+    data = "ImageNet-1k" if stated.num_classes == 1000 else f"timm tag {stated.tag or 'none'}"
+    return SourceTask(data=data, n_classes=int(stated.num_classes), licence=licence)

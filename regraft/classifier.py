@@ -1,0 +1,192 @@
+"""The image classifier as a value: weights, class names in order, preprocessing, where from."""
+
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import fsspec
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from regraft.backbone import (
+    Backbone,
+    BackboneInfo,
+    Block,
+    build_body,
+    load_backbone,
+    ordered_blocks,
+)
+from regraft.config import BackboneConfig
+from regraft.errors import WeightsMismatch, WeightsNotFound
+
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "card.json"
+
+
+class ClassContract(BaseModel):
+    """How the classes relate to those of the model that training started from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kept: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+class Card(BaseModel):
+    """All that must travel with the weights. temperature divides the logits, > 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal[1] = 1
+    classes: tuple[str, ...]
+    backbone: BackboneInfo
+    contract: ClassContract
+    temperature: float = 1.0
+    dataset_digest: str = ""
+    config: dict[str, str] = {}
+    versions: dict[str, str] = {}
+
+
+class GraftedNetwork(nn.Module):
+    """A backbone and a new linear head: (B, 3, S, S) -> logits (B, K)."""
+
+    def __init__(self, backbone: nn.Module, embedding_dim: int, n_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(embedding_dim, n_classes)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits (B, K) of normalised pixels (B, 3, S, S)."""
+        embedding = self.backbone(pixels)  # (B, D)
+        logits: Tensor = self.head(embedding.to(self.head.weight.dtype))  # (B, K)
+        return logits
+
+
+@dataclass(frozen=True)
+class ImageClassifier:
+    """Weights by parameter name ("backbone.…", "head.…") and the card that explains them."""
+
+    card: Card
+    weights: dict[str, Tensor]
+
+    def __str__(self) -> str:
+        info, contract = self.card.backbone, self.card.contract
+        kept = f", {len(contract.kept)} of {len(self.card.classes)} classes kept"
+        return f"load_pretrained: {info.source}, {info.embedding_dim} numbers a photo" + (
+            kept if contract.kept else ""
+        )
+
+    @property
+    def content_hash(self) -> str:
+        """sha256 of what decides an answer: weights, classes, preprocessing, temperature."""
+        digest = hashlib.sha256()
+        decisive = (self.card.classes, self.card.temperature, self.card.backbone.architecture)
+        digest.update(json.dumps(decisive).encode())
+        digest.update(self.card.backbone.preprocessing.model_dump_json().encode())
+        for name, tensor in sorted(self.weights.items()):
+            digest.update(name.encode())
+            digest.update(tensor_bytes(tensor))
+        return digest.hexdigest()
+
+    def build(self) -> GraftedNetwork:
+        """A network of its own with these weights, in eval mode, on the CPU."""
+        info = self.card.backbone
+        body = build_body(info.architecture).module
+        network = GraftedNetwork(body, info.embedding_dim, len(self.card.classes))
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+    def with_weights(self, network: nn.Module) -> "ImageClassifier":
+        """The same classifier with a copy of the network's weights."""
+        weights = {n: t.detach().cpu().clone() for n, t in network.state_dict().items()}
+        return replace(self, weights=weights)
+
+    def with_card(self, **changes: object) -> "ImageClassifier":
+        """The same weights under a changed card."""
+        return replace(self, card=self.card.model_copy(update=changes))
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The backbone's blocks, input side first, then the head; names as in weights."""
+        body = build_body(self.card.backbone.architecture).module
+        grafted = [
+            Block(block.name, tuple(f"backbone.{name}" for name in block.parameters))
+            for block in ordered_blocks(body)
+        ]
+        return (*grafted, Block("head", ("head.weight", "head.bias")))
+
+    def save(self, folder: Path) -> None:
+        """Writes weights.safetensors and card.json into the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({n: t.contiguous() for n, t in self.weights.items()}, folder / WEIGHTS_FILE)
+        (folder / CARD_FILE).write_text(self.card.model_dump_json(indent=1), encoding="utf-8")
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """The tensor's values as bytes, whatever its type and strides."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def load_classifier(folder: Path) -> ImageClassifier:
+    """The classifier saved in the folder.
+
+    Raises:
+        WeightsNotFound: no bundle there.
+        WeightsMismatch: a card that is none.
+    """
+    try:
+        card = Card.model_validate_json((folder / CARD_FILE).read_bytes())
+        return ImageClassifier(card, load_file(folder / WEIGHTS_FILE))
+    except FileNotFoundError:
+        raise WeightsNotFound(
+            f"Expected a bundle ({WEIGHTS_FILE}, {CARD_FILE}) in {folder}, found none."
+        ) from None
+    except ValidationError as error:
+        raise WeightsMismatch(f"{folder / CARD_FILE} is no card: {error}.") from None
+
+
+def graft(backbone: Backbone, classes: tuple[str, ...]) -> ImageClassifier:
+    """The backbone with a new head of zeros: every class equally probable."""
+    network = GraftedNetwork(backbone.module, backbone.info.embedding_dim, len(classes))
+    nn.init.zeros_(network.head.weight)
+    nn.init.zeros_(network.head.bias)
+    card = Card(classes=classes, backbone=backbone.info, contract=ClassContract(added=classes))
+    return ImageClassifier(card, {}).with_weights(network)
+
+
+def regraft(champion: ImageClassifier, classes: tuple[str, ...]) -> ImageClassifier:
+    """The champion as a start: kept classes keep their head rows, new ones begin at zero."""
+    old = champion.card.classes
+    weights = dict(champion.weights)
+    for name in ("head.weight", "head.bias"):
+        rows = [weights[name][old.index(c)] if c in old else 0 * weights[name][0] for c in classes]
+        weights[name] = torch.stack(rows)
+    contract = ClassContract(
+        kept=tuple(c for c in classes if c in old),
+        added=tuple(c for c in classes if c not in old),
+        removed=tuple(c for c in old if c not in classes),
+    )
+    card = champion.card.model_copy(
+        update={"classes": classes, "contract": contract, "temperature": 1.0}
+    )
+    return ImageClassifier(card, weights)
+
+
+def load_pretrained(config: BackboneConfig, classes: tuple[str, ...]) -> ImageClassifier:
+    """A classifier of these classes that knows its source task, and nothing yet of its target task.
+
+    Args:
+        config: its source "bundle:URL" is a bundle of ours: the warm start from a champion.
+        classes: in order; at least two.
+    """
+    kind, _, url = config.source.partition(":")
+    if kind != "bundle":
+        return graft(load_backbone(config), classes)
+    with tempfile.TemporaryDirectory() as folder:
+        filesystem, path = fsspec.core.url_to_fs(url)
+        filesystem.get(path.rstrip("/") + "/", folder, recursive=True)
+        return regraft(load_classifier(Path(folder)), classes)

@@ -1,0 +1,131 @@
+"""From a pretrained classifier and a plan to a challenger: LP-FT (Kumar et al. 2022)."""
+
+from dataclasses import asdict
+from importlib.metadata import version
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from regraft.classifier import GraftedNetwork, ImageClassifier
+from regraft.config import TuneConfig
+from regraft.embed import choose_compute, embed
+from regraft.errors import EmptySplit
+from regraft.freeze import FreezePlan, audit, frozen_hashes
+from regraft.split import Splits
+from regraft.tune.challenger import Challenger, EpochLog
+from regraft.tune.checkpoint import Checkpoint, checkpoint_of
+from regraft.tune.head import Embedded, SolvedHead, head_of, solve_head, state_of
+from regraft.tune.loop import Photos, Settings, train_thawed
+
+MANIFEST = ("sha256", "phash", "label", "side")
+RECORDED_VERSIONS = ("regraft", "torch", "torchvision", "timm", "pillow", "safetensors")
+
+
+def fine_tune(
+    pretrained: ImageClassifier,
+    plan: FreezePlan,
+    splits: Splits,
+    config: TuneConfig,
+    log: EpochLog,
+) -> Challenger:
+    """The challenger: its head solved on the frozen backbone, then the thawed part trained.
+
+    Each phase has its own best; the phase with the better validation accuracy is kept, the first on
+    a tie. The same seed on the same machine gives the same weights, interrupted or not.
+
+    Args:
+        log: told every epoch, for live curves.
+
+    Raises:
+        EmptySplit: nothing to validate on.
+        TrainingDiverged: the loss is not a number.
+        FreezeDrift: a frozen tensor moved.
+    """
+    photos = _photos(pretrained, splits)
+    checkpoint = checkpoint_of(pretrained, plan, splits, config)
+    settings = Settings(plan, config, choose_compute(config), checkpoint.of("tune"), log)
+    hashes = frozen_hashes(pretrained.build(), plan)
+    head = _solved(pretrained, photos, settings, checkpoint.of("head"))
+    network = _with_head(pretrained, head)
+    kept, records, stopped = head.best, list(head.candidates), "the head is solved"
+    if plan.thaws_backbone and config.epochs:
+        progress, stopped = train_thawed(network, photos, settings)
+        records += progress.records
+        if progress.best and progress.best.validation_accuracy > kept.validation_accuracy:
+            kept = progress.best
+            network.load_state_dict(progress.best_weights)
+        else:
+            network = _with_head(pretrained, head)
+    checked = audit(hashes, frozen_hashes(network, plan), plan)
+    checkpoint.of("head").remove()
+    checkpoint.of("tune").remove()
+    return Challenger(
+        classifier=_described(pretrained, plan, splits, config).with_weights(network),
+        plan=plan,
+        audit=checked,
+        history=pd.DataFrame([asdict(record) for record in records]),
+        kept_phase=kept.phase,
+        manifest=splits.frame.loc[splits.frame.side != "test", list(MANIFEST)],
+        stopped=stopped,
+    )
+
+
+def _photos(pretrained: ImageClassifier, splits: Splits) -> Photos:
+    classes = pretrained.card.classes
+    train, validation = splits.train, splits.validation
+    if not len(validation):
+        raise EmptySplit("Expected photos to validate on, got none. Set split.validation_fraction.")
+    return Photos(
+        train.path.tolist(),
+        _positions(train.label, classes),
+        validation.path.tolist(),
+        _positions(validation.label, classes),
+        pretrained.card.backbone.preprocessing,
+        len(classes),
+    )
+
+
+def _positions(labels: "pd.Series[str]", classes: tuple[str, ...]) -> Tensor:
+    return torch.tensor([classes.index(label) for label in labels], dtype=torch.int64)  # (N,)
+
+
+def _solved(
+    pretrained: ImageClassifier, photos: Photos, settings: Settings, checkpoint: Checkpoint
+) -> SolvedHead:
+    """The solved head, from the checkpoint if this training was interrupted after it."""
+    state = checkpoint.load()
+    if state:
+        return head_of(state)
+    train, validation = (
+        Embedded(embed(pretrained, paths, settings.compute).double().numpy(), targets.numpy())
+        for paths, targets in (
+            (photos.train_paths, photos.train_targets),
+            (photos.validation_paths, photos.validation_targets),
+        )
+    )
+    head = solve_head(train, validation, photos.n_classes, settings.config)
+    for candidate in head.candidates:
+        settings.log(candidate)
+    checkpoint.save(state_of(head))
+    return head
+
+
+def _with_head(pretrained: ImageClassifier, head: SolvedHead) -> GraftedNetwork:
+    network = pretrained.build()
+    with torch.no_grad():
+        network.head.weight.copy_(torch.from_numpy(head.weight))
+        network.head.bias.copy_(torch.from_numpy(head.bias))
+    return network
+
+
+def _described(
+    pretrained: ImageClassifier, plan: FreezePlan, splits: Splits, config: TuneConfig
+) -> ImageClassifier:
+    settings = config.model_dump(exclude={"checkpoint_url"}, mode="json")
+    flat = {f"tune.{name}": str(value) for name, value in settings.items()}
+    return pretrained.with_card(
+        dataset_digest=splits.digest,
+        config=flat | {"freeze.policy": plan.policy},
+        versions={name: version(name) for name in RECORDED_VERSIONS},
+    )
