@@ -1,0 +1,68 @@
+"""The command line: one file a command, thin, quick to answer --help.
+
+Exit codes: 0 success (whatever the verdict), 1 a fault of ours, 2 configuration or usage, 3 photos,
+4 pretrained weights, 5 training, 6 registry, 7 state folder.
+"""
+
+import sys
+from types import TracebackType
+from typing import Annotated
+
+import typer
+
+from commands.config import app as config_app
+from commands.demo import demo
+from commands.doctor import doctor
+from commands.models import models
+from commands.predict import predict
+from commands.train import train
+from regraft import __version__
+from regraft.errors import RegraftError
+
+DEBUG = "--debug"
+
+app = typer.Typer(
+    help="Grafts your classes onto a pretrained network, and keeps the graft alive.",
+    epilog="Exit codes: 0 done, 1 our fault, 2 configuration, 3 photos, 4 weights, 5 training, "
+    "6 registry, 7 state folder.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(train)
+app.command()(predict)
+app.command()(models)
+app.command()(doctor)
+app.command()(demo)
+app.add_typer(config_app, name="config")
+
+
+@app.callback(invoke_without_command=True)
+def regraft(
+    version: Annotated[bool, typer.Option("--version", help="Say the version and leave.")] = False,
+    debug: Annotated[bool, typer.Option(DEBUG, help="Show tracebacks and all logs.")] = False,
+) -> None:
+    """Grafts your classes onto a pretrained network, and keeps the graft alive."""
+    if version:
+        typer.echo(f"regraft {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The entry point: an error of ours is one sentence and its exit code."""
+    if DEBUG in sys.argv:
+        app()
+    sys.excepthook = _say_unexpected
+    try:
+        app()
+    except RegraftError as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _say_unexpected(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    typer.echo(f"Unexpected {kind.__name__}: {error}", err=True)
+    typer.echo(f"This is a fault of ours; regraft {DEBUG} ... shows where it happened.", err=True)

@@ -1,0 +1,5 @@
+"""python -m commands: the command line without its script."""
+
+from commands import main
+
+main()

@@ -1,0 +1,24 @@
+"""The options that several commands share."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+StateOption = Annotated[
+    Path, typer.Option("--state", help="Folder of everything that Regraft remembers.")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="YAML file; says what differs from the defaults.")
+]
+SetOption = Annotated[
+    list[str], typer.Option("--set", help="section.field=value, over the file; repeatable.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_STATE = Path(".regraft")
+
+
+def is_debug() -> bool:
+    """Whether the user asked for everything that can be said."""
+    return "--debug" in sys.argv

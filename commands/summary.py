@@ -1,0 +1,61 @@
+"""What a training run ends with on the screen."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zenml.models import PipelineRunResponse
+
+    from regraft.config import Config
+    from regraft.evaluate import EvaluationReport, Interval
+    from regraft.promote import Verdict
+    from regraft.registry import RegisteredVersion
+    from regraft.state import State
+
+STAGES = (
+    *("ingest", "split", "load_pretrained", "freeze"),
+    *("fine_tune", "evaluate", "register", "promote"),
+)
+
+
+def summarise(run: "PipelineRunResponse", config: "Config", state: "State") -> str:
+    """The result in a dozen lines: accuracy, baseline, seconds a stage, version, report, next."""
+    report: EvaluationReport = run.steps["evaluate"].output.load()
+    version: RegisteredVersion = run.steps["register"].output.load()
+    verdict: Verdict = run.steps["promote"].output.load()
+    page = f"{config.promote.reports_url}/{version.name}-v{version.version}.html"
+    option = "" if state.root.name == ".regraft" else f" --state '{state.root}'"
+    photo = report.predictions.path.iloc[-1]
+    lines = [
+        "",
+        f"  test accuracy    {_interval(report.accuracy)}   ({report.n} photos)",
+        f"  majority class   {_interval(report.baseline)}   (always {report.baseline_label!r})",
+        f"  model            {version.name} v{version.version}{_alias(verdict)}",
+        f"  verdict          {verdict.reason}",
+        f"  report           {page}",
+        f"  time             {_times(run)}",
+        "",
+        "Next:",
+        f"  regraft predict '{photo}' --model '{version.name}@champion'{option}",
+        f"  regraft models{option}",
+        f"  regraft doctor{option}",
+    ]
+    return "\n".join(lines)
+
+
+def _interval(interval: "Interval") -> str:
+    return f"{interval.value:6.1%}  [{interval.low:.1%}, {interval.high:.1%}]"
+
+
+def _alias(verdict: "Verdict") -> str:
+    return " @champion" if verdict.promote else " @challenger"
+
+
+def _times(run: "PipelineRunResponse") -> str:
+    parts = []
+    for stage in STAGES:
+        step = run.steps[stage]
+        if step.start_time and step.end_time:
+            cached = step.status.value == "cached"
+            seconds = (step.end_time - step.start_time).total_seconds()
+            parts.append(f"{stage} {'cached' if cached else f'{seconds:.1f} s'}")
+    return ", ".join(parts)

@@ -1,0 +1,64 @@
+"""The classifier as a folder of safetensors + card.json; never a pickle."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+from zenml.enums import ArtifactType
+from zenml.materializers.base_materializer import BaseMaterializer
+
+from materializers.tables import TablesMaterializer
+from regraft.classifier import CARD_FILE, WEIGHTS_FILE, ImageClassifier, load_classifier
+from regraft.tune import Challenger
+
+FILES = (WEIGHTS_FILE, CARD_FILE)
+
+
+class ClassifierMaterializer(BaseMaterializer):
+    """An ImageClassifier."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (ImageClassifier,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
+
+    def save(self, data: ImageClassifier) -> None:
+        """Writes weights and card."""
+        with tempfile.TemporaryDirectory() as folder:
+            data.save(Path(folder))
+            for name in FILES:
+                with self.artifact_store.open(f"{self.uri}/{name}", "wb") as file:
+                    file.write((Path(folder) / name).read_bytes())
+
+    def load(self, data_type: type[Any]) -> ImageClassifier:
+        """Reads them back."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name in FILES:
+                with self.artifact_store.open(f"{self.uri}/{name}", "rb") as file:
+                    (Path(folder) / name).write_bytes(file.read())
+            return load_classifier(Path(folder))
+
+    def compute_content_hash(self, data: ImageClassifier) -> str | None:
+        """What decides an answer, and the card."""
+        decisive = data.content_hash + data.card.model_dump_json()
+        return hashlib.sha256(decisive.encode()).hexdigest()
+
+
+class ChallengerMaterializer(TablesMaterializer):
+    """A Challenger: its classifier in the same folder, beside the tables."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Challenger,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
+
+    def save_part(self, name: str, value: object) -> bool:
+        """Writes the classifier."""
+        if isinstance(value, ImageClassifier):
+            ClassifierMaterializer(self.uri, self.artifact_store).save(value)
+        return isinstance(value, ImageClassifier)
+
+    def load_part(self, name: str) -> object:
+        """Reads the classifier."""
+        return ClassifierMaterializer(self.uri, self.artifact_store).load(ImageClassifier)
+
+    def compute_content_hash(self, data: Challenger) -> str | None:
+        """None: a training's record has seconds in it, so no two are the same."""
+        return None

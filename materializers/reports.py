@@ -1,0 +1,32 @@
+"""The evaluation report, shown in ZenML's dashboard as the page that it is."""
+
+from typing import Any, ClassVar
+
+from zenml.enums import VisualizationType
+
+from materializers.tables import TablesMaterializer
+from regraft.evaluate import EvaluationReport
+from regraft.report import render
+
+PAGE_FILE = "report.html"
+
+
+class ReportMaterializer(TablesMaterializer):
+    """An EvaluationReport."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (EvaluationReport,)
+
+    def save_visualizations(self, data: EvaluationReport) -> dict[str, VisualizationType]:
+        """Writes the page beside the tables."""
+        page = self.file(PAGE_FILE)
+        with self.artifact_store.open(page, "w") as file:
+            file.write(render(data, "Evaluation"))
+        return {page: VisualizationType.HTML}
+
+    def extract_metadata(self, data: EvaluationReport) -> dict[str, float]:
+        """The headline numbers, for the dashboard's lists."""
+        return {
+            "test_accuracy": float(data.accuracy.value),
+            "n_test": float(data.n),
+            "macro_f1": float(data.macro_f1),
+        }

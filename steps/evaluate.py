@@ -1,0 +1,30 @@
+"""Doorway of the stage evaluate."""
+
+import logging
+from typing import Annotated
+
+from zenml import step
+
+from materializers.reports import ReportMaterializer
+from regraft import tracking
+from regraft.config import EvaluateConfig, TrackingConfig
+from regraft.evaluate import EvaluationReport
+from regraft.evaluate import evaluate as core_evaluate
+from regraft.report import render
+from regraft.split import Splits
+from regraft.tune import Challenger
+from steps.caching import FOLLOW_CORE
+
+logger = logging.getLogger("regraft.evaluate")
+
+
+@step(cache_policy=FOLLOW_CORE, output_materializers=ReportMaterializer)
+def evaluate(
+    challenger: Challenger, splits: Splits, config: EvaluateConfig, where: TrackingConfig
+) -> Annotated[EvaluationReport, "report"]:
+    """The challenger judged on exactly the test photos."""
+    report = core_evaluate(challenger, splits, config)
+    run = tracking.Run(challenger.run_id, where.uri)
+    tracking.log_report(run, report, render(report, where.name))
+    logger.info("%s", report)
+    return report

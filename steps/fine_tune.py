@@ -1,0 +1,37 @@
+"""Doorway of the stage fine_tune."""
+
+import logging
+from dataclasses import replace
+from functools import partial
+from typing import Annotated
+
+from zenml import step
+
+from materializers.classifier import ChallengerMaterializer
+from regraft import tracking
+from regraft.classifier import ImageClassifier
+from regraft.config import TrackingConfig, TuneConfig
+from regraft.freeze import FreezePlan
+from regraft.split import Splits
+from regraft.tune import Challenger
+from regraft.tune import fine_tune as core_fine_tune
+from steps.caching import FOLLOW_CORE
+
+logger = logging.getLogger("regraft.fine_tune")
+
+
+@step(cache_policy=FOLLOW_CORE, output_materializers=ChallengerMaterializer)
+def fine_tune(
+    pretrained: ImageClassifier,
+    plan: FreezePlan,
+    splits: Splits,
+    config: TuneConfig,
+    where: TrackingConfig,
+) -> Annotated[Challenger, "challenger"]:
+    """The model just trained; its curves are live in the tracking store."""
+    with tracking.running(where, f"{plan.policy} {splits.digest[:8]}") as run:
+        log = partial(tracking.log_epoch, run)
+        challenger = core_fine_tune(pretrained, plan, splits, config, log)
+        tracking.log_training(run, challenger)
+    logger.info("%s", challenger)
+    return replace(challenger, run_id=run.run_id)

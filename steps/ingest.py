@@ -1,0 +1,27 @@
+"""Doorway of the stage ingest."""
+
+import logging
+from typing import Annotated
+
+from zenml import step
+
+from materializers.tables import ImageTableMaterializer
+from regraft.config import IngestConfig
+from regraft.ingest import ImageTable
+from regraft.ingest import ingest as core_ingest
+from steps.caching import FOLLOW_CORE
+
+logger = logging.getLogger("regraft.ingest")
+
+
+@step(cache_policy=FOLLOW_CORE, output_materializers=ImageTableMaterializer)
+def ingest(config: IngestConfig, fingerprint: str) -> Annotated[ImageTable, "table"]:
+    """The table of usable photos and the quarantine.
+
+    Args:
+        config: what is read.
+        fingerprint: of the listing, taken before the run; a changed photo makes the step run again.
+    """
+    table = core_ingest(config)
+    logger.info("%s", table)
+    return table

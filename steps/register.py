@@ -1,0 +1,30 @@
+"""Doorway of the stage register."""
+
+import logging
+from typing import Annotated
+
+from zenml import get_step_context, step
+
+from regraft import registry
+from regraft.config import RegistryConfig, TrackingConfig
+from regraft.evaluate import EvaluationReport
+from regraft.registry import RegisteredVersion
+from regraft.split import Splits
+from regraft.tune import Challenger
+
+logger = logging.getLogger("regraft.register")
+
+
+@step(enable_cache=False)
+def register(
+    challenger: Challenger,
+    report: EvaluationReport,
+    splits: Splits,
+    config: RegistryConfig,
+    where: TrackingConfig,
+) -> Annotated[RegisteredVersion, "version"]:
+    """A model version that answers as the trained model does, under the alias challenger."""
+    origin = {"zenml_run": get_step_context().pipeline_run.name}
+    version = registry.register(challenger, report, splits, config, where, origin)
+    logger.info("%s", version)
+    return version
