@@ -43,6 +43,8 @@ class IngestConfig(Section):
     max_quarantine_fraction: share of the photos that may be unusable, in [0, 1]. Guess.
     n_workers: threads that decode, 0 = one a core.
     images_url: where photos that are no files (torchvision arrays) are written as PNG.
+    torchvision_root: local folder with your own copies in torchvision's layout (the `root` of its
+        data sets); "" = look in the system's data directory, then download.
     """
 
     photos: Url = ""
@@ -50,6 +52,7 @@ class IngestConfig(Section):
     max_quarantine_fraction: Fraction = 0.1
     n_workers: Annotated[int, Field(ge=0, le=256)] = 0
     images_url: Url = ""
+    torchvision_root: str = ""
 
 
 class SplitConfig(Section):
@@ -125,7 +128,7 @@ class TuneConfig(Section):
     label_smoothing: in [0, 1). Source: Szegedy et al. 2016 (0.1).
     mixup_alpha, cutmix_alpha: Beta parameters, 0 = off. Off: they need long schedules.
     class_weights: balanced = a class's loss weighs N / (K * n_class).
-    augment: light = random resized crop (scale 0.5-1) and flip; strong adds TrivialAugment.
+    augment: light = random crop of half to all of the photo, mirrored half of the time.
     ema_decay: a step's, 0 = off. Guess for short schedules.
     clip_norm: gradient norm, 0 = off. 1.0: GPT-3's and timm's usual value.
     patience: epochs without a better validation loss before the phase stops, 0 = never.
@@ -146,14 +149,14 @@ class TuneConfig(Section):
     mixup_alpha: Annotated[float, Field(ge=0.0)] = 0.0
     cutmix_alpha: Annotated[float, Field(ge=0.0)] = 0.0
     class_weights: Literal["none", "balanced"] = "none"
-    augment: Literal["none", "light", "strong"] = "light"
+    augment: Literal["none", "light"] = "light"
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
     patience: Annotated[int, Field(ge=0)] = 4
     time_budget_s: Annotated[float, Field(ge=0.0)] = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    head_l2: Annotated[tuple[float, ...], Field(min_length=1)] = (1e-4, 1e-3, 1e-2, 1e-1)
+    head_l2: Annotated[tuple[float, ...], Field(min_length=1)] = (1e-3, 1e-2, 1e-1, 1.0)
     checkpoint_url: Url = ""
 
 
@@ -178,11 +181,13 @@ class TrackingConfig(Section):
     """The MLflow store and what the model is called in it.
 
     uri: MLflow tracking URI, without a password (MLflow reads that from its own variables).
+    artifacts_url: folder of the runs' files and of the models; "" = the server's own.
     name: of the experiment and of the registered model.
     """
 
     uri: Url = ""
-    name: Annotated[str, Field(pattern=r"^[\w][\w. -]*$")] = "photos"
+    artifacts_url: Url = ""
+    name: Annotated[str, Field(pattern=r"^([\w][\w. -]*)?$")] = ""
 
 
 class RegistryConfig(Section):

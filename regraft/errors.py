@@ -4,6 +4,7 @@ RegraftError                     exit code
 ├── ConfigError                  2   a key, a value or a command line that cannot be meant
 ├── DataError                    3   the photos
 │   ├── NoPhotos                     nothing to read at that place
+│   ├── UnusablePhoto                one file that cannot be read as a photo
 │   ├── ManifestError                a CSV / Parquet manifest that cannot be read as one
 │   ├── TooManyQuarantined           the quarantined share passed ingest.max_quarantine_fraction
 │   ├── ClassVanished                a class has no usable photo left
@@ -47,6 +48,23 @@ class DataError(RegraftError):
 
 class NoPhotos(DataError):
     """There is nothing to read at that place."""
+
+
+class UnusablePhoto(DataError):
+    """One file that cannot be read as a photo.
+
+    Args:
+        reason: the word the quarantine table uses, such as "truncated".
+        detail: what was found, for a reader who wants to know more.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["UnusablePhoto"], tuple[str, str]]:
+        return UnusablePhoto, (self.reason, self.detail)
 
 
 class ManifestError(DataError):

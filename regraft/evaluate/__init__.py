@@ -1,0 +1,39 @@
+"""How good the challenger is, on exactly the test photos, and what a reviewer should look at."""
+
+from regraft.evaluate.calibration import (
+    calibration_error,
+    fit_temperature,
+    mean_nll,
+    reliability_table,
+)
+from regraft.evaluate.evaluation import EvaluationReport, evaluate, judge
+from regraft.evaluate.label_errors import likely_label_errors
+from regraft.evaluate.metrics import (
+    Interval,
+    class_codes,
+    class_table,
+    confusion_table,
+    macro_f1,
+    slice_table,
+    top_k_interval,
+    wilson,
+)
+
+__all__ = [
+    "EvaluationReport",
+    "Interval",
+    "calibration_error",
+    "class_codes",
+    "class_table",
+    "confusion_table",
+    "evaluate",
+    "fit_temperature",
+    "judge",
+    "likely_label_errors",
+    "macro_f1",
+    "mean_nll",
+    "reliability_table",
+    "slice_table",
+    "top_k_interval",
+    "wilson",
+]

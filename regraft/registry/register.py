@@ -1,0 +1,189 @@
+"""A challenger becomes a version in the registry, and is read back before success is said."""
+
+import base64
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+from mlflow.entities import LoggedModelOutput
+from mlflow.exceptions import MlflowException
+from safetensors import SafetensorError
+
+from regraft.classifier import ImageClassifier
+from regraft.config import RegistryConfig, TrackingConfig
+from regraft.embed import logits
+from regraft.errors import RegraftError, ReloadMismatch
+from regraft.evaluate import EvaluationReport
+from regraft.ingest import read_bytes
+from regraft.predict import answers
+from regraft.registry.package import git_sha, save_model
+from regraft.registry.versions import (
+    BUNDLE_PATH,
+    CHALLENGER,
+    SEAL,
+    RegisteredVersion,
+    as_registered,
+    delete,
+    downloaded,
+    set_alias,
+    set_tags,
+    with_content,
+)
+from regraft.split import Splits
+from regraft.tracking import connect, end_run, open_experiment, start_run
+from regraft.tune import Challenger
+
+# What loading or asking a model raises whose files are damaged.
+_UNLOADABLE = (MlflowException, RegraftError, SafetensorError, OSError, RuntimeError, ValueError)
+
+
+def register(
+    challenger: Challenger,
+    report: EvaluationReport,
+    splits: Splits,
+    config: RegistryConfig,
+    tracking: TrackingConfig,
+    origin: Mapping[str, str],
+) -> RegisteredVersion:
+    """The challenger as a version with the alias "challenger"; the same content is registered once.
+
+    The version is read back from the registry and asked about test photos in every form in which it
+    can be asked. Only then it gets the tag by which it is found, so an interrupted registration
+    leaves nothing that could serve.
+
+    Args:
+        challenger: its classifier gets the report's temperature.
+        splits: the test side gives the photos for the check.
+        origin: further tags, such as ZenML's run id and name.
+
+    Raises:
+        ReloadMismatch: it does not answer as the trained one does; the version is deleted.
+    """
+    classifier = challenger.classifier.with_card(temperature=report.temperature)
+    content_hash = classifier.content_hash
+    version = with_content(tracking, content_hash)
+    if version is None:
+        tags = {**origin, **_tags(challenger, report)}
+        made = _create(replace(challenger, classifier=classifier), tracking, tags)
+        _check_reload(made, classifier, splits.test.path.tolist(), config, tracking)
+        version = with_content(tracking, content_hash)  # another process may have been faster
+        if version:
+            delete(tracking, made)
+        else:
+            set_tags(tracking, made, {SEAL: content_hash})
+            version = replace(made, content_hash=content_hash, created=True)
+    set_alias(tracking, version, CHALLENGER)
+    return version
+
+
+def _tags(challenger: Challenger, report: EvaluationReport) -> dict[str, str]:
+    return {
+        "dataset_digest": challenger.classifier.card.dataset_digest,
+        "mlflow_run_id": challenger.run_id,
+        "git_sha": git_sha(),
+        "test_accuracy": f"{report.accuracy.value:.6f}",
+        "n_test": str(report.n),
+    }
+
+
+def _create(
+    challenger: Challenger, tracking: TrackingConfig, tags: Mapping[str, str]
+) -> RegisteredVersion:
+    """A version that is not yet sealed."""
+    client = connect(tracking)
+    run_id = challenger.run_id or _run_of_its_own(tracking)
+    model = client.create_logged_model(open_experiment(tracking), tracking.name, run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        save_model(challenger.classifier, challenger.manifest, path)
+        client.log_model_artifacts(model.model_id, str(path))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    _ensure_name(tracking)
+    made = client.create_model_version(
+        tracking.name,
+        model.artifact_location,  # "models:/ID" would be looked up at the process-wide address
+        run_id=run_id,
+        tags=dict(tags),
+        model_id=model.model_id,
+        await_creation_for=None,
+    )
+    return as_registered(client, made)
+
+
+def _run_of_its_own(tracking: TrackingConfig) -> str:
+    """A run to hang the model on: without one, MLflow looks it up at the process-wide address."""
+    run = start_run(tracking, "register")
+    end_run(run, "FINISHED")
+    return run.run_id
+
+
+def _ensure_name(tracking: TrackingConfig) -> None:
+    try:
+        connect(tracking).create_registered_model(tracking.name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _check_reload(
+    version: RegisteredVersion,
+    classifier: ImageClassifier,
+    paths: list[str],
+    config: RegistryConfig,
+    tracking: TrackingConfig,
+) -> None:
+    """Refuses and deletes a version whose answers, in any form, are not the classifier's."""
+    paths = paths[:: max(1, len(paths) // config.n_parity)][: config.n_parity]
+    expected = answers(logits(classifier, paths), classifier.card)
+    try:
+        difference = max(
+            _difference(expected, given) for given in _served_answers(version, paths, tracking)
+        )
+        found = f"probabilities differ by up to {difference:.2g}"
+    except _UNLOADABLE as error:
+        difference, found = float("inf"), f"it cannot be asked: {error}"
+    if difference > config.parity_tolerance:
+        delete(tracking, version)
+        raise ReloadMismatch(
+            f"Expected {version.name}/{version.version}, read back from the registry, to answer as "
+            f"the trained model on {len(paths)} test photos within {config.parity_tolerance:g}, "
+            f"but {found}. The version was deleted; look at the disk of the artifact store, then "
+            "run again."
+        )
+
+
+def _served_answers(
+    version: RegisteredVersion, paths: list[str], tracking: TrackingConfig
+) -> Iterator[pd.DataFrame]:
+    """The registered model's answers to the photos as bytes, as base64 and as paths."""
+    files = [read_bytes(path) for path in paths]
+    model_url = version.bundle_url.removesuffix(BUNDLE_PATH)
+    with downloaded(tracking, model_url) as folder, _unchanged_import_path():
+        model = mlflow.pyfunc.load_model(str(folder))
+        for images in (files, [base64.b64encode(file).decode() for file in files], paths):
+            yield model.predict(pd.DataFrame({"image": images}, dtype=object))
+
+
+def _difference(expected: pd.DataFrame, given: pd.DataFrame) -> float:
+    """The largest difference of a probability; infinite if rows or columns are not the same."""
+    if list(expected.columns) != list(given.columns) or len(expected) != len(given):
+        return float("inf")
+    numbers = expected.columns.drop("label")
+    return float(np.abs(expected[numbers].to_numpy() - given[numbers].to_numpy()).max())
+
+
+@contextmanager
+def _unchanged_import_path() -> Iterator[None]:
+    """MLflow puts the model's copy of our code in front of the import path, and leaves it there."""
+    before = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = before

@@ -1,0 +1,202 @@
+"""Which versions there are, what they are called, and how one is read back."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from regraft.classifier import ImageClassifier, load_classifier
+from regraft.config import TrackingConfig
+from regraft.errors import ModelNotFound
+from regraft.tracking import connect
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+PREVIOUS = "previous"
+BUNDLE_PATH = "/artifacts/bundle"  # where MLflow puts the artifact "bundle" of a pyfunc model
+MANIFEST_FILE = "manifest.parquet"
+# Written last: a version without it was not checked to its end, and is never found.
+SEAL = "content_hash"
+COLUMNS = ("name", "version", "aliases", "test_accuracy", "when", "why")
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A model in the registry.
+
+    bundle_url: folder with weights.safetensors, card.json, manifest.parquet; fsspec URL, or
+        mlflow-artifacts: where the MLflow server hands out the files itself.
+    content_hash: of the classifier. run_id: of the MLflow run, "" if none.
+    created: whether this call made it; False if the same content was there before.
+    """
+
+    name: str
+    version: int
+    bundle_url: str
+    content_hash: str
+    run_id: str
+    created: bool = False
+
+    def __str__(self) -> str:
+        news = "new" if self.created else "the same content as before, nothing new"
+        return f"register: {self.name} v{self.version} ({news})"
+
+
+def find(
+    tracking: TrackingConfig, name: str, alias_or_version: str = CHAMPION
+) -> RegisteredVersion:
+    """The version that an alias or a number means.
+
+    Raises:
+        ModelNotFound: no such model, alias or version; lists what there is.
+    """
+    client = connect(tracking)
+    try:
+        if alias_or_version.isdecimal():
+            found = client.get_model_version(name, alias_or_version)
+        else:
+            found = client.get_model_version_by_alias(name, alias_or_version)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise ModelNotFound(_what_there_is(tracking, name, alias_or_version)) from None
+    if SEAL not in found.tags:
+        raise ModelNotFound(
+            f"{name}/{found.version} was never checked to its end: its registration was "
+            "interrupted. Register it again."
+        )
+    return as_registered(client, found)
+
+
+def resolve(tracking: TrackingConfig, reference: str) -> RegisteredVersion:
+    """The version that "name@alias", "name/3" or "name" (its champion) means.
+
+    Raises:
+        ModelNotFound: as find().
+    """
+    for mark in ("@", "/"):
+        name, found, wanted = reference.rpartition(mark)
+        if found:
+            return find(tracking, name, wanted)
+    return find(tracking, reference, CHAMPION)
+
+
+def list_versions(tracking: TrackingConfig) -> pd.DataFrame:
+    """Every version of every model, by name, newest first.
+
+    Returns:
+        name, version (int), aliases (comma-separated), test_accuracy (NaN if unknown), when (ISO
+        8601, UTC), why (the verdict's reason, or that there is none).
+    """
+    client = connect(tracking)
+    rows = []
+    for model in client.search_registered_models():
+        for version in client.search_model_versions(f"name='{model.name}'"):
+            called = [a for a, v in model.aliases.items() if int(v) == int(version.version)]
+            rows.append(_row(version, sorted(called)))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.sort_values(["name", "version"], ascending=[True, False], ignore_index=True)
+
+
+def aliases(tracking: TrackingConfig, name: str) -> dict[str, int]:
+    """{alias: version} of a model; empty for an unknown one."""
+    for model in connect(tracking).search_registered_models(f"name='{name}'"):
+        return {alias: int(version) for alias, version in model.aliases.items()}
+    return {}
+
+
+def set_alias(tracking: TrackingConfig, version: RegisteredVersion, alias: str) -> None:
+    """Gives the alias to the version, taking it from any other, in one write."""
+    connect(tracking).set_registered_model_alias(version.name, alias, str(version.version))
+
+
+def set_tags(tracking: TrackingConfig, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
+    """Writes tags on the version, over older ones of the same keys."""
+    client = connect(tracking)
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
+def delete(tracking: TrackingConfig, version: RegisteredVersion) -> None:
+    """Takes the version out of the registry; its files stay with the run."""
+    connect(tracking).delete_model_version(version.name, str(version.version))
+
+
+def load(tracking: TrackingConfig, version: RegisteredVersion) -> ImageClassifier:
+    """The classifier of the version.
+
+    Raises:
+        WeightsNotFound, WeightsMismatch: its bundle is gone or damaged.
+    """
+    with downloaded(tracking, version.bundle_url) as folder:
+        return load_classifier(folder)
+
+
+def load_manifest(tracking: TrackingConfig, version: RegisteredVersion) -> pd.DataFrame:
+    """The photos that the version was trained or chosen on: sha256, phash, label, side."""
+    with downloaded(tracking, version.bundle_url) as folder:
+        return pd.read_parquet(folder / MANIFEST_FILE)
+
+
+@contextmanager
+def downloaded(tracking: TrackingConfig, url: str) -> Iterator[Path]:
+    """A local copy of a folder in the artifact store, as long as the block lives."""
+    with tempfile.TemporaryDirectory() as folder:
+        uri = tracking.uri
+        path = download_artifacts(artifact_uri=url, dst_path=folder, tracking_uri=uri)
+        yield Path(path)
+
+
+def with_content(tracking: TrackingConfig, content_hash: str) -> RegisteredVersion | None:
+    """The oldest version of tracking.name with this content, if there is one."""
+    client = connect(tracking)
+    same = f"name='{tracking.name}' and tags.{SEAL}='{content_hash}'"
+    found = sorted(client.search_model_versions(same), key=lambda version: int(version.version))
+    return as_registered(client, found[0]) if found else None
+
+
+def as_registered(client: MlflowClient, version: ModelVersion) -> RegisteredVersion:
+    """MLflow's version as ours."""
+    model_url = client.get_model_version_download_uri(version.name, str(version.version))
+    return RegisteredVersion(
+        name=version.name,
+        version=int(version.version),
+        bundle_url=f"{model_url.rstrip('/')}{BUNDLE_PATH}",
+        content_hash=version.tags.get(SEAL, ""),
+        run_id=version.run_id or "",
+    )
+
+
+def _row(version: ModelVersion, called: list[str]) -> tuple[str, int, str, float, str, str]:
+    when = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+    if SEAL in version.tags:
+        why = version.tags.get("why", "not judged yet")
+    else:
+        why = "its registration was interrupted"
+    accuracy = float(version.tags.get("test_accuracy", "nan"))
+    stamp = when.isoformat(timespec="seconds")
+    return version.name, int(version.version), ", ".join(called), accuracy, stamp, why
+
+
+def _what_there_is(tracking: TrackingConfig, name: str, wanted: str) -> str:
+    known = list_versions(tracking)
+    separator = "/" if wanted.isdecimal() else "@"
+    asked = f"Expected the model {name}{separator}{wanted} in {tracking.uri}, found none."
+    if known.empty:
+        return f"{asked} Nothing is registered there; run `regraft train` first."
+    if name not in set(known.name):
+        return f"{asked} Known models: {', '.join(sorted(set(known.name)))}."
+    ours = known[known.name == name]
+    listed = [
+        f"{name}/{version}" + (f" ({called})" if called else "")
+        for version, called in zip(ours.version, ours.aliases, strict=True)
+    ]
+    return f"{asked} Known: {', '.join(listed)}."

@@ -1,0 +1,421 @@
+"""What the registry and the promotion promise, in a real MLflow store."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import scoring_server
+from tiny_challenger import Trained, answering, put, tracking_in, train_tiny, trained
+
+from regraft import registry
+from regraft.classifier import ImageClassifier
+from regraft.config import PromoteConfig
+from regraft.embed import logits, probabilities
+from regraft.errors import ModelNotFound, ReloadMismatch, UnusablePhoto
+from regraft.promote import promote
+from regraft.registry.package import git_sha, requirements
+from regraft.registry.served import image_bytes
+from regraft.tracking import start_run
+
+pytestmark = pytest.mark.pipeline
+
+
+@pytest.fixture
+def tracking(tmp_path, monkeypatch):
+    """A store of its own; one that MLflow opens in the working directory is a fault."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    yield tracking_in(tmp_path)
+    assert not {path.name for path in elsewhere.iterdir()} & {"mlflow.db", "mlruns"}
+
+
+def on_stage(new: Trained, tracking, config=PromoteConfig()):  # noqa: B008  # frozen
+    """Registers and judges."""
+    return promote(put(new, tracking), new.report, new.splits, config, tracking)
+
+
+def improved(seed: int) -> Trained:
+    """Other weights, the same answers: its content differs, its accuracy does not."""
+    made = trained()
+    weights = dict(made.challenger.classifier.weights)
+    weights["head.bias"] = weights["head.bias"] + seed  # the same for every class
+    classifier = replace(made.challenger.classifier, weights=weights)
+    return replace(made, challenger=replace(made.challenger, classifier=classifier))
+
+
+def served(version, tracking):
+    """The model as MLflow loads it, from the path of a sqlite store's artifacts."""
+    return mlflow.pyfunc.load_model(version.bundle_url.removesuffix("/artifacts/bundle"))
+
+
+def expected_probs(made: Trained, paths: list[str]) -> np.ndarray:
+    classifier = made.challenger.classifier
+    return probabilities(logits(classifier, paths), made.report.temperature).numpy()
+
+
+def test_version_carries_the_tags_and_the_alias(tracking):
+    run = start_run(tracking, "tiny-1")
+    made = trained()
+    made = replace(made, challenger=replace(made.challenger, run_id=run.run_id))
+    version = put(made, tracking)
+    assert (version.version, version.created, version.run_id) == (1, True, run.run_id)
+    assert registry.aliases(tracking, "tiny") == {"challenger": 1}
+    tags = run.client.get_model_version("tiny", "1").tags
+    assert tags["content_hash"] == version.content_hash
+    assert tags["dataset_digest"] == made.splits.digest
+    assert tags["mlflow_run_id"] == run.run_id
+    assert tags["zenml_run"] == "tiny"
+    assert float(tags["test_accuracy"]) == pytest.approx(made.report.accuracy.value, abs=1e-6)
+    assert tags["n_test"] == str(made.report.n)
+    assert "git_sha" in tags
+
+
+def test_loaded_classifier_is_the_saved_one_bit_for_bit(tracking):
+    version = put(trained(), tracking)
+    loaded = registry.load(tracking, version)
+    made = trained().challenger.classifier.with_card(temperature=trained().report.temperature)
+    assert loaded.card == made.card
+    assert loaded.weights.keys() == made.weights.keys()
+    assert all(torch.equal(loaded.weights[name], made.weights[name]) for name in made.weights)
+    assert loaded.content_hash == version.content_hash
+
+
+def test_manifest_says_what_was_trained_and_chosen_on(tracking):
+    manifest = registry.load_manifest(tracking, put(trained(), tracking))
+    assert set(manifest.columns) == {"sha256", "phash", "label", "side"}
+    assert set(manifest.side) == {"train", "validation"}
+    assert not set(manifest.sha256) & set(trained().splits.test.sha256)
+
+
+def test_same_content_is_registered_once(tracking):
+    first, again = put(trained(), tracking), put(trained(), tracking)
+    assert first.created
+    assert again == replace(first, created=False)
+    assert len(registry.list_versions(tracking)) == 1
+
+
+def test_bundle_holds_no_pickle_and_no_index_address(tracking, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("uv.lock").write_text('source = { registry = "https://index.invalid/simple" }')
+    Path("pyproject.toml").write_text("[project]")
+    version = put(trained(), tracking)
+    model = Path(version.bundle_url).parents[1]
+    files = [path for path in model.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files if "code" not in path.parts} <= {
+        *(".safetensors", ".json", ".parquet", ".yaml", ".txt", ".py", ""),
+    }
+    assert not [path for path in files if b"index.invalid" in path.read_bytes()]
+    assert not [path for path in files if "__pycache__" in path.parts]
+
+
+def test_served_model_takes_file_bytes_base64_and_paths(tracking):
+    model = served(put(trained(), tracking), tracking)
+    paths = trained().splits.test.path.tolist()[:4]
+    files = [Path(path).read_bytes() for path in paths]
+    encoded = [base64.encodebytes(file).decode() for file in files]
+    data_urls = [f"data:image/png;base64,{base64.b64encode(file).decode()}" for file in files]
+    urls = [f"file://{path}" for path in paths]
+    for images in (files, encoded, data_urls, paths, urls, [files[0], *paths[1:]]):
+        answer = model.predict(pd.DataFrame({"image": images}))
+        probs = answer.filter(like="prob:").to_numpy()
+        assert np.allclose(probs, expected_probs(trained(), paths), atol=1e-5)
+
+
+def test_served_answer_names_the_classes_in_order(tracking):
+    model = served(put(trained(), tracking), tracking)
+    answer = model.predict(pd.DataFrame({"image": trained().splits.test.path[:2]}))
+    probs = [f"prob:{name}" for name in trained().splits.classes]
+    assert list(answer.columns) == ["label", "confidence", *probs]
+    assert answer[probs].sum(axis=1).to_numpy() == pytest.approx([1, 1])
+    assert (answer.confidence == answer[probs].max(axis=1)).all()
+    assert ("prob:" + answer.label == answer[probs].idxmax(axis=1)).all()
+
+
+def test_model_serves_http_requests_without_a_checkout(tracking, tmp_path):
+    """MLflow's own scoring code, in a process that finds regraft in the model only."""
+    version = put(trained(), tracking)
+    model = version.bundle_url.removesuffix("/artifacts/bundle")
+    path = trained().splits.test.path[0]
+    file = base64.b64encode(Path(path).read_bytes()).decode()
+    request = json.dumps({"dataframe_split": {"columns": ["image"], "data": [[file]]}})
+    script = (
+        "import sys, mlflow.pyfunc\n"
+        "from mlflow.pyfunc import scoring_server\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
+        "import regraft\n"
+        "schema = model.metadata.get_input_schema()\n"
+        "answer = scoring_server.invocations(sys.stdin.read(), 'application/json', model, schema)\n"
+        "print(regraft.__file__)\n"
+        "print(answer.response)\n"
+    )
+    command = [sys.executable, "-c", script, model]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        command,
+        input=request,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+    )
+    where, response = done.stdout.strip().splitlines()
+    assert where.startswith(model)
+    answer = json.loads(response)["predictions"][0]
+    probs = [answer[f"prob:{name}"] for name in trained().splits.classes]
+    assert probs == pytest.approx(expected_probs(trained(), [path])[0].tolist(), abs=1e-5)
+
+
+def invoke(model, image: object):
+    request = json.dumps({"dataframe_records": [{"image": image}]})
+    schema = model.metadata.get_input_schema()
+    return scoring_server.invocations(request, "application/json", model, schema)
+
+
+def test_input_example_is_a_request_that_works(tracking):
+    version = put(trained(), tracking)
+    model = served(version, tracking)
+    root = Path(version.bundle_url).parents[1]
+    request = (root / "serving_input_example.json").read_text()
+    schema = model.metadata.get_input_schema()
+    answer = scoring_server.invocations(request, "application/json", model, schema)
+    assert answer.status == 200
+    assert len(json.loads(answer.response)["predictions"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        ("no/such/photo.png", "Image 0: no image: neither base64 of an image nor a file that can"),
+        ("iVBORw0KGgo=", "Image 0: "),
+        (3, "Image 0: no image: expected bytes, base64 text, a path or URL, got int"),
+        (None, "Image 0: no image: expected bytes, base64 text, a path or URL, got"),
+        ("gopher://x/y", "Image 0: no image: cannot read 'gopher://x/y': "),
+    ],
+)
+def test_request_that_is_no_image_is_told_so(tracking, image, told):
+    model = served(put(trained(), tracking), tracking)
+    with pytest.raises(MlflowException) as refused:
+        invoke(model, image)
+    assert told in refused.value.message
+    assert refused.value.get_http_status_code() == 400
+
+
+def test_path_that_looks_like_base64_is_still_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("R0lGODdh").write_bytes(b"file")
+    Path("Qk").mkdir()
+    Path("Qk/photo").write_bytes(b"photo")
+    assert image_bytes("R0lGODdh") == b"GIF87a"  # base64 of an image's head wins
+    assert image_bytes("Qk/photo") == b"photo"  # seven letters: no base64
+    with pytest.raises(UnusablePhoto, match="cannot read"):
+        image_bytes("a\0b")
+
+
+@dataclass(frozen=True)
+class Unfaithful(ImageClassifier):
+    """A classifier whose disk is not to be trusted: what is written is not what was there."""
+
+    damage: str = ""
+
+    def save(self, folder: Path):
+        super().save(folder)
+        file = folder / "weights.safetensors"
+        if self.damage == "cut":
+            file.write_bytes(file.read_bytes()[:-100])
+            return
+        bias = torch.tensor([9.0, 0.0, 0.0])
+        ImageClassifier(self.card, self.weights | {"head.bias": bias}).save(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"), [("other", "probabilities differ by up to"), ("cut", "it cannot be asked")]
+)
+def test_version_that_answers_otherwise_is_refused(tracking, damage, told):
+    made = trained()
+    sound = made.challenger.classifier
+    classifier = Unfaithful(sound.card, sound.weights, damage)
+    bad = replace(made, challenger=replace(made.challenger, classifier=classifier))
+    with pytest.raises(ReloadMismatch, match=rf"to answer as the trained model.*{told}"):
+        put(bad, tracking)
+    assert registry.list_versions(tracking).empty
+    assert registry.aliases(tracking, "tiny") == {}
+    assert put(made, tracking).created  # and it does not count as registered
+
+
+def test_interrupted_registration_is_never_found(tracking, monkeypatch):
+    def killed(*arguments: object):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("regraft.registry.register._check_reload", killed)
+        with pytest.raises(KeyboardInterrupt):
+            put(trained(), tracking)
+    with pytest.raises(ModelNotFound, match=r"tiny/1 was never checked to its end"):
+        registry.find(tracking, "tiny", "1")
+    assert registry.list_versions(tracking).why.tolist() == ["its registration was interrupted"]
+    assert put(trained(), tracking).version == 2
+
+
+def test_unknown_model_says_what_there_is(tracking):
+    with pytest.raises(ModelNotFound, match=r"Nothing is registered there; run `regraft train`"):
+        registry.resolve(tracking, "tiny")
+    put(trained(), tracking)
+    with pytest.raises(ModelNotFound, match=r"tiny@champion.*Known: tiny/1 \(challenger\)\."):
+        registry.resolve(tracking, "tiny")
+    with pytest.raises(ModelNotFound, match=r"tiny/7 in .*Known: tiny/1"):
+        registry.resolve(tracking, "tiny/7")
+    with pytest.raises(ModelNotFound, match=r"Known models: tiny\."):
+        registry.resolve(tracking, "tinny@champion")
+    assert registry.resolve(tracking, "tiny/1") == registry.resolve(tracking, "tiny@challenger")
+
+
+def test_first_model_becomes_champion_and_its_page_says_so(tracking, tmp_path):
+    config = PromoteConfig(reports_url=str(tmp_path / "my reports"))
+    verdict = on_stage(trained(), tracking, config)
+    assert verdict.promote
+    assert registry.aliases(tracking, "tiny") == {"challenger": 1, "champion": 1}
+    assert verdict.reason in (tmp_path / "my reports" / "tiny-v1.html").read_text()
+    assert registry.list_versions(tracking).why.tolist() == [verdict.reason]
+
+
+def test_losing_challenger_is_told_no_everywhere(tracking, tmp_path):
+    on_stage(trained(), tracking)
+    config = PromoteConfig(reports_url=str(tmp_path / "reports"))
+    run = start_run(tracking, "loser")
+    loser = answering(trained(), "blue")
+    loser = replace(loser, challenger=replace(loser.challenger, run_id=run.run_id))
+    verdict = on_stage(loser, tracking, config)
+    assert not verdict.promote
+    assert registry.aliases(tracking, "tiny") == {"challenger": 2, "champion": 1}
+    tags = run.client.get_model_version("tiny", "2").tags
+    assert (tags["verdict"], tags["why"]) == ("keep", verdict.reason)
+    page = (tmp_path / "reports" / "tiny-v2.html").read_text()
+    attached = Path(tracking.artifacts_url, run.run_id, "artifacts", "report.html").read_text()
+    assert "below the floor" in page
+    assert attached == page
+
+
+def test_tie_keeps_the_champion(tracking):
+    on_stage(trained(), tracking)
+    verdict = on_stage(improved(1), tracking)
+    assert not verdict.promote
+    assert verdict.reason.startswith("a tie keeps the champion: 100.0%")
+    assert verdict.champion == 1
+    assert registry.aliases(tracking, "tiny")["champion"] == 1
+
+
+def weak_champion() -> Trained:
+    """Knows one class of three, and half of another: better than chance, worse than trained()."""
+    weak = answering(trained(), "blue")
+    weights = dict(weak.challenger.classifier.weights)
+    right = trained().challenger.classifier
+    weights["head.weight"] = right.weights["head.weight"].clone()
+    bias = right.weights["head.bias"].clone()
+    bias[0] = -1e4  # never says the first class
+    weights["head.bias"] = bias
+    classifier = replace(right, weights=weights)
+    challenger = replace(trained().challenger, classifier=classifier)
+    from regraft.config import EvaluateConfig
+    from regraft.evaluate import evaluate
+
+    report = evaluate(challenger, trained().splits, EvaluateConfig())
+    return Trained(challenger, report, trained().splits)
+
+
+def test_better_challenger_replaces_the_champion_which_is_remembered(tracking):
+    assert on_stage(weak_champion(), tracking).promote
+    verdict = on_stage(trained(), tracking)
+    assert verdict.promote
+    assert verdict.evidence["only_challenger"] == 4
+    assert registry.aliases(tracking, "tiny") == {"challenger": 2, "champion": 2, "previous": 1}
+
+
+@pytest.mark.parametrize("n_calls", [0, 1])
+def test_killed_between_registry_calls_exactly_one_champion_remains(tracking, monkeypatch, n_calls):
+    on_stage(weak_champion(), tracking)
+    version = put(trained(), tracking)
+    write, done = MlflowClient.set_registered_model_alias, []
+
+    def killed_after(self: MlflowClient, name: str, alias: str, number: str):
+        if len(done) == n_calls:
+            raise KeyboardInterrupt
+        done.append(alias)
+        write(self, name, alias, number)
+
+    judged = (version, trained().report, trained().splits, PromoteConfig(), tracking)
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "set_registered_model_alias", killed_after)
+        with pytest.raises(KeyboardInterrupt):
+            promote(*judged)
+    assert registry.find(tracking, "tiny", "champion").version == 1
+    assert promote(*judged).promote
+    aliases = registry.aliases(tracking, "tiny")
+    assert (aliases["champion"], aliases["previous"]) == (2, 1)
+
+
+def test_champion_that_is_judged_again_keeps_its_own_reason(tracking):
+    first = on_stage(trained(), tracking)
+    verdict = on_stage(trained(), tracking)
+    assert not verdict.promote
+    assert verdict.reason == "version 1 is already the champion"
+    assert registry.list_versions(tracking).why.tolist() == [first.reason]
+    assert registry.aliases(tracking, "tiny") == {"challenger": 1, "champion": 1}
+
+
+def test_duel_leaves_out_what_the_champion_was_trained_on(tracking):
+    """An older split let the champion see two of today's test photos."""
+    test = trained().splits.test
+    weak = weak_champion()
+    by_bytes = test.iloc[:1].assign(phash="f" * 16, side="train")
+    by_sight = test.iloc[1:2].assign(sha256="0" * 64, side="train")
+    columns = list(weak.challenger.manifest.columns)
+    manifest = pd.concat([weak.challenger.manifest, by_bytes[columns], by_sight[columns]])
+    weak = replace(weak, challenger=replace(weak.challenger, manifest=manifest))
+    on_stage(weak, tracking)
+    verdict = on_stage(trained(), tracking)
+    assert verdict.evidence["n_seen"] == 2
+    assert verdict.evidence["n"] == len(test) - 2
+
+
+def test_other_test_set_is_judged_anew(tracking, tmp_path):
+    """The champion's stored accuracy is on photos that no longer count."""
+    on_stage(weak_champion(), tracking)
+    other = train_tiny(tmp_path, seed=1)  # draws the same photos, at another place
+    test = other.splits.test
+    keep = test[test.label != "amber"].path  # where the weak champion makes no mistake
+    frame = other.splits.frame
+    splits = replace(other.splits, frame=frame[(frame.side != "test") | frame.path.isin(keep)])
+    report = replace(
+        other.report,
+        predictions=other.report.predictions[
+            (other.report.predictions.side != "test") | other.report.predictions.path.isin(keep)
+        ],
+    )
+    verdict = on_stage(Trained(other.challenger, report, splits), tracking)
+    assert verdict.evidence["champion_accuracy"] == 1.0
+    assert not verdict.promote
+
+
+def test_requirements_name_no_local_build():
+    card = trained().challenger.classifier.card
+    card = card.model_copy(update={"versions": card.versions | {"torch": "2.15.0+cu130"}})
+    assert "torch==2.15.0" in requirements(card)
+
+
+def test_git_sha_is_empty_where_git_does_not_answer(monkeypatch):
+    assert git_sha() == "" or len(git_sha()) == 40
+    monkeypatch.setenv("PATH", "")
+    assert git_sha() == ""

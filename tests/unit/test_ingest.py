@@ -1,0 +1,428 @@
+"""Promises of ingest: every file is accounted for, and the order of a folder means nothing."""
+
+import io
+import os
+import sys
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from regraft.config import IngestConfig
+from regraft.errors import (
+    ClassVanished,
+    ConfigError,
+    DataError,
+    ManifestError,
+    NoPhotos,
+    TooManyQuarantined,
+)
+from regraft.ingest import fingerprint, ingest, write_once
+from regraft.ingest import sources as sources_room
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
+
+
+def photo(seed, kind="PNG", size=8):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write(root, files):
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
+
+
+def two_classes(root, n=3):
+    files = {
+        f"{label}/{i}.png": photo(f"{label}{i}".encode()[0] * 100 + i)
+        for label in ("cat", "dog")
+        for i in range(n)
+    }
+    return write(root, files)
+
+
+def read(root, **options):
+    return ingest(IngestConfig(photos=str(root), **options))
+
+
+# folders
+
+
+def test_a_folder_with_a_folder_a_class_becomes_a_table(tmp_path):
+    table = read(two_classes(tmp_path))
+    assert table.classes == ("cat", "dog")
+    assert table.frame["path"].is_monotonic_increasing
+    assert table.frame["label"].value_counts().to_dict() == {"cat": 3, "dog": 3}
+    row = table.frame.iloc[0]
+    assert (row["width"], row["height"], len(row["sha256"]), len(row["phash"])) == (8, 8, 64, 16)
+    assert (row["split"], row["group"], len(row["thumbnail"])) == ("", "", 256)
+    assert row["n_bytes"] == os.path.getsize(row["path"])
+    assert os.path.isabs(row["path"])
+
+
+def test_the_label_is_the_first_folder_however_deep_the_photo_lies(tmp_path):
+    write(tmp_path, {"cat/old/2019/a.png": photo(1), "dog/x.jpg/b.png": photo(2)})
+    assert read(tmp_path).frame["label"].tolist() == ["cat", "dog"]
+
+
+def test_train_and_test_folders_are_splits_in_any_case(tmp_path):
+    names = ("Train/cat/a", "Train/dog/b", "VAL/cat/c", "valid/dog/d", "test/cat/deep/e")
+    write(tmp_path, {f"{name}.png": photo(i) for i, name in enumerate(names)})
+    write(tmp_path, {".hidden/cat/z.png": photo(9)})
+    table = read(tmp_path)
+    splits = table.frame["split"].tolist()
+    assert sorted(splits) == ["test", "train", "train", "validation", "validation"]
+    assert table.classes == ("cat", "dog")
+
+
+def test_a_class_called_train_beside_another_class_is_a_class(tmp_path):
+    write(tmp_path, {"train/a.png": photo(1), "bus/b.png": photo(2)})
+    assert read(tmp_path).classes == ("bus", "train")
+
+
+def test_the_order_of_the_folder_changes_nothing(tmp_path, monkeypatch):
+    two_classes(tmp_path)
+    straight = read(tmp_path)
+    listdir = os.listdir
+    monkeypatch.setattr(
+        sources_room.os, "listdir", lambda path: sorted(listdir(path), reverse=True)
+    )
+    backwards = read(tmp_path)
+    assert straight.digest == backwards.digest
+    pd.testing.assert_frame_equal(straight.frame, backwards.frame)
+
+
+def test_the_digest_sees_content_and_labels_and_not_paths(tmp_path):
+    here = read(two_classes(tmp_path / "a")).digest
+    elsewhere = two_classes(tmp_path / "b")
+    (elsewhere / "cat/0.png").rename(elsewhere / "cat/renamed.png")
+    assert read(elsewhere).digest == here
+    (elsewhere / "cat/1.png").rename(elsewhere / "dog/moved.png")
+    assert read(elsewhere).digest != here
+
+
+def test_one_thread_and_many_give_the_same_table(tmp_path):
+    two_classes(tmp_path, n=8)
+    one, many = read(tmp_path, n_workers=1), read(tmp_path, n_workers=8)
+    pd.testing.assert_frame_equal(one.frame, many.frame)
+
+
+def test_remote_folders_read_as_local_ones_do(tmp_path):
+    two_classes(tmp_path)
+    memory = fsspec.filesystem("memory")
+    for path in tmp_path.rglob("*.png"):
+        memory.pipe_file(f"/pets/{path.relative_to(tmp_path)}", path.read_bytes())
+    remote = read("memory://pets")
+    assert remote.digest == read(tmp_path).digest
+    assert remote.frame["path"].iloc[0].startswith("memory://")
+    before = fingerprint(IngestConfig(photos="memory://pets"))
+    memory.pipe_file("/pets/dog/new.png", photo(50))
+    assert fingerprint(IngestConfig(photos="memory://pets")) != before
+    with pytest.raises(NoPhotos, match="Expected a folder at memory://nowhere, found nothing"):
+        read("memory://nowhere")
+
+
+# what is not a photo
+
+
+def test_hidden_files_and_non_images_are_counted_and_are_no_failures(tmp_path):
+    two_classes(tmp_path)
+    litter = ("cat/.DS_Store", "cat/Thumbs.db", "notes.txt", ".git/a.png", "__MACOSX/cat/b.png")
+    write(tmp_path, dict.fromkeys(litter, b"x"))
+    table = read(tmp_path)
+    assert (table.n_ignored, len(table.quarantine), len(table.frame)) == (5, 0, 6)
+
+
+def test_a_wrong_extension_is_no_failure(tmp_path):
+    two_classes(tmp_path)
+    write(tmp_path, {"cat/really_jpeg.png": photo(77, "JPEG"), "dog/really_png.JPG": photo(78)})
+    assert len(read(tmp_path).frame) == 8
+
+
+def test_three_hundred_broken_files_are_each_accounted_for(tmp_path):
+    rng = np.random.default_rng(7)
+    kinds = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+    good = [photo(seed, kinds[seed % 6], size=16) for seed in range(60)]
+    bomb = io.BytesIO()
+    Image.new("1", (12_000, 12_000)).save(bomb, "PNG")
+
+    def broken(number):
+        data = bytearray(good[number % 60])
+        cut = int(rng.integers(1, len(data)))
+        for _ in range(int(rng.integers(1, 9))):
+            data[rng.integers(0, len(data))] ^= 1 << rng.integers(0, 8)
+        bent = bytes(data)
+        whole = good[number % 60]
+        return (whole[:cut], bent, bent[:cut], whole, b"", POINTER, bomb.getvalue(), b"text")[
+            number % 8
+        ]
+
+    for number in range(300):
+        name = f"{'abc'[number % 3]}/{number}.{('jpg', 'png', 'txt', 'gif')[number // 8 % 4]}"
+        write(tmp_path, {name: broken(number)})
+    write(tmp_path, {f"{label}/good.png": photo(900 + i) for i, label in enumerate("abc")})
+    table = read(tmp_path, max_quarantine_fraction=1.0)
+    assert len(table.frame) + len(table.quarantine) + table.n_ignored == 303
+    assert table.n_ignored == 72
+    reasons = table.quarantine["reason"].value_counts()
+    assert {"truncated", "unreadable", "git-lfs pointer", "empty file", "too many pixels"} <= set(
+        reasons.index
+    )
+    again = read(tmp_path, max_quarantine_fraction=1.0)
+    assert again.digest == table.digest
+    pd.testing.assert_frame_equal(again.quarantine, table.quarantine)
+
+
+def test_the_same_bytes_under_two_labels_are_all_in_quarantine(tmp_path):
+    two_classes(tmp_path, n=10)
+    write(tmp_path, {"cat/same.png": photo(5), "cat/same2.png": photo(5), "dog/d.png": photo(5)})
+    table = read(tmp_path, max_quarantine_fraction=0.5)
+    assert table.quarantine["reason"].tolist() == ["clashing labels"] * 3
+    assert "'dog' in" in table.quarantine["detail"].iloc[0]
+    assert "'cat' in" in table.quarantine["detail"].iloc[2]
+
+
+def test_the_same_bytes_under_one_label_are_kept(tmp_path):
+    write(two_classes(tmp_path), {"cat/again.png": photo(5), "cat/and_again.png": photo(5)})
+    assert len(read(tmp_path).frame) == 8
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_name_that_is_not_utf8_is_in_quarantine_and_can_be_stored(tmp_path):
+    two_classes(tmp_path)
+    for place in (b"cat/caf\xe9.png", b"dog\xff/a.png"):
+        path = os.path.join(os.fsencode(tmp_path), place)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(photo(3))
+    with pytest.raises(ClassVanished, match=r"No usable photo is left of dog\\xff: all 1 are"):
+        read(tmp_path, max_quarantine_fraction=0.5)
+    os.remove(os.path.join(os.fsencode(tmp_path), b"dog\xff/a.png"))
+    table = read(tmp_path, max_quarantine_fraction=0.5)
+    assert table.quarantine["reason"].tolist() == ["name is not utf-8"]
+    assert table.quarantine["path"].iloc[0].endswith("caf\\xe9.png")
+    table.quarantine.to_parquet(tmp_path / "quarantine.parquet")
+    assert len(fingerprint(IngestConfig(photos=str(tmp_path)))) == 64
+
+
+def test_links_that_go_in_circles_or_nowhere_do_not_stop_the_run(tmp_path):
+    two_classes(tmp_path, n=10)
+    (tmp_path / "cat/loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "cat/self").symlink_to(tmp_path / "cat", target_is_directory=True)
+    (tmp_path / "dog/gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "dog/knot.png").symlink_to(tmp_path / "dog/knot.png")
+    os.mkfifo(tmp_path / "dog/pipe.png")
+    table = read(tmp_path, max_quarantine_fraction=0.9)
+    reasons = dict(zip(table.quarantine["path"], table.quarantine["reason"], strict=True))
+    assert reasons[str(tmp_path / "dog/gone.png")] == "missing"
+    assert reasons[str(tmp_path / "dog/knot.png")] == "unreadable"
+    assert len(table.frame) == 20
+
+
+def test_a_folder_behind_a_link_is_read(tmp_path):
+    two_classes(tmp_path / "real")
+    (tmp_path / "linked").mkdir()
+    for label in ("cat", "dog"):
+        (tmp_path / "linked" / label).symlink_to(tmp_path / "real" / label)
+    assert read(tmp_path / "linked").digest == read(tmp_path / "real").digest
+
+
+def test_files_and_folders_that_may_not_be_read_are_in_quarantine(tmp_path, monkeypatch):
+    two_classes(tmp_path, n=10)
+    listdir, opened = os.listdir, open
+    write(tmp_path, {"cat/locked/a.png": photo(1)})
+
+    def guarded(path, *arguments):
+        if str(path).endswith(("locked", "dog/0.png")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return (listdir if not arguments else opened)(path, *arguments)
+
+    monkeypatch.setattr(sources_room.os, "listdir", guarded)
+    monkeypatch.setattr(sys.modules["regraft.ingest.decode"], "open", guarded, raising=False)
+    table = read(tmp_path)
+    assert table.quarantine["reason"].tolist() == ["unreadable", "unreadable"]
+    assert table.quarantine["detail"].str.contains("Permission denied").all()
+
+
+def test_a_photo_outside_every_class_is_in_quarantine(tmp_path):
+    write(two_classes(tmp_path, n=10), {"stray.png": photo(1)})
+    assert read(tmp_path).quarantine["reason"].tolist() == ["no class folder"]
+
+
+# giving up
+
+
+def test_too_many_unusable_photos_stop_the_run_with_counts_and_names(tmp_path):
+    write(two_classes(tmp_path), {"cat/x.png": POINTER, "cat/y.png": b"", "dog/z.png": POINTER})
+    with pytest.raises(TooManyQuarantined) as caught:
+        read(tmp_path)
+    message = str(caught.value)
+    assert "3 of 9 photos" in message
+    assert "2 git-lfs pointer, 1 empty file" in message
+    assert "cat/x.png (git-lfs pointer)" in message
+    assert "raise ingest.max_quarantine_fraction" in message
+    assert len(read(tmp_path, max_quarantine_fraction=0.34).frame) == 6
+
+
+def test_a_class_that_would_vanish_stops_the_run(tmp_path):
+    write(two_classes(tmp_path, n=20), {"eel/a.png": POINTER})
+    with pytest.raises(ClassVanished, match=r"left of eel: all 1 are .*eel/a\.png, git-lfs"):
+        read(tmp_path)
+
+
+def test_one_class_is_not_enough(tmp_path):
+    write(tmp_path, {"cat/a.png": photo(1), "cat/b.png": photo(2)})
+    with pytest.raises(DataError, match=r"Expected two classes or more in .*, got cat"):
+        read(tmp_path)
+
+
+def test_nothing_to_read_says_what_was_expected(tmp_path):
+    two_classes(tmp_path / "pets")
+    with pytest.raises(NoPhotos, match=r"Did you mean .*/pets\?"):
+        read(tmp_path / "pest")
+    with pytest.raises(NoPhotos, match="Check the spelling"):
+        read(tmp_path / "xyz" / "abc")
+    write(tmp_path, {"empty/a/b.txt": b"x", "flat/a.png": photo(1)})
+    with pytest.raises(NoPhotos, match=r"found none \(1 other files\)"):
+        read(tmp_path / "empty")
+    with pytest.raises(NoPhotos, match="found 1 photos but no folder around them"):
+        read(tmp_path / "flat")
+    with pytest.raises(NoPhotos, match=r"got the file .*flat/a\.png"):
+        read(tmp_path / "flat" / "a.png")
+    with pytest.raises(ConfigError, match=r"Expected photos in ingest\.photos, got none"):
+        ingest(IngestConfig())
+
+
+# the fingerprint
+
+
+def test_the_fingerprint_sees_a_change_in_place(tmp_path):
+    two_classes(tmp_path)
+    config = IngestConfig(photos=str(tmp_path))
+    before = fingerprint(config)
+    assert fingerprint(config) == before
+    write(tmp_path, {"cat/new.png": photo(40)})
+    added = fingerprint(config)
+    write(tmp_path, {"cat/new.png": photo(41, size=9)})
+    assert len({before, added, fingerprint(config)}) == 3
+
+
+def test_the_fingerprint_of_a_manifest_sees_rows_and_photos(tmp_path):
+    two_classes(tmp_path)
+    manifest = tmp_path / "m.csv"
+    config = IngestConfig(photos=str(manifest))
+    manifest.write_text("image,label\ncat/0.png,cat\ndog/0.png,dog\n")
+    first = fingerprint(config)
+    manifest.write_text("image,label\ncat/0.png,cat\ndog/0.png,cow\n")
+    second = fingerprint(config)
+    write(tmp_path, {"cat/0.png": photo(1, size=9)})
+    third = fingerprint(config)
+    (tmp_path / "cat/0.png").unlink()
+    assert len({first, second, third, fingerprint(config)}) == 4
+
+
+# manifests
+
+
+def manifest(root, text):
+    (root / "m.csv").write_text(text, encoding="utf-8")
+    return root / "m.csv"
+
+
+def test_a_csv_manifest_carries_splits_groups_and_slices(tmp_path):
+    two_classes(tmp_path)
+    rows = ["image,label,split,group,camera", "cat/0.png,cat,Train,g1,NA", "dog/0.png,dog,val,,c2"]
+    table = read(manifest(tmp_path, "\n".join(rows)))
+    columns = ["label", "split", "group", "slice:camera"]
+    assert table.frame[columns].to_numpy().tolist() == [
+        ["cat", "train", "g1", "NA"],
+        ["dog", "validation", "", "c2"],
+    ]
+
+
+def test_a_parquet_manifest_reads_as_its_csv_does(tmp_path):
+    two_classes(tmp_path)
+    path = manifest(tmp_path, "image,label,weight\ncat/0.png,1,\ndog/0.png,2,3\n")
+    frame = pd.DataFrame(
+        {"image": ["cat/0.png", "dog/0.png"], "label": [1, 2], "weight": [None, "3"]}
+    )
+    frame.to_parquet(tmp_path / "m.parquet")
+    assert read(tmp_path / "m.parquet").digest == read(path).digest
+
+
+def test_a_manifest_and_its_photos_may_be_remote_or_absolute(tmp_path):
+    two_classes(tmp_path)
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/remote/a.png", photo(1))
+    text = f"image,label\na.png,cat\nmemory://remote/a.png,cat\n{tmp_path}/dog/0.png,dog\n"
+    memory.pipe_file("/remote/m.csv", text.encode())
+    table = read("memory://remote/m.csv")
+    assert len(table.frame) == 2
+    assert table.n_ignored == 1
+    config = IngestConfig(photos="memory://remote/m.csv")
+    before = fingerprint(config)
+    memory.pipe_file("/remote/a.png", photo(2, size=9))
+    assert fingerprint(config) != before
+
+
+def test_a_photo_that_a_manifest_names_in_vain_is_missing(tmp_path):
+    two_classes(tmp_path)
+    path = manifest(tmp_path, "image,label\ncat/0.png,cat\ndog/0.png,dog\ncat/9.png,cat\n")
+    table = read(path, max_quarantine_fraction=0.5)
+    assert table.quarantine[["label", "reason"]].to_numpy().tolist() == [["cat", "missing"]]
+
+
+def test_repeated_rows_count_once_and_contradicting_labels_clash(tmp_path):
+    two_classes(tmp_path)
+    rows = "cat/0.png,cat\ncat/0.png,cat\ndog/0.png,dog\ncat/1.png,cat\ncat/1.png,dog\n"
+    table = read(manifest(tmp_path, f"image,label\n{rows}"), max_quarantine_fraction=0.5)
+    assert (len(table.frame), table.n_ignored) == (2, 1)
+    assert table.quarantine["reason"].tolist() == ["clashing labels"] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("image,lable\na,b\n", ManifestError, r"no label \(did you mean 'lable'\?\)"),
+        ("file,label\na,b\n", ManifestError, "got file,label: no image"),
+        ("image,label\na.png,cat\nb.png, \n", ManifestError, "line 3, got no label"),
+        ("image,label\n,cat\n", ManifestError, "line 2, got no image"),
+        ("image,label,split\na,b,dev\n", ManifestError, "'dev' in .*line 2.*train, val, valid"),
+        ("image,label,split\na,b,test\na,b,train\n", ManifestError, "line 2 and line 3 agree"),
+        ("image,label\na,b\n\nc,d,e\n", ManifestError, "as in the header, got 3 in .*line 4"),
+        ('image,label\na,"b', ManifestError, "m.csv is not a CSV table in UTF-8"),
+        ("image,label,label\na,b,c\n", ManifestError, "each column once .*got image,label,label"),
+        ("", NoPhotos, "found a header and no row"),
+        ("image,label\n", NoPhotos, "found a header and no row"),
+    ],
+)
+def test_a_manifest_that_cannot_be_meant_is_refused_with_its_line(tmp_path, text, error, words):
+    with pytest.raises(error, match=words):
+        read(manifest(tmp_path, text))
+
+
+def test_a_manifest_in_another_encoding_or_format_is_refused(tmp_path):
+    write(tmp_path, {"m.csv": "image,label\ncafé,b\n".encode("latin-1"), "m.parquet": b"no"})
+    with pytest.raises(ManifestError, match="not a CSV table in UTF-8"):
+        read(tmp_path / "m.csv")
+    with pytest.raises(ManifestError, match=r"m\.parquet is not a Parquet table"):
+        read(tmp_path / "m.parquet")
+    with pytest.raises(NoPhotos, match=r"Expected a manifest at .*none\.csv: no file"):
+        read(tmp_path / "none.csv")
+
+
+def test_a_file_is_written_whole_and_only_once(tmp_path):
+    for place in (f"{tmp_path}/a/b.bin", "memory://once/a/b.bin"):
+        write_once(place, b"first")
+        write_once(place, b"second")
+        with fsspec.open(place) as file:
+            assert file.read() == b"first"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.bin"]

@@ -1,0 +1,164 @@
+"""Promises of decode: bytes in, an upright RGB photo out, or the reason why there is none."""
+
+import io
+import pickle
+
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from regraft.errors import ConfigError, UnusablePhoto
+from regraft.ingest import decode, read_photo
+
+LIMIT = 10_000
+
+
+def file_bytes(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def noise(size=16, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def reason_of(data, max_pixels=LIMIT):
+    with pytest.raises(UnusablePhoto) as caught:
+        decode(data, max_pixels)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "JPEG", "GIF", "MPO"])
+def test_each_format_is_told_by_its_content(kind):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    photo = decode(file_bytes(noise(), kind, **options), LIMIT)
+    assert (photo.mode, photo.size) == ("RGB", (16, 16))
+    if kind in ("PNG", "BMP", "TIFF", "WEBP"):
+        assert np.array_equal(np.asarray(photo), np.asarray(noise()))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = Image.fromarray(np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10)
+    stored = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    image = upright if stored is None else upright.transpose(stored)
+    photo = decode(file_bytes(image, "PNG", exif=exif), LIMIT)
+    assert np.array_equal(np.asarray(photo), np.asarray(upright))
+
+
+def test_exif_that_cannot_be_read_is_no_orientation():
+    photo = decode(file_bytes(noise(), "PNG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff"), LIMIT)
+    assert photo.size == (16, 16)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_laid_on_white(mode):
+    image = Image.new(mode, (2, 1), 0)
+    image.putpixel((1, 0), (0,) * (len(mode) - 1) + (255,))
+    photo = decode(file_bytes(image), LIMIT)
+    assert [photo.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (0, 0, 0)]
+
+
+def test_a_transparent_palette_entry_is_white():
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    photo = decode(file_bytes(image, "PNG", transparency=b"\x00\xff"), LIMIT)
+    assert [photo.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (200, 100, 50)]
+
+
+def test_sixteen_bit_grey_is_divided_by_257_whatever_the_photo_holds():
+    grey = np.array([[0, 257, 257 * 100, 65535]], dtype=np.uint16)
+    for kind in ("PNG", "TIFF"):
+        photo = np.asarray(decode(file_bytes(Image.fromarray(grey), kind), LIMIT))
+        assert photo[0, :, 0].tolist() == [0, 1, 100, 255]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_thirty_two_bit_grey_is_stretched_from_its_minimum_to_its_maximum(dtype):
+    image = Image.fromarray(np.array([[-5, 0, 5]], dtype=dtype))
+    photo = np.asarray(decode(file_bytes(image, "TIFF"), LIMIT))
+    assert photo[0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
+
+
+def test_grey_values_that_are_no_numbers_are_unreadable():
+    image = Image.fromarray(np.array([[0.0, np.nan]], dtype=np.float32))
+    assert reason_of(file_bytes(image, "TIFF")) == "unreadable"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "CMYK"])
+def test_other_modes_become_rgb(mode):
+    white = Image.new("RGB", (4, 4), "white").convert(mode)
+    photo = decode(file_bytes(white, "TIFF"), LIMIT)
+    assert photo.mode == "RGB"
+    assert photo.getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
+def test_of_several_frames_the_first_counts(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    data = file_bytes(frames[0], kind, save_all=True, append_images=frames[1:])
+    red, _, blue = decode(data, LIMIT).getpixel((4, 4))
+    assert red > 200
+    assert blue < 50
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "JPEG", "GIF"])
+def test_a_file_cut_in_the_middle_never_passes_as_a_photo(kind):
+    data = file_bytes(noise(32), kind)
+    assert reason_of(data[: len(data) // 2]) in ("truncated", "unreadable")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "JPEG"])
+def test_a_cut_file_is_called_truncated(kind):
+    data = file_bytes(noise(32), kind)
+    assert reason_of(data[: len(data) // 2]) == "truncated"
+
+
+def test_a_photo_over_the_limit_is_refused_before_its_pixels_are_unpacked():
+    bomb = file_bytes(Image.new("1", (20_000, 20_000)))
+    with pytest.raises(UnusablePhoto, match=r"20000 x 20000, ingest.max_pixels is 10000"):
+        decode(bomb, LIMIT)
+    assert reason_of(bomb, 89_478_485) == "too many pixels"
+
+
+def test_empty_files_pointers_and_texts_are_named_as_such():
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
+    assert reason_of(b"") == "empty file"
+    assert reason_of(pointer) == "git-lfs pointer"
+    assert reason_of(b"hello, I am no photo") == "unreadable"
+
+
+def test_read_photo_reads_paths_and_urls_and_names_the_file_that_fails(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(file_bytes(noise()))
+    fsspec.filesystem("memory").pipe_file("/decode/a.png", path.read_bytes())
+    assert np.array_equal(read_photo(str(path)), read_photo("memory://decode/a.png"))
+    with pytest.raises(UnusablePhoto, match=r"missing: no file at .*b\.png"):
+        read_photo(str(tmp_path / "b.png"))
+    with pytest.raises(UnusablePhoto, match=r"unreadable: IsADirectoryError"):
+        read_photo(str(tmp_path))
+    path.write_bytes(b"")
+    with pytest.raises(UnusablePhoto, match=r"empty file: 0 bytes \(in .*a\.png\)"):
+        read_photo(str(path))
+    with pytest.raises(ConfigError, match="URL that fsspec can open, got nosuch://a"):
+        read_photo("nosuch://a")
+
+
+def test_the_reason_survives_a_process_boundary():
+    error = pickle.loads(pickle.dumps(UnusablePhoto("truncated", "at byte 7")))
+    assert (error.reason, error.detail) == ("truncated", "at byte 7")

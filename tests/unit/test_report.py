@@ -1,0 +1,300 @@
+"""The page: everything a reviewer needs, nothing from outside, nothing that runs."""
+
+import io
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from regraft.evaluate import (
+    EvaluationReport,
+    Interval,
+    class_table,
+    confusion_table,
+    reliability_table,
+    wilson,
+)
+from regraft.freeze import FreezeAudit
+from regraft.report import VerdictView, render
+from regraft.report.findings import confused_pairs, findings
+from regraft.report.matrix import MAX_CLASSES, matrix
+from regraft.report.page import short_path
+
+DASH = "\N{EN DASH}"
+VOID = {"meta", "img", "line", "rect", "circle", "polyline"}
+
+
+def jpeg(side=160):
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
+
+
+def report_of(classes=("ant", "bee", "cat"), truth=(0, 0, 1, 1, 2), said=(0, 1, 1, 1, 2)):
+    truth, said = np.array(truth), np.array(said)
+    n, names = len(truth), np.array(classes, dtype=object)
+    right = truth == said
+    n_train = pd.Series(10, index=list(classes))
+    return EvaluationReport(
+        classes=classes,
+        interval_level=0.95,
+        n=n,
+        accuracy=wilson(int(right.sum()), n, 0.95),
+        baseline=wilson(0, n, 0.95),
+        baseline_label=classes[0],
+        top_k=0,
+        top_k_accuracy=Interval(math.nan, math.nan, math.nan),
+        macro_f1=0.5,
+        temperature=1.25,
+        ece_before=0.2,
+        ece_after=0.1,
+        nll_before=0.7,
+        nll_after=0.6,
+        per_class=class_table(truth, said, classes, n_train, 0.95),
+        confusion=confusion_table(truth, said, classes),
+        reliability=reliability_table(np.full(n, 0.9), right, 10),
+        slices=pd.DataFrame(columns=["column", "value", "n", "accuracy", "low", "high"]),
+        predictions=pd.DataFrame(
+            {"label": names[truth], "predicted": names[said], "side": "test"},
+        ),
+        label_errors=pd.DataFrame(
+            columns=[
+                "path",
+                "label",
+                "suggested",
+                "side",
+                "self_confidence",
+                "suggested_confidence",
+            ]
+        ),
+        gallery=pd.DataFrame(
+            [
+                ("mistake", f"/photos/{names[t]}/{at}.jpg", names[t], names[s], 0.9, "x", jpeg())
+                for at, (t, s) in enumerate(zip(truth, said, strict=True))
+                if t != s
+            ],
+            columns=["kind", "path", "label", "predicted", "confidence", "note", "jpeg"],
+        ),
+        facts={"source": "/photos", "MLflow run": "run7"},
+        config={"tune.epochs": "8"},
+        class_counts=pd.DataFrame({"label": classes, "train": 1200, "validation": 3, "test": 2}),
+        plan=pd.DataFrame(
+            {
+                "block": ["stem", "head"],
+                "n_values": [1000, 50],
+                "n_frozen": [1000, 0],
+                "lr_factor": [0.0, 1.0],
+            }
+        ),
+        audit=FreezeAudit(151, 102, 0, "cd" * 32),
+        history=pd.DataFrame(
+            {
+                "phase": ["head"],
+                "epoch": 1,
+                "train_loss": 0.2,
+                "train_accuracy": 0.9,
+                "validation_loss": 0.5,
+                "validation_accuracy": 0.8,
+                "l2": 0.1,
+            }
+        ),
+        kept_phase="head",
+        stopped="the head is solved",
+        quarantine=pd.DataFrame(columns=["path", "label", "reason", "detail"]),
+        leaks=pd.DataFrame(
+            columns=[
+                "path",
+                "label",
+                "side",
+                "other_path",
+                "other_label",
+                "other_side",
+                "kind",
+                "distance",
+                "action",
+            ]
+        ),
+    )
+
+
+class Outline(HTMLParser):
+    """The tags in order, the open ones, and the addresses that would be asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.addresses, self.without_alt = [], [], [], 0
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.tags.append(tag)
+        self.addresses += [attributes[name] for name in ("src", "href") if name in attributes]
+        self.without_alt += tag == "img" and not attributes.get("alt")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def outline(html):
+    parser = Outline()
+    parser.feed(html)
+    assert parser.open == []
+    return parser
+
+
+def text(html):
+    return " ".join(re.sub(r"<[^>]+>", " ", html.split("</style>")[1]).split())
+
+
+def test_the_headline_is_the_accuracy_with_its_interval_against_the_baseline():
+    page = text(render(report_of(), "insects"))
+    assert f"80.0 % 95 % interval 37.6{DASH}96.4 %, on exactly 5 test photos of 3 classes" in page
+    assert "always saying “ant” 0.0 %" in page
+
+
+def test_the_page_asks_for_nothing_and_runs_nothing():
+    parsed = outline(render(report_of(), "insects"))
+    assert "script" not in parsed.tags
+    assert "link" not in parsed.tags
+    assert all(address.startswith(("data:image/jpeg", "#")) for address in parsed.addresses)
+    assert parsed.without_alt == 0
+
+
+def test_every_link_of_the_page_leads_to_a_section_of_it():
+    html = render(report_of(), "insects")
+    anchors = {address[1:] for address in outline(html).addresses if address.startswith("#")}
+    assert anchors <= set(re.findall(r'id="([^"]+)"', html))
+
+
+def test_a_class_named_like_a_script_is_text():
+    evil = "<script>alert('x')</script>"
+    report = report_of(classes=(evil, '"><img src=x onerror=y>', "cat"))
+    parsed = outline(render(report, evil, VerdictView(True, evil, ((evil, evil),))))
+    assert "script" not in parsed.tags
+    assert "x" not in parsed.addresses
+
+
+def test_undefined_shares_are_a_dash_and_never_nan():
+    html = render(report_of(truth=(0, 0, 2), said=(0, 2, 2)), "insects")
+    assert "nan" not in text(html).lower()
+    assert f'<th scope="row">bee</th>\n<td class="share">{DASH}' in html
+
+
+def test_a_verdict_stands_first_with_its_reason_and_its_numbers():
+    verdict = VerdictView(False, "A tie keeps the champion.", (("champion", "80.0 %"),))
+    page = text(render(report_of(), "insects", verdict))
+    assert page.index("Not promoted A tie keeps the champion. champion 80.0 %") < page.index("Test")
+    assert "Promoted to champion" in render(report_of(), "t", replace(verdict, promote=True))
+    assert 'id="verdict"' not in render(report_of(), "insects")
+
+
+def test_findings_name_the_weakest_class_and_the_most_confused_pair():
+    sentences = [finding.text.striptags() for finding in findings(report_of())]
+    assert f"Weakest class: ant, 1 of 2 found (9{DASH}91 %), 10 training photos." in sentences
+    assert "Most confused: ant taken for bee once, the other way round never." in sentences
+
+
+def test_findings_say_when_the_model_is_not_better_than_the_baseline():
+    report = replace(report_of(), baseline=Interval(0.5, 0.3, 0.7))
+    assert findings(report)[0].tone == "bad"
+    assert "Not clearly better than always saying ant" in findings(report)[0].text.striptags()
+
+
+def test_findings_name_a_class_that_is_never_predicted():
+    sentences = [f.text.striptags() for f in findings(report_of(truth=(0, 1), said=(0, 0)))]
+    assert "Never predicted: bee." in sentences
+
+
+def test_findings_name_a_slice_that_is_clearly_worse():
+    slices = pd.DataFrame(
+        [("light", "night", 9, 0.2, 0.1, 0.4), ("light", "day", 9, 0.9, 0.7, 1.0)],
+        columns=["column", "value", "n", "accuracy", "low", "high"],
+    )
+    sentences = [f.text.striptags() for f in findings(replace(report_of(), slices=slices))]
+    assert "Clearly worse where light is night: 20.0 % on 9 photos." in sentences
+    assert 'href="#slices"' in render(replace(report_of(), slices=slices), "insects")
+
+
+def test_a_flawless_model_has_a_page_too():
+    report = report_of(truth=(0, 1, 2), said=(0, 1, 2))
+    assert confused_pairs(report).empty
+    assert "None: every test photo was judged rightly." in render(report, "insects")
+
+
+def test_a_long_quarantine_is_counted_whole_and_listed_in_part():
+    rows = [(f"/photos/ant/{at}.jpg", "ant", "truncated", "12 bytes") for at in range(63)]
+    quarantine = pd.DataFrame(rows, columns=["path", "label", "reason", "detail"])
+    page = text(render(replace(report_of(), quarantine=quarantine), "insects"))
+    assert "63 files were used nowhere" in page
+    assert "ant/49.jpg" in page
+    assert "ant/50.jpg" not in page
+
+
+def test_a_leak_shows_both_of_its_photos():
+    pair = ("/photos/ant/1.jpg", "ant", "train", "/photos/ant/2.jpg", "ant", "test")
+    report = report_of()
+    pictures = [("leak", path, "ant", "", math.nan, "", jpeg(8)) for path in (pair[0], pair[3])]
+    report = replace(
+        report,
+        leaks=pd.DataFrame([(*pair, "near copy", 3, "dropped")], columns=report.leaks.columns),
+        gallery=pd.DataFrame(pictures, columns=report.gallery.columns),
+    )
+    html = render(report, "insects")
+    assert "near copy , 3 of 64 bits apart; dropped" in text(html)
+    assert outline(html).tags.count("img") == 2
+
+
+def test_the_freeze_plan_and_its_audit_are_shown():
+    page = text(render(report_of(), "insects"))
+    assert f"stem frozen 1 000 {DASH} head trained 50 1" in page
+    assert "151 frozen parameters and 102 buffers hashed before and after" in page
+
+
+@pytest.mark.parametrize("n_classes", [2, 60, MAX_CLASSES + 1])
+def test_any_number_of_classes_has_a_page(n_classes):
+    classes = tuple(f"class {at}" for at in range(n_classes))
+    report = report_of(classes, truth=range(n_classes), said=[1, *range(1, n_classes)])
+    html = render(report, "many")
+    outline(html)
+    shown = n_classes <= MAX_CLASSES
+    assert len(matrix(report).rows) == (n_classes if shown else 0)
+    assert ("are too many for a matrix" in html) == (not shown)
+
+
+def test_a_page_of_ten_classes_with_full_galleries_stays_below_a_megabyte():
+    report = report_of(tuple("abcdefghij"), truth=range(10), said=[1, *range(1, 10)])
+    kinds = ["mistake"] * 12 + ["label_error"] * 12 + ["leak"] * 24
+    rows = [(kind, f"{at}.jpg", "a", "b", 0.9, "", jpeg()) for at, kind in enumerate(kinds)]
+    gallery = pd.DataFrame(rows, columns=report.gallery.columns)
+    assert len(render(replace(report, gallery=gallery), "ten").encode()) < 1_000_000
+
+
+def test_the_matrix_holds_counts_and_shares_of_the_row():
+    first = matrix(report_of()).rows[0]
+    assert (first.label, first.n) == ("ant", 2)
+    assert [(cell.n, cell.share) for cell in first.cells] == [(1, 0.5), (1, 0.5), (0, 0.0)]
+
+
+def test_a_single_record_of_training_is_a_table_in_sight():
+    assert "<details open><summary>The values" in render(report_of(), "insects")
+
+
+def test_curves_of_training_are_drawn():
+    report = report_of()
+    history = pd.concat([report.history, report.history.assign(epoch=2, l2=0.01)])
+    assert outline(render(replace(report, history=history), "insects")).tags.count("polyline") == 4
+
+
+def test_paths_are_shown_from_the_source_on():
+    assert short_path("/photos/cat/1.jpg", "/photos") == "cat/1.jpg"
+    assert short_path("/a/b/c/d.jpg", "list.csv") == "b/c/d.jpg"

@@ -1,0 +1,464 @@
+"""Promises of split: no photo on two sides, and none that ever changes its side."""
+
+import hashlib
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageEnhance
+
+from regraft.config import IngestConfig, SplitConfig
+from regraft.errors import DataError, EmptySplit, SplitLeak
+from regraft.ingest import ImageTable, ingest
+from regraft.split import split
+from regraft.split.copies import MAX_PARTNERS, find_near_pairs
+
+QUARANTINE = pd.DataFrame(columns=["path", "label", "reason", "detail"], dtype=str)
+
+
+def photo_row(name, label, given="", group="", seed=None):
+    """A row for a photo that exists nowhere: random pixels, so no two are near."""
+    content = f"{name}" if seed is None else f"seed{seed}"
+    sha256 = hashlib.sha256(content.encode()).hexdigest()
+    rng = np.random.default_rng(int(sha256[:12], 16))
+    return {
+        "path": f"/photos/{label}/{name}",
+        "label": label,
+        "split": given,
+        "group": group,
+        "sha256": sha256,
+        "phash": f"{rng.integers(0, 2**64, dtype=np.uint64):016x}",
+        "thumbnail": rng.integers(0, 256, 256, dtype=np.uint8).tobytes(),
+    }
+
+
+def table_of(rows):
+    frame = pd.DataFrame(rows).sort_values("path").reset_index(drop=True)
+    classes = tuple(sorted(set(frame["label"])))
+    return ImageTable(frame, QUARANTINE, classes, "digest", 0, "/photos")
+
+
+def rows_of(n, labels=("cat", "dog"), prefix="p", **columns):
+    return [photo_row(f"{prefix}{i}.png", labels[i % len(labels)], **columns) for i in range(n)]
+
+
+def given_rows():
+    return [
+        photo_row(f"{side}{i}.png", label, given=side)
+        for side in ("train", "validation", "test")
+        for label in ("cat", "dog")
+        for i in range(4)
+    ]
+
+
+def near(row, n_bits=1, **changes):
+    """A near copy of a row: other bytes, hash n_bits away, the same thumbnail."""
+    name = changes.pop("name", "near_" + row["path"].rsplit("/", 1)[1])
+    copy = row | changes
+    return copy | {
+        "path": f"/photos/{copy['label']}/{name}",
+        "sha256": hashlib.sha256(name.encode()).hexdigest(),
+        "phash": f"{int(row['phash'], 16) ^ (2**n_bits - 1):016x}",
+    }
+
+
+def sides(splits):
+    return dict(zip(splits.frame["path"], splits.frame["side"], strict=True))
+
+
+# the automatic rule
+
+
+def test_the_order_of_the_rows_changes_nothing():
+    table = table_of([*rows_of(60), near(rows_of(60)[7]), near(rows_of(60)[11], 2)])
+    splits = split(table, SplitConfig())
+    for seed in range(3):
+        shuffled = table.frame.sample(frac=1, random_state=seed)
+        again = split(ImageTable(shuffled, *list(vars(table).values())[1:]), SplitConfig())
+        assert again.digest == splits.digest
+        pd.testing.assert_frame_equal(again.frame, splits.frame)
+
+
+def test_every_class_is_shared_out_in_its_exact_parts():
+    labels = ("ant", "bee", "bee", "cat", "cat", "cat", "cat")
+    splits = split(table_of(rows_of(700, labels)), SplitConfig())
+    assert splits.counts.to_numpy().tolist() == [[70, 15, 15], [140, 30, 30], [280, 60, 60]]
+    assert list(splits.counts.columns) == ["train", "validation", "test"]
+    assert len(splits.train) + len(splits.validation) + len(splits.test) == 700
+
+
+@pytest.mark.parametrize("n", range(3, 12))
+@pytest.mark.parametrize("part", [0.01, 0.15, 0.45])
+def test_three_photos_of_a_class_are_enough_for_one_on_each_side(n, part):
+    config = SplitConfig(test_fraction=part, validation_fraction=part)
+    counts = split(table_of(rows_of(2 * n)), config).counts
+    assert (counts >= 1).all(axis=None)
+
+
+def test_a_rare_class_stays_where_it_can_be_learned():
+    rows = [*rows_of(40), photo_row("rare1", "emu"), photo_row("rare2", "emu")]
+    assert split(table_of(rows), SplitConfig()).counts.loc["emu"].tolist() == [2, 0, 0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_stay_together_and_miss_no_share_by_more_than_one_group(seed):
+    rng = np.random.default_rng(seed)
+    rows = [
+        photo_row(f"{seed}_{i}.png", ("cat", "dog")[i % 2], group=f"g{i % 2}_{rng.integers(12)}")
+        for i in range(200)
+    ]
+    splits = split(table_of(rows), SplitConfig())
+    assert (splits.frame.groupby("group")["side"].nunique() == 1).all()
+    for label, counts in splits.counts.iterrows():
+        of_class = splits.frame[splits.frame["label"] == label]
+        largest = of_class.groupby("group").size().max()
+        for side in ("validation", "test"):
+            assert 0 <= 15 - counts[side] < largest or counts[side] == 1
+    assert splits.leaks.empty
+
+
+def test_copies_and_near_copies_stay_on_one_side():
+    rows = rows_of(60)
+    twins = [row | {"path": row["path"] + "2"} for row in rows[:20]]
+    nears = [near(row, 3) for row in rows[20:40]]
+    splits = split(table_of([*rows, *twins, *nears]), SplitConfig())
+    where = sides(splits)
+    for one, other in zip(rows[:40], [*twins, *nears], strict=True):
+        assert where[one["path"]] == where[other["path"]]
+    assert splits.n_duplicates == 80
+    assert splits.leaks.empty
+
+
+def test_no_content_is_on_two_sides():
+    rows = rows_of(50)
+    rows += [row | {"path": row["path"] + "2"} for row in rows]
+    frame = split(table_of(rows), SplitConfig()).frame
+    assert (frame.groupby("sha256")["side"].nunique() == 1).all()
+
+
+# the memory
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_adding_photos_never_moves_an_old_one(tmp_path, seed):
+    config = SplitConfig(memory_url=f"{tmp_path}/memory")
+    rng = np.random.default_rng(seed)
+    rows = rows_of(60, prefix=f"{seed}_")
+    before = sides(split(table_of(rows), config))
+    for step in range(3):
+        more = rows_of(int(rng.integers(1, 30)), prefix=f"{seed}_{step}_", labels=("dog", "emu"))
+        copies = [
+            near(rows[i], name=f"{seed}{step}{i}") for i in rng.choice(len(rows), 4, replace=False)
+        ]
+        rows = [*rows, *more, *copies]
+        splits = split(table_of(rows), config)
+        after = sides(splits)
+        assert {path: after[path] for path in before} == before
+        assert splits.leaks.empty
+        before = after
+
+
+def test_new_photos_fill_up_the_shares():
+    config = SplitConfig(memory_url="memory://fill")
+    split(table_of(rows_of(200)), config)
+    splits = split(table_of([*rows_of(200), *rows_of(200, prefix="new")]), config)
+    assert splits.counts.to_numpy().tolist() == [[140, 30, 30], [140, 30, 30]]
+
+
+def test_an_unchanged_table_adds_nothing_to_the_memory(tmp_path):
+    config = SplitConfig(memory_url=str(tmp_path))
+    first = split(table_of(rows_of(40)), config)
+    assert split(table_of(rows_of(40)), config).digest == first.digest
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+
+
+def test_the_memory_works_the_same_behind_a_url(tmp_path):
+    local, remote = str(tmp_path), "memory://sides"
+    for rows in (rows_of(40), [*rows_of(40), *rows_of(9, prefix="new")]):
+        digests = {split(table_of(rows), SplitConfig(memory_url=u)).digest for u in (local, remote)}
+        assert len(digests) == 1
+    assert len(fsspec.filesystem("memory").ls("/sides")) == 2
+
+
+def test_a_copy_of_a_photo_that_has_left_still_finds_its_side(tmp_path):
+    config = SplitConfig(memory_url=str(tmp_path))
+    rows = rows_of(40)
+    first = split(table_of(rows), config)
+    gone = next(row for row in rows if row["path"] == first.test["path"].iloc[0])
+    left = [row for row in rows if row is not gone]
+    splits = split(table_of([*left, near(gone)]), config)
+    assert sides(splits)[near(gone)["path"]] == "test"
+
+
+def test_a_new_photo_of_a_remembered_group_joins_it(tmp_path):
+    config = SplitConfig(memory_url=str(tmp_path))
+    rows = [row | {"group": f"g{i}"} for i, row in enumerate(rows_of(40))]
+    before = sides(split(table_of(rows), config))
+    more = [
+        photo_row(f"new{i}.png", row["label"], group=row["group"]) for i, row in enumerate(rows)
+    ]
+    after = sides(split(table_of([*rows, *more]), config))
+    assert [after[row["path"]] for row in more] == [before[row["path"]] for row in rows]
+
+
+def apart(tmp_path):
+    """Rows and a memory in which two photos, 8 hash bits apart, are in train and in test."""
+    for attempt in range(60):
+        one = photo_row(f"one{attempt}.png", "cat")
+        other = near(one, 8, name=f"other{attempt}.png")
+        rows = [*rows_of(40), one, other]
+        config = SplitConfig(memory_url=f"{tmp_path}/{attempt}")
+        where = sides(split(table_of(rows), config))
+        if {where[one["path"]], where[other["path"]]} == {"train", "test"}:
+            return rows, one, config
+    raise AssertionError("no such pair in 60 attempts")
+
+
+def test_a_new_photo_that_joins_two_sides_is_left_out_and_the_old_ones_stay(tmp_path):
+    rows, one, config = apart(tmp_path)
+    before = sides(split(table_of(rows), config))
+    bridge = near(one, 4, name="bridge.png")  # 4 bits from each of the two
+    splits = split(table_of([*rows, bridge]), config)
+    assert sides(splits) == before
+    columns = ["path", "side", "other_side", "action"]
+    assert splits.leaks[columns].to_numpy().tolist() == [
+        [bridge["path"], "train", "test", "dropped"]
+    ]
+    keeping = config.model_copy(update={"on_leak": "keep"})
+    assert sides(split(table_of([*rows, bridge]), keeping)) == before | {bridge["path"]: "train"}
+
+
+def test_a_photo_that_two_runs_placed_apart_judges(tmp_path):
+    one, other = f"{tmp_path}/one", f"{tmp_path}/other"
+    first = split(table_of(rows_of(40)), SplitConfig(memory_url=one))
+    split(table_of([*rows_of(40), *rows_of(60, prefix="x")]), SplitConfig(memory_url=other))
+    for shard in (tmp_path / "other").glob("*.parquet"):
+        shard.rename(tmp_path / "one" / shard.name)
+    merged = split(table_of(rows_of(40)), SplitConfig(memory_url=one))
+    assert set(first.test["path"]) <= set(merged.test["path"])
+
+
+def test_a_broken_shard_stops_the_run(tmp_path):
+    (tmp_path / "bad.parquet").write_bytes(b"no")
+    with pytest.raises(DataError, match=r"shard of the split's memory in .*bad\.parquet, got some"):
+        split(table_of(rows_of(40)), SplitConfig(memory_url=str(tmp_path)))
+
+
+# given splits
+
+
+def test_given_splits_are_respected():
+    table = table_of(given_rows())
+    frame = split(table, SplitConfig()).frame
+    assert (frame["split"] == frame["side"]).all()
+
+
+@pytest.mark.parametrize("missing", ["validation", "test"])
+def test_a_side_that_is_not_given_is_carved_out_of_train(missing):
+    rows = [
+        photo_row(f"{given}{i}.png", ("cat", "dog")[i % 2], given=given)
+        for given, n in (("train", 200), ("validation", 20), ("test", 20))
+        if given != missing
+        for i in range(n)
+    ]
+    splits = split(table_of(rows), SplitConfig(test_fraction=0.2, validation_fraction=0.2))
+    assert len(splits.side(missing)) == 40
+    assert set(splits.side(missing)["split"]) == {"train"}
+    assert splits.counts[missing].tolist() == [20, 20]
+
+
+def test_photos_without_a_split_beside_given_ones_are_trained_on():
+    rows = [*given_rows(), photo_row("new.png", "cat")]
+    assert sides(split(table_of(rows), SplitConfig()))["/photos/cat/new.png"] == "train"
+
+
+def test_a_class_missing_from_validation_keeps_the_order_of_the_classes():
+    rows = [r for r in given_rows() if (r["label"], r["split"]) != ("cat", "validation")]
+    splits = split(table_of(rows), SplitConfig())
+    assert splits.classes == ("cat", "dog")
+    assert splits.counts["validation"].tolist() == [0, 4]
+
+
+def test_a_copy_of_a_given_test_photo_is_never_carved_into_another_side():
+    rows = [row for row in rows_of(60, given="train")]
+    judged = [photo_row(f"t{i}", ("cat", "dog")[i % 2], given="test") for i in range(8)]
+    copies = [near(row, name=f"c{i}", split="train") for i, row in enumerate(judged)]
+    splits = split(table_of([*rows, *judged, *copies]), SplitConfig())
+    assert set(splits.leaks["path"]) == {row["path"] for row in copies}
+    assert set(splits.leaks["side"]) == {"train"}
+
+
+# leaks
+
+
+def leaky():
+    rows = given_rows()
+    by_side = {row["split"]: row for row in rows}
+    copy = by_side["test"] | {"path": "/photos/dog/copy.png", "split": "train"}
+    nearly = near(by_side["test"], 2, name="nearly.png", split="validation")
+    chained = nearly | {"path": "/photos/dog/chained.png", "split": "train"}
+    return [*rows, copy, nearly, chained]
+
+
+def test_leaks_are_dropped_from_the_side_that_judges_less():
+    splits = split(table_of(leaky()), SplitConfig())
+    columns = ["path", "side", "other_side", "kind", "distance", "action"]
+    assert splits.leaks[columns].to_numpy().tolist() == [
+        ["/photos/dog/chained.png", "train", "test", "near copy", 2, "dropped"],
+        ["/photos/dog/copy.png", "train", "test", "copy", 0, "dropped"],
+        ["/photos/dog/nearly.png", "validation", "test", "near copy", 2, "dropped"],
+    ]
+    assert set(splits.frame["path"]) == {row["path"] for row in given_rows()}
+
+
+def test_a_copy_of_a_dropped_validation_photo_alone_is_no_leak():
+    rows = given_rows()
+    judge = rows[-1]
+    chosen = near(judge, 4, name="v.png", split="validation")
+    trained = near(judge, 8, name="t.png", split="train")  # 4 bits from v.png, 8 from the judge
+    splits = split(table_of([*rows, chosen, trained]), SplitConfig())
+    assert splits.leaks["path"].tolist() == [chosen["path"]]
+    assert sides(splits)[trained["path"]] == "train"
+
+
+def test_leaks_are_recorded_and_kept_on_request():
+    splits = split(table_of(leaky()), SplitConfig(on_leak="keep"))
+    assert set(splits.leaks["action"]) == {"kept"}
+    assert len(splits.frame) == len(leaky())
+
+
+def test_leaks_are_an_error_on_request():
+    with pytest.raises(SplitLeak) as caught:
+        split(table_of(leaky()), SplitConfig(on_leak="error"))
+    message = str(caught.value)
+    assert "3 photos appear on two sides" in message
+    assert "first: /photos/dog/chained.png on train = /photos/dog/nearly.png on valid" in message
+    assert "the same bytes" in message
+    assert "set split.on_leak=drop" in message
+    rows = given_rows()
+    rows.append(near(rows[-1], 2, split="train"))
+    with pytest.raises(SplitLeak, match="nearly the same photo, 2 of 64 hash bits apart"):
+        split(table_of(rows), SplitConfig(on_leak="error"))
+
+
+def test_one_group_on_two_given_sides_is_a_leak():
+    rows = given_rows()
+    rows[0] |= {"group": "farm"}
+    rows[-4] |= {"group": "farm"}
+    splits = split(table_of(rows), SplitConfig())
+    assert splits.leaks[["path", "kind", "distance"]].to_numpy().tolist() == [
+        [rows[0]["path"], "group", -1]
+    ]
+    with pytest.raises(SplitLeak, match="the same group"):
+        split(table_of(rows), SplitConfig(on_leak="error"))
+
+
+# giving up
+
+
+def test_an_empty_side_stops_the_run():
+    with pytest.raises(EmptySplit, match=r"got none for validation \(4 photos, 2 classes\)"):
+        split(table_of(rows_of(4)), SplitConfig())
+    rows = [row for row in given_rows() if row["split"] != "train"]
+    with pytest.raises(EmptySplit, match="got none for train"):
+        split(table_of(rows), SplitConfig())
+
+
+def test_a_class_with_nothing_to_train_on_stops_the_run(tmp_path):
+    rows = [*given_rows(), photo_row("e.png", "emu", given="test")]
+    config = SplitConfig(memory_url=str(tmp_path))
+    with pytest.raises(EmptySplit, match="No photo to train on is left of emu"):
+        split(table_of(rows), config)
+    assert not list(tmp_path.glob("*.parquet"))
+
+
+# near copies
+
+
+def smooth(seed, size=64):
+    """A photo with shapes, as photos have: random low frequencies in colour."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 230, (6, 6, 3), dtype=np.uint8))
+    return small.resize((size, size), Image.Resampling.BICUBIC)
+
+
+ALTERED = {
+    "jpeg": lambda image, path: image.save(path.with_suffix(".jpg"), quality=50),
+    "half": lambda image, path: image.resize((32, 32)).save(path),
+    "bright": lambda image, path: ImageEnhance.Brightness(image).enhance(1.06).save(path),
+}
+
+
+@pytest.mark.parametrize("alteration", ALTERED)
+def test_a_photo_saved_anew_is_a_near_copy_and_another_photo_is_none(tmp_path, alteration):
+    for number in range(12):
+        folder = tmp_path / ("cat", "dog")[number % 2]
+        folder.mkdir(exist_ok=True)
+        smooth(number).save(folder / f"{number}.png")
+        ALTERED[alteration](smooth(number), folder / f"{number}_again.png")
+    table = ingest(IngestConfig(photos=str(tmp_path)))
+    pairs = find_near_pairs(table.frame, 4)
+    names = table.frame["path"].str.extract(r"/(\d+)[._]")[0].to_numpy()
+    assert len(pairs.first) == 12
+    assert (names[pairs.first] == names[pairs.second]).all()
+
+
+@pytest.mark.parametrize("n_bits", [1, 4, 9, 16])
+def test_the_search_finds_exactly_what_comparing_all_with_all_finds(n_bits):
+    rng = np.random.default_rng(n_bits)
+    centres = rng.integers(0, 2**64, 20, dtype=np.uint64)
+    flips = [
+        sum(1 << int(b) for b in rng.choice(64, n_bits // 2 + 1, replace=False)) for _ in range(300)
+    ]
+    hashes = [int(centres[i % 20]) ^ flip for i, flip in enumerate(flips)]
+    thumbnail = bytes(range(256))
+    photos = pd.DataFrame({"phash": [f"{h:016x}" for h in hashes], "thumbnail": thumbnail})
+    pairs = find_near_pairs(photos, n_bits)
+    found = set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+    expected = {
+        (i, j)
+        for i in range(300)
+        for j in range(i + 1, 300)
+        if (hashes[i] ^ hashes[j]).bit_count() <= n_bits
+    }
+    assert found == expected
+    for i, j, distance in zip(pairs.first, pairs.second, pairs.distance, strict=True):
+        assert distance == (hashes[i] ^ hashes[j]).bit_count()
+
+
+def pairs_of(*greys, n_bits=4):
+    thumbnails = [np.clip(np.rint(grey), 0, 255).astype(np.uint8).tobytes() for grey in greys]
+    photos = pd.DataFrame({"phash": ["0" * 16] * len(greys), "thumbnail": thumbnails})
+    return len(find_near_pairs(photos, n_bits).first)
+
+
+def test_thumbnails_decide_between_copies_and_lookalikes():
+    shape = np.random.default_rng(0).uniform(60, 180, 256)
+    assert pairs_of(shape, shape * 1.1) == 1
+    assert pairs_of(shape, shape + 20) == 1
+    assert pairs_of(shape, shape + 60) == 0
+    assert pairs_of(shape, 120 + (shape - 120) * 1.5) == 0
+    assert pairs_of(shape, 240 - shape) == 0
+    assert pairs_of(shape, shape + np.random.default_rng(1).normal(0, 8, 256)) == 0
+    assert pairs_of(shape, shape, n_bits=0) == 0
+
+
+def test_flat_photos_are_copies_only_in_the_same_grey():
+    grey = np.full(256, 100.0)
+    assert pairs_of(grey, grey + 1) == 1
+    assert pairs_of(grey, grey + 10) == 0
+
+
+def test_a_film_of_one_scene_becomes_one_unit_without_all_its_pairs():
+    n = 600
+    photos = pd.DataFrame({"phash": ["0" * 16] * n, "thumbnail": bytes(range(256))})
+    pairs = find_near_pairs(photos, 4)
+    assert len(pairs.first) <= n * MAX_PARTNERS * 5
+    rows = [
+        photo_row(f"f{i}", "cat") | {"phash": "0" * 16, "thumbnail": bytes(range(256))}
+        for i in range(n)
+    ]
+    splits = split(table_of([*rows, *rows_of(40)]), SplitConfig())
+    film = splits.frame[splits.frame["phash"] == "0" * 16]
+    assert film["side"].nunique() == 1
