@@ -5,6 +5,7 @@ Exit codes: 0 success (whatever the verdict), 1 a fault of ours, 2 configuration
 """
 
 import sys
+import warnings
 from types import TracebackType
 from typing import Annotated
 
@@ -53,12 +54,14 @@ def main() -> None:
     """The entry point: an error of ours is one sentence and its exit code."""
     if DEBUG in sys.argv:
         app()
-    sys.excepthook = _say_unexpected
+    warnings.simplefilter("ignore")  # of the libraries below; --debug shows them
     try:
         app()
     except RegraftError as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(error.exit_code)
+    finally:
+        sys.excepthook = _say_unexpected  # set last, because ZenML sets its own when imported
 
 
 def _say_unexpected(

@@ -10,6 +10,7 @@ from typing import Literal
 import fsspec
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -88,7 +89,7 @@ class ImageClassifier:
         digest.update(json.dumps(decisive).encode())
         digest.update(self.card.backbone.preprocessing.model_dump_json().encode())
         for name, tensor in sorted(self.weights.items()):
-            digest.update(name.encode())
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor_bytes(tensor))
         return digest.hexdigest()
 
@@ -136,17 +137,32 @@ def load_classifier(folder: Path) -> ImageClassifier:
 
     Raises:
         WeightsNotFound: no bundle there.
-        WeightsMismatch: a card that is none.
+        WeightsMismatch: a card or weights that are none, or that do not fit one another.
     """
     try:
         card = Card.model_validate_json((folder / CARD_FILE).read_bytes())
-        return ImageClassifier(card, load_file(folder / WEIGHTS_FILE))
+        classifier = ImageClassifier(card, load_file(folder / WEIGHTS_FILE))
     except FileNotFoundError:
         raise WeightsNotFound(
             f"Expected a bundle ({WEIGHTS_FILE}, {CARD_FILE}) in {folder}, found none."
         ) from None
     except ValidationError as error:
-        raise WeightsMismatch(f"{folder / CARD_FILE} is no card: {error}.") from None
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise WeightsMismatch(
+            f"{folder / CARD_FILE} is no card: {where}: {first['msg']}. Fetch the bundle again."
+        ) from None
+    except SafetensorError as error:
+        raise WeightsMismatch(
+            f"{folder / WEIGHTS_FILE} cannot be read as weights ({error}). Fetch the bundle again."
+        ) from None
+    rows = {n: len(t) for n, t in classifier.weights.items() if n in ("head.weight", "head.bias")}
+    if set(rows.values()) != {len(card.classes)} or len(rows) != 2:
+        raise WeightsMismatch(
+            f"Expected a head of {len(card.classes)} rows in {folder / WEIGHTS_FILE}, one a class "
+            f"of its card, got {rows or 'none'}. Fetch the bundle again."
+        )
+    return classifier
 
 
 def graft(backbone: Backbone, classes: tuple[str, ...]) -> ImageClassifier:
@@ -163,7 +179,8 @@ def regraft(champion: ImageClassifier, classes: tuple[str, ...]) -> ImageClassif
     old = champion.card.classes
     weights = dict(champion.weights)
     for name in ("head.weight", "head.bias"):
-        rows = [weights[name][old.index(c)] if c in old else 0 * weights[name][0] for c in classes]
+        new = torch.zeros_like(weights[name][0])
+        rows = [weights[name][old.index(c)] if c in old else new for c in classes]
         weights[name] = torch.stack(rows)
     contract = ClassContract(
         kept=tuple(c for c in classes if c in old),
@@ -182,11 +199,17 @@ def load_pretrained(config: BackboneConfig, classes: tuple[str, ...]) -> ImageCl
     Args:
         config: its source "bundle:URL" is a bundle of ours: the warm start from a champion.
         classes: in order; at least two.
+
+    Raises:
+        WeightsNotFound: no bundle at that URL. Else as load_backbone and load_classifier.
     """
     kind, _, url = config.source.partition(":")
     if kind != "bundle":
         return graft(load_backbone(config), classes)
     with tempfile.TemporaryDirectory() as folder:
         filesystem, path = fsspec.core.url_to_fs(url)
-        filesystem.get(path.rstrip("/") + "/", folder, recursive=True)
+        try:
+            filesystem.get(path.rstrip("/") + "/", folder, recursive=True)
+        except FileNotFoundError:
+            raise WeightsNotFound(f"Expected a bundle at {url}, found none.") from None
         return regraft(load_classifier(Path(folder)), classes)

@@ -21,7 +21,7 @@ Rule = tuple[str, Annotated[float, Field(ge=0.0, le=100.0)]]
 
 def refuse_password(url: str) -> str:
     """The URL unchanged; a configuration is stored in plain text, so it may hold no password."""
-    if re.match(r"^[\w+.-]+://[^/@\s]*:[^/@\s]+@", url):
+    if re.search(r"(^|:)[\w+.-]+://[^/@\s]*:[^/@\s]+@", url):
         raise ValueError("holds a password; give it to the client library, not here")
     return url
 
@@ -32,7 +32,7 @@ Url = Annotated[str, AfterValidator(refuse_password), Field(description="local p
 class Section(BaseModel):
     """A part of the configuration: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class IngestConfig(Section):
@@ -59,6 +59,7 @@ class SplitConfig(Section):
     """Which photo is trained on, which chooses, which judges.
 
     test_fraction, validation_fraction: shares of each class, used where no split is given. Guess.
+    salt: another salt, another split of the same photos; leave it alone where a memory is kept.
     on_leak: what becomes of a photo whose copy stands on another side: dropped from the side that
         judges less (train before validation before test), an error, or kept.
     near_duplicate_bits: perceptual hashes (64 bits) at most this far apart are candidates for
@@ -68,6 +69,7 @@ class SplitConfig(Section):
 
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    salt: str = ""
     on_leak: Literal["drop", "error", "keep"] = "drop"
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = 4
     memory_url: Url = ""
@@ -88,7 +90,7 @@ class BackboneConfig(Section):
     sha256: if given, the weights file must have it.
     """
 
-    source: str = "bundled:efficientnet_lite0"
+    source: Annotated[str, AfterValidator(refuse_password)] = "bundled:efficientnet_lite0"
     architecture: str = ""
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
@@ -121,7 +123,7 @@ class TuneConfig(Section):
 
     seed: any integer >= 0; the same seed on the same machine gives the same weights.
     epochs: passes over the training photos for the thawed part, >= 0.
-    batch_size: photos a step, >= 1. 32: Masters & Luschi 2018.
+    batch_size: photos a step, >= 2 (norms need two). 32: Masters & Luschi 2018.
     lr: of the head; a block's is lr * its factor in the plan. Guess, measured on two data sets.
     weight_decay: AdamW's. Source: torch's own default.
     warmup_fraction: share of the steps with a rising lr. Source: Goyal et al. 2017, rounded.
@@ -135,13 +137,14 @@ class TuneConfig(Section):
     time_budget_s: seconds for the whole training, 0 = none; stops after the epoch that passes it.
     precision: auto = bf16 where the device computes in it.
     device: auto = cuda if there is one.
-    head_l2: candidate L2 penalties for the head; the validation loss chooses. Guess, a wide grid.
+    head_l2: candidate L2 penalties for the head, each > 0; the validation loss chooses. Guess, a
+        wide grid.
     checkpoint_url: where an interrupted training is resumed from.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
     epochs: Annotated[int, Field(ge=0)] = 8
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_size: Annotated[int, Field(ge=2)] = 32
     lr: Annotated[float, Field(gt=0.0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     warmup_fraction: Fraction = 0.1
@@ -156,7 +159,12 @@ class TuneConfig(Section):
     time_budget_s: Annotated[float, Field(ge=0.0)] = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    head_l2: Annotated[tuple[float, ...], Field(min_length=1)] = (1e-3, 1e-2, 1e-1, 1.0)
+    head_l2: Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(min_length=1)] = (
+        1e-3,
+        1e-2,
+        1e-1,
+        1.0,
+    )
     checkpoint_url: Url = ""
 
 
@@ -244,29 +252,56 @@ def load_config(path: Path | None, overrides: tuple[str, ...] = ()) -> Config:
     raw = _read_yaml(path) if path else {}
     for override in overrides:
         raw = _with_override(raw, override)
-    where = str(path) if path else "--set"
+    return _validated(raw, str(path) if path else "--set")
+
+
+def override_all(config: Config, values: Mapping[str, str]) -> Config:
+    """The configuration with {"section.field": value} set where the field is still empty.
+
+    Raises:
+        ConfigError: a value that its field refuses.
+    """
+    raw = config.model_dump()
+    for dotted, value in values.items():
+        section, field = dotted.split(".")
+        raw[section][field] = raw[section][field] or value
+    return _validated(raw, "command line")
+
+
+def _validated(raw: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(_explain(error, where)) from None
 
 
-def override_all(config: Config, values: Mapping[str, str]) -> Config:
-    """The configuration with {"section.field": value} set where the field is still empty."""
-    raw = config.model_dump()
-    for dotted, value in values.items():
-        section, field = dotted.split(".")
-        raw[section][field] = raw[section][field] or value
-    return Config.model_validate(raw)
+class _OnceLoader(yaml.SafeLoader):
+    """YAML in which a key stands once: PyYAML would keep the last and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            problem = f"the key {twice[0]!r} stands there twice"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"Expected a YAML file at {path}, found none. See configs/.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}. Mend that line.") from None
+        raw = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)  # a SafeLoader
+    except OSError as error:
+        raise ConfigError(
+            f"Expected a YAML file at {path}, found none ({error.strerror}). See configs/."
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        # str(error) would quote the line, and the line may hold a password.
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(
+            f"{path} is not YAML: line {line}, {error.problem}. Mend that line."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ConfigError(f"{path} is not YAML but something binary. Save it as UTF-8.") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):
@@ -278,11 +313,11 @@ def _with_override(raw: dict[str, Any], override: str) -> dict[str, Any]:
     dotted, equals, text = override.partition("=")
     section, dot, field = dotted.partition(".")
     if not (equals and dot):
-        raise ConfigError(f"Expected --set section.field=value, got {override!r}.")
+        raise ConfigError(f"Expected --set section.field=value, got {dotted!r}.")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(f"The value in --set {override!r} is not YAML; quote it.") from None
+        raise ConfigError(f"The value in --set {dotted}=... is not YAML; quote it.") from None
     inner = raw.get(section)
     return raw | {section: (inner if isinstance(inner, dict) else {}) | {field: value}}
 

@@ -1,7 +1,6 @@
 """What is frozen: the wish (a policy), the result (a plan), its application, its audit."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -104,14 +103,24 @@ def _policy_rules(blocks: tuple[Block, ...], config: FreezeConfig) -> tuple[Rule
 
 
 def _match(names: list[str], rules: tuple[Rule, ...]) -> dict[str, float]:
-    """The first matching rule's factor for every name; no rule idle, no name left."""
+    """The first matching rule's factor for every name; no rule idle, no name left.
+
+    A rule whose names all went to rules before it is idle too: it would be a wish unheard.
+    """
     factors: dict[str, float] = {}
     for glob, factor in rules:
         matched = [name for name in names if fnmatchcase(name, glob)]
         if not matched:
-            raise FreezeError(f"The rule {glob!r} matches no parameter (first: {names[0]}).")
-        for name in matched:
-            factors.setdefault(name, factor)
+            raise FreezeError(
+                f"The rule {glob!r} matches no parameter. Names look like {names[0]}, {names[-1]}."
+            )
+        new = [name for name in matched if name not in factors]
+        if not new:
+            raise FreezeError(
+                f"The rule {glob!r} comes too late: earlier rules match all its parameters "
+                f"(first: {matched[0]}). Put it before them, the first match wins."
+            )
+        factors |= dict.fromkeys(new, factor)
     left = [name for name in names if name not in factors]
     if left:
         raise FreezeError(
@@ -126,8 +135,8 @@ def thaw(
 ) -> list[ParameterGroup]:
     """Makes frozen mean frozen: no gradient, no statistics moving, not in the optimizer.
 
-    Gradients are switched off and the frozen modules put in eval mode here, and the groups returned
-    hold the thawed parameters only. After network.eval(), call it again to go on training.
+    Gradients are switched off and modes set here (set_modes), and the groups returned hold the
+    thawed parameters only.
 
     Returns:
         Parameter groups with their lr; norms and biases decay no weight (as timm does).
@@ -135,9 +144,7 @@ def thaw(
     factors = {p.name: p.lr_factor for p in plan.parameters}
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(factors[name] > 0)
-    network.train()
-    for module in _frozen_modules(network):
-        module.eval()
+    set_modes(network, plan)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -146,31 +153,38 @@ def thaw(
     return [{"params": ps, "lr": g[0], "weight_decay": g[1]} for g, ps in groups.items()]
 
 
-def _frozen_modules(network: nn.Module) -> Iterator[nn.Module]:
-    """Modules that hold parameters, none of them thawed; and norms with any frozen parameter."""
-    for module in network.modules():
-        parameters = list(module.parameters())
-        own_frozen = any(not p.requires_grad for p in module.parameters(recurse=False))
-        has_statistics = bool(list(module.buffers(recurse=False)))
-        if (parameters and not any(p.requires_grad for p in parameters)) or (
-            own_frozen and has_statistics
-        ):
-            yield module
+def set_modes(network: nn.Module, plan: FreezePlan) -> None:
+    """Train mode for what is thawed, eval mode for what is frozen: before each pass that learns."""
+    network.train()
+    for module in _still_modules(network, plan.frozen).values():
+        module.eval()
+
+
+def _still_modules(network: nn.Module, frozen: frozenset[str]) -> dict[str, nn.Module]:
+    """By name, the modules in which nothing may move, their parts included.
+
+    They are those whose parameters are all frozen, and norms with any frozen parameter.
+    """
+    still: dict[str, nn.Module] = {}
+    for path, module in network.named_modules():
+        prefix = f"{path}." if path else ""
+        names = [f"{prefix}{name}" for name, _ in module.named_parameters()]
+        own = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)]
+        is_norm = bool(own) and any(True for _ in module.buffers(recurse=False))
+        if (names and frozen.issuperset(names)) or (is_norm and not frozen.isdisjoint(own)):
+            still |= {f"{prefix}{name}".rstrip("."): part for name, part in module.named_modules()}
+    return still
 
 
 def frozen_hashes(network: nn.Module, plan: FreezePlan) -> dict[str, str]:
-    """sha256 of every frozen parameter, and of every buffer beside frozen ones only."""
+    """sha256 of every frozen parameter, and of every buffer in a module that must keep still."""
     frozen = plan.frozen
-    thawed_modules = {
-        parameter.name.rpartition(".")[0]
-        for parameter in plan.parameters
-        if parameter.lr_factor > 0
-    }
-    buffers = {name for name, _ in network.named_buffers()}
+    still = _still_modules(network, frozen)
+    buffers = {name for name, _ in network.named_buffers() if name.rpartition(".")[0] in still}
     return {
         name: hashlib.sha256(tensor_bytes(tensor)).hexdigest()
         for name, tensor in network.state_dict().items()
-        if name in frozen or (name in buffers and name.rpartition(".")[0] not in thawed_modules)
+        if name in frozen or name in buffers
     }
 
 

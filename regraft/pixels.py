@@ -13,11 +13,9 @@ from torch import Tensor
 from regraft.backbone import Preprocessing
 from regraft.ingest import read_photo
 
-CROP_AREA = (
-    0.5,
-    1.0,
-)  # share of the photo in a training crop; a guess
+CROP_AREA = (0.5, 1.0)  # share of the photo in a training crop; a guess
 CROP_ASPECT = (3 / 4, 4 / 3)  # Source: Szegedy et al. 2015, as in torchvision's RandomResizedCrop
+MAX_ASPECT = 8  # of what is resized: a 1 x 9999 photo would otherwise need gigabytes
 N_PREFETCHED = 3  # batches decoded ahead of the one in use; more costs memory and gains nothing
 
 
@@ -30,6 +28,7 @@ def preprocess(photo: Image.Image, preprocessing: Preprocessing) -> Tensor:
     Returns:
         (3, S, S) uint8; normalise() belongs to it.
     """
+    photo = _middle(photo)
     scale = preprocessing.resize / min(photo.size)
     size = tuple(max(preprocessing.size, round(side * scale)) for side in photo.size)
     resized = photo.resize((size[0], size[1]), _filter(preprocessing))
@@ -43,14 +42,17 @@ def augment(
 ) -> Tensor:
     """The photo as it is trained on: a random crop of random aspect, mirrored half of the time.
 
+    A crop that does not fit into a long photo is made smaller, not squashed: testing does the same.
+
     Returns:
         (3, S, S) uint8.
     """
     width, height = photo.size
     area = width * height * generator.uniform(*CROP_AREA)
     aspect = np.exp(generator.uniform(*np.log(CROP_ASPECT)))
-    crop_width = min(width, np.sqrt(area * aspect))
-    crop_height = min(height, np.sqrt(area / aspect))
+    crop_width, crop_height = np.sqrt(area * aspect), np.sqrt(area / aspect)
+    fit = min(1.0, width / crop_width, height / crop_height)
+    crop_width, crop_height = fit * crop_width, fit * crop_height
     left = generator.uniform(0, width - crop_width)
     top = generator.uniform(0, height - crop_height)
     box = (left, top, left + crop_width, top + crop_height)
@@ -127,6 +129,13 @@ def _prefetched(batches: list[list[Callable[[], Tensor]]]) -> Iterator[Tensor]:
 
 def _submit(pool: ThreadPoolExecutor, batch: list[Callable[[], Tensor]]) -> list[Future[Tensor]]:
     return [pool.submit(load) for load in batch]
+
+
+def _middle(photo: Image.Image) -> Image.Image:
+    """The photo; the middle of it, if it is a ribbon whose ends no centre crop would show."""
+    width, height = (min(side, MAX_ASPECT * min(photo.size)) for side in photo.size)
+    left, top = (photo.width - width) // 2, (photo.height - height) // 2
+    return photo.crop((left, top, left + width, top + height))
 
 
 def _filter(preprocessing: Preprocessing) -> Image.Resampling:

@@ -179,7 +179,7 @@ def _predict_chunk(
     if usable:
         scores = score(network, list(_tensors(read)), preprocessing)
     table = answers(scores, card).set_axis(usable, axis=0).reindex(range(len(paths)))
-    table["label"] = table.label.fillna("").astype(str)
+    table["label"] = table.label.astype(object).where(table.label.notna(), "").astype(str)
     table.insert(0, "path", paths)
     return table.assign(
         error=[str(item) if isinstance(item, UnusablePhoto) else "" for item in read]

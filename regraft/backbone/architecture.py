@@ -12,7 +12,9 @@ import torch
 import torchvision
 from pydantic import BaseModel, ConfigDict
 from timm.data import resolve_data_config
+from timm.models import is_model_pretrained
 from torch import nn
+from torchvision.models import GoogLeNet, Inception3
 
 from regraft.errors import UnknownBackbone
 
@@ -44,11 +46,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Body:
-    """The module without its classifier, (B, 3, S, S) -> (B, D), and the classifier's old place."""
+    """The module without its classifier, (B, 3, S, S) -> (B, D), and its classifiers' old places."""
 
     module: nn.Module
     embedding_dim: int
-    head_prefix: str
+    head_prefixes: tuple[str, ...]
 
 
 def build_body(architecture: str) -> Body:
@@ -64,18 +66,23 @@ def build_body(architecture: str) -> Body:
     512
     """
     library, _, name = architecture.partition(":")
-    if library == "timm" and timm.is_model(name):
+    if library == "timm" and timm.is_model(name) and ("." not in name or is_model_pretrained(name)):
         return _timm_body(name)
-    if library == "torchvision" and name in torchvision.models.list_models():
+    if library == "torchvision" and name in _torchvision_names():
         return _torchvision_body(name)
     raise UnknownBackbone(_unknown(architecture, library, name))
 
 
-def preprocessing_of(architecture: str) -> Preprocessing:
-    """The preprocessing that the library states for its default weights of this architecture."""
+def preprocessing_of(architecture: str, version: str = "") -> Preprocessing:
+    """The preprocessing that the library states for its weights of this architecture.
+
+    Args:
+        version: torchvision's name of the weights, such as IMAGENET1K_V1; "" = the default ones.
+    """
     library, _, name = architecture.partition(":")
     if library == "torchvision":
-        preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+        weights = torchvision.models.get_model_weights(name)[version or "DEFAULT"]
+        preset = weights.transforms()
         return Preprocessing(
             size=preset.crop_size[0],
             resize=preset.resize_size[0],
@@ -127,24 +134,25 @@ def _prefixes(parameter: str) -> Iterator[str]:
 
 def _timm_body(name: str) -> Body:
     module = timm.create_model(name, pretrained=False, num_classes=0)
-    head = module.pretrained_cfg.get("classifier") or ""
-    head_prefix = head if isinstance(head, str) else head[0]
-    size = preprocessing_of(f"timm:{name}").size
-    return Body(module, _measured_width(module, size), head_prefix)
+    head = module.pretrained_cfg.get("classifier") or ()
+    heads = (head,) if isinstance(head, str) else tuple(head)
+    return Body(module, _measured_width(module, preprocessing_of(f"timm:{name}").size), heads)
 
 
 def _torchvision_body(name: str) -> Body:
     module = torchvision.models.get_model(name, weights=None)
     linears = [path for path, part in module.named_modules() if isinstance(part, nn.Linear)]
     head = linears[-1] if linears else ""
-    if not head or ("." in head and head.split(".")[0] not in ("classifier", "heads", "head")):
+    has_second_exit = isinstance(module, GoogLeNet | Inception3)  # and rescales its input itself
+    if not head or has_second_exit:
         raise UnknownBackbone(
-            f"torchvision:{name} does not end in a linear layer, so its embedding cannot be taken. "
-            "Choose a classification network such as torchvision:resnet18."
+            f"torchvision:{name} does not end in one linear layer, so its embedding cannot be "
+            "taken. Choose another network, such as torchvision:resnet18."
         )
     parent, _, last = head.rpartition(".")
     setattr(module.get_submodule(parent), last, nn.Identity())
-    return Body(module, _measured_width(module, preprocessing_of(f"torchvision:{name}").size), head)
+    size = preprocessing_of(f"torchvision:{name}").size
+    return Body(module, _measured_width(module, size), (head,))
 
 
 def _measured_width(module: nn.Module, size: int) -> int:
@@ -153,9 +161,14 @@ def _measured_width(module: nn.Module, size: int) -> int:
         return int(module(torch.zeros(1, 3, size, size)).shape[-1])
 
 
+def _torchvision_names() -> list[str]:
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return names
+
+
 def _unknown(architecture: str, library: str, name: str) -> str:
     if library not in LIBRARIES:
         return f"Expected timm:NAME or torchvision:NAME as an architecture, got {architecture!r}."
-    known = timm.list_models() if library == "timm" else torchvision.models.list_models()
+    known = timm.list_models(pretrained="." in name) if library == "timm" else _torchvision_names()
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     return f"{library} has no architecture {name!r}. Nearest: {', '.join(near) or 'none'}."

@@ -71,6 +71,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         WeightsNotFound, WeightsMismatch, UnsafeWeights: as read_weights.
     """
     library, _, name = config.source.partition(":")
+    version = ""
     if library == "bundled":
         body, architecture, file = _bundled(name)
     elif library == "file":
@@ -85,7 +86,16 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         raise UnknownBackbone(f"Expected backbone.source as {SOURCES}, got {config.source!r}.")
     _check(config, file)
     _fill(body, file.tensors, config.source)
-    return Backbone(_info(config.source, architecture, body, file), body.module)
+    preprocessing = preprocessing_of(architecture, version)
+    info = BackboneInfo(
+        source=config.source,
+        architecture=architecture,
+        embedding_dim=body.embedding_dim,
+        preprocessing=preprocessing,
+        source_task=_source_task(config.source, architecture),
+        sha256=file.sha256,
+    )
+    return Backbone(info, body.module)
 
 
 def _bundled(name: str) -> tuple[Body, str, WeightsFile]:
@@ -106,35 +116,23 @@ def _check(config: BackboneConfig, file: WeightsFile) -> None:
 
 
 def _fill(body: Body, tensors: dict[str, Tensor], source: str) -> None:
-    """Copies the tensors into the body; only the old classifier's may be left over."""
-    wanted = body.module.state_dict()
-    kept = {
-        name: tensor for name, tensor in tensors.items() if not _belongs(name, body.head_prefix)
-    }
-    missing, left_over = sorted(wanted.keys() - kept.keys()), sorted(kept.keys() - wanted.keys())
-    misshapen = sorted(n for n in wanted.keys() & kept.keys() if wanted[n].shape != kept[n].shape)
+    """Copies the tensors into the body; only the old classifiers' may be left over.
+
+    torch compares the names, since its modules know their own older names for the same tensors.
+    """
+    heads = tuple(f"{prefix}." for prefix in body.head_prefixes)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}
+    shapes = {name: tensor.shape for name, tensor in body.module.state_dict().items()}
+    misshapen = sorted(n for n, t in kept.items() if shapes.get(n, t.shape) != t.shape)
+    fitting = {name: tensor for name, tensor in kept.items() if name not in misshapen}
+    compared = body.module.load_state_dict(fitting, strict=False)
+    missing, left_over = sorted({*compared.missing_keys} - {*misshapen}), compared.unexpected_keys
     if missing or left_over or misshapen:
         raise WeightsMismatch(
             f"{source} does not fit the architecture: {len(missing)} tensors missing, "
             f"{len(left_over)} left over, {len(misshapen)} of another shape "
             f"(first: {(missing + left_over + misshapen)[0]}). Correct backbone.architecture."
         )
-    body.module.load_state_dict(kept)
-
-
-def _belongs(name: str, head_prefix: str) -> bool:
-    return bool(head_prefix) and name.startswith(f"{head_prefix}.")
-
-
-def _info(source: str, architecture: str, body: Body, file: WeightsFile) -> BackboneInfo:
-    return BackboneInfo(
-        source=source,
-        architecture=architecture,
-        embedding_dim=body.embedding_dim,
-        preprocessing=preprocessing_of(architecture),
-        source_task=_source_task(source, architecture),
-        sha256=file.sha256,
-    )
 
 
 def _source_task(source: str, architecture: str) -> SourceTask:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,10 @@ BUNDLED = {
 }
 
 
+# Source: torchvision/models/densenet.py, _load_state_dict: its files still hold "norm.1" for norm1.
+OLD_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+
 @dataclass(frozen=True)
 class WeightsFile:
     """The tensors of a file by name, in the file's order, and the file's sha256."""
@@ -58,6 +63,11 @@ def read_weights(url: str, sha256: str = "") -> WeightsFile:
             data = file.read()
     except (FileNotFoundError, IsADirectoryError):
         raise WeightsNotFound(f"Expected a weights file at {url}, found none.") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise WeightsNotFound(
+            f"Expected a weights file at {url}, but it cannot be opened ({error}). Correct the "
+            "address, or install what fsspec needs for it."
+        ) from None
     found = hashlib.sha256(data).hexdigest()
     if not found.startswith(sha256):
         raise WeightsMismatch(
@@ -88,7 +98,11 @@ def torchvision_weights(name: str, version: str) -> WeightsFile:
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if not path.exists():
         _download(url, path)
-    return read_weights(str(path), path.stem.rpartition("-")[2])
+    file = read_weights(str(path), path.stem.rpartition("-")[2])
+    return WeightsFile(
+        {OLD_DENSENET_NAME.sub(r"\1\2", old): tensor for old, tensor in file.tensors.items()},
+        file.sha256,
+    )
 
 
 def timm_weights(name: str) -> WeightsFile:

@@ -1,6 +1,9 @@
 """How good the challenger is, on exactly the test photos, and what a reviewer should look at."""
 
 from regraft.evaluate.calibration import (
+    Answers,
+    Calibration,
+    calibrate,
     calibration_error,
     fit_temperature,
     mean_nll,
@@ -20,8 +23,11 @@ from regraft.evaluate.metrics import (
 )
 
 __all__ = [
+    "Answers",
+    "Calibration",
     "EvaluationReport",
     "Interval",
+    "calibrate",
     "calibration_error",
     "class_codes",
     "class_table",

@@ -1,6 +1,7 @@
 """Whether "90 % sure" is right nine times in ten, and the temperature that makes it so."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,54 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from regraft.embed import probabilities
+
 TEMPERATURES = (0.05, 20.0)  # searched; an optimum at a bound is no optimum
 MIN_PHOTOS = 20  # guess: one number fitted to fewer photos says more about them than about the rest
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Logits (N, K) of N photos and their true positions (N,) int64."""
+
+    scores: Tensor
+    codes: Tensor
+
+    @property
+    def predicted(self) -> Tensor:
+        """(N,) positions of the highest logits."""
+        return self.scores.argmax(dim=1)
+
+    @property
+    def correct(self) -> Tensor:
+        """(N,) bool, whether that was right."""
+        return self.predicted == self.codes
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The temperature and what it does to the test photos; ece in [0, 1], nll in nats a photo."""
+
+    temperature: float
+    ece_before: float
+    ece_after: float
+    nll_before: float
+    nll_after: float
+    reliability: pd.DataFrame
+
+
+def calibrate(validation: Answers, test: Answers, n_bins: int) -> Calibration:
+    """The temperature fitted on validation, measured on test; the table is the one after it."""
+    temperature = fit_temperature(validation.scores, validation.codes)
+    before, after = (_reliability(test, t, n_bins) for t in (1.0, temperature))
+    return Calibration(
+        temperature=temperature,
+        ece_before=calibration_error(before),
+        ece_after=calibration_error(after),
+        nll_before=mean_nll(test.scores, test.codes, 1.0),
+        nll_after=mean_nll(test.scores, test.codes, temperature),
+        reliability=after,
+    )
 
 
 def mean_nll(scores: Tensor, codes: Tensor, temperature: float) -> float:
@@ -81,3 +128,8 @@ def calibration_error(reliability: pd.DataFrame) -> float:
     filled = reliability[reliability.n > 0]
     gap = (filled.accuracy - filled.confidence).abs()
     return float((gap * filled.n).sum() / filled.n.sum())
+
+
+def _reliability(test: Answers, temperature: float, n_bins: int) -> pd.DataFrame:
+    confidence = probabilities(test.scores, temperature).amax(dim=1)  # (N,)
+    return reliability_table(confidence.numpy(), test.correct.numpy(), n_bins)

@@ -10,12 +10,7 @@ from torch import Tensor
 from regraft.config import EvaluateConfig
 from regraft.embed import logits, probabilities
 from regraft.errors import EmptySplit
-from regraft.evaluate.calibration import (
-    calibration_error,
-    fit_temperature,
-    mean_nll,
-    reliability_table,
-)
+from regraft.evaluate.calibration import Answers, calibrate
 from regraft.evaluate.gallery import gallery
 from regraft.evaluate.label_errors import likely_label_errors
 from regraft.evaluate.metrics import (
@@ -92,18 +87,11 @@ class EvaluationReport:
 
 
 @dataclass(frozen=True)
-class _Scored:
-    """Photos of one side with their logits (N, K) and true positions (N,)."""
+class _Side:
+    """The photos of one side and what the classifier answered."""
 
     photos: pd.DataFrame
-    scores: Tensor
-    codes: Tensor
-
-    def predicted(self) -> Tensor:
-        return self.scores.argmax(dim=1)  # (N,)
-
-    def correct(self) -> Tensor:
-        return self.predicted() == self.codes  # (N,)
+    answers: Answers
 
 
 @dataclass(frozen=True)
@@ -120,18 +108,6 @@ class _Quality:
     per_class: pd.DataFrame
     confusion: pd.DataFrame
     slices: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class _Calibration:
-    """The numbers about the test photos' confidence, by their names in the report."""
-
-    temperature: float
-    ece_before: float
-    ece_after: float
-    nll_before: float
-    nll_after: float
-    reliability: pd.DataFrame
 
 
 def evaluate(challenger: Challenger, splits: Splits, config: EvaluateConfig) -> EvaluationReport:
@@ -163,10 +139,10 @@ def judge(
             f"Expected test photos to judge by in {splits.source}, got none. "
             "Raise split.test_fraction, or add photos to the test side."
         )
-    test = _scored(splits.test, scores[:n_test], classes)
-    validation = _scored(splits.validation, scores[n_test:], classes)
+    test = _side(splits.test, scores[:n_test], classes)
+    validation = _side(splits.validation, scores[n_test:], classes)
     quality = _quality(test, splits.train, classes, config)
-    calibration = _calibration(test, validation, config.n_bins)
+    calibration = calibrate(validation.answers, test.answers, config.n_bins)
     predictions = pd.concat(
         [_predictions(side, calibration.temperature, classes) for side in (test, validation)],
         ignore_index=True,
@@ -193,15 +169,17 @@ def judge(
     )
 
 
-def _scored(photos: pd.DataFrame, scores: Tensor, classes: tuple[str, ...]) -> _Scored:
+def _side(photos: pd.DataFrame, scores: Tensor, classes: tuple[str, ...]) -> _Side:
     codes = torch.from_numpy(class_codes(photos.label, classes))  # (N,)
-    return _Scored(photos.reset_index(drop=True), scores, codes)
+    return _Side(photos.reset_index(drop=True), Answers(scores, codes))
 
 
 def _quality(
-    test: _Scored, train: pd.DataFrame, classes: tuple[str, ...], config: EvaluateConfig
+    test: _Side, train: pd.DataFrame, classes: tuple[str, ...], config: EvaluateConfig
 ) -> _Quality:
-    codes, predicted, correct = test.codes.numpy(), test.predicted().numpy(), test.correct().numpy()
+    answers = test.answers
+    codes, predicted = answers.codes.numpy(), answers.predicted.numpy()
+    correct = answers.correct.numpy()
     n, confidence = len(codes), config.confidence
     n_train = train.label.value_counts().reindex(list(classes), fill_value=0)
     majority = str(n_train.idxmax())
@@ -212,7 +190,7 @@ def _quality(
         baseline=wilson(int((test.photos.label == majority).sum()), n, confidence),
         baseline_label=majority,
         top_k=k,
-        top_k_accuracy=top_k_interval(codes, test.scores.numpy(), k, confidence),
+        top_k_accuracy=top_k_interval(codes, answers.scores.numpy(), k, confidence),
         macro_f1=macro_f1(codes, predicted),
         per_class=class_table(codes, predicted, classes, n_train, confidence),
         confusion=confusion_table(codes, predicted, classes),
@@ -220,31 +198,14 @@ def _quality(
     )
 
 
-def _calibration(test: _Scored, validation: _Scored, n_bins: int) -> _Calibration:
-    temperature = fit_temperature(validation.scores, validation.codes)
-    before, after = (_reliability(test, t, n_bins) for t in (1.0, temperature))
-    return _Calibration(
-        temperature=temperature,
-        ece_before=calibration_error(before),
-        ece_after=calibration_error(after),
-        nll_before=mean_nll(test.scores, test.codes, 1.0),
-        nll_after=mean_nll(test.scores, test.codes, temperature),
-        reliability=after,
-    )
-
-
-def _reliability(test: _Scored, temperature: float, n_bins: int) -> pd.DataFrame:
-    confidence = probabilities(test.scores, temperature).amax(dim=1)  # (N,)
-    return reliability_table(confidence.numpy(), test.correct().numpy(), n_bins)
-
-
-def _predictions(side: _Scored, temperature: float, classes: tuple[str, ...]) -> pd.DataFrame:
-    shares = probabilities(side.scores, temperature)  # (N, K)
+def _predictions(side: _Side, temperature: float, classes: tuple[str, ...]) -> pd.DataFrame:
+    answers = side.answers
+    shares = probabilities(answers.scores, temperature)  # (N, K)
     loss = torch.nn.functional.cross_entropy(
-        side.scores.double() / temperature, side.codes, reduction="none"
+        answers.scores.double() / temperature, answers.codes, reduction="none"
     )  # (N,)
     table = side.photos.loc[:, ["path", "sha256", "label", "side"]].assign(
-        predicted=np.array(classes, dtype=object)[side.predicted().numpy()],
+        predicted=np.array(classes, dtype=object)[answers.predicted.numpy()],
         confidence=shares.amax(dim=1).numpy(),
         loss=loss.numpy(),
     )

@@ -1,6 +1,6 @@
 """The MLflow model registry: versions, their aliases, what serves and why."""
 
-from regraft.registry.register import register
+from regraft.registry.registration import register
 from regraft.registry.versions import (
     CHALLENGER,
     CHAMPION,

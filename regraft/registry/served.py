@@ -27,7 +27,19 @@ from regraft.pixels import preprocess
 from regraft.predict import answers, score
 
 # How JPEG, PNG, GIF, WebP, BMP, TIFF and BigTIFF files begin when they are written in base64.
-BASE64_STARTS = ("/9j/", "iVBORw0KGg", "R0lGOD", "UklGR", "Qk", "SUkqA", "TU0AK", "SUkrA")
+BASE64_STARTS = (
+    "/9j/",
+    "iVBORw0KGg",
+    "R0lGOD",
+    "UklGR",
+    "Qk0",
+    "Qk1",
+    "Qk2",
+    "Qk3",
+    "SUkqA",
+    "TU0AK",
+    "SUkrA",
+)
 MAX_PIXELS = IngestConfig().max_pixels
 
 

@@ -77,11 +77,13 @@ def find(
 
 
 def resolve(tracking: TrackingConfig, reference: str) -> RegisteredVersion:
-    """The version that "name@alias", "name/3" or "name" (its champion) means.
+    """The version that "name@alias", "name/3", "name" (its champion) or "" (the only champion) means.
 
     Raises:
-        ModelNotFound: as find().
+        ModelNotFound: as find(); or "" was asked and there is no champion, or more than one.
     """
+    if not reference:
+        return find(tracking, _only_champion(tracking), CHAMPION)
     for mark in ("@", "/"):
         name, found, wanted = reference.rpartition(mark)
         if found:
@@ -184,6 +186,16 @@ def _row(version: ModelVersion, called: list[str]) -> tuple[str, int, str, float
     accuracy = float(version.tags.get("test_accuracy", "nan"))
     stamp = when.isoformat(timespec="seconds")
     return version.name, int(version.version), ", ".join(called), accuracy, stamp, why
+
+
+def _only_champion(tracking: TrackingConfig) -> str:
+    models = connect(tracking).search_registered_models()
+    names = sorted(model.name for model in models if CHAMPION in model.aliases)
+    if len(names) != 1:
+        found = ", ".join(f"{name}@{CHAMPION}" for name in names) or "none"
+        remedy = "Name the one you mean." if names else "Run `regraft train` first."
+        raise ModelNotFound(f"Expected one champion in {tracking.uri}, found {found}. {remedy}")
+    return names[0]
 
 
 def _what_there_is(tracking: TrackingConfig, name: str, wanted: str) -> str:

@@ -83,10 +83,13 @@ def _line_plot(
     best: int,
 ) -> LinePlot:
     values = rows[list(columns)].to_numpy(dtype=float)  # (epochs, 2)
-    ticks = MaxNLocator(4).tick_values(np.nanmin(values), np.nanmax(values))
+    is_share = titles[0] == "Accuracy"
+    locator = MaxNLocator(4, steps=[1, 2, 5, 10])  # these steps always meet 1, the top of a share
+    ticks = np.asarray(locator.tick_values(np.nanmin(values), np.nanmax(values)))
+    ticks = ticks[ticks < 1.0001] if is_share else ticks
     x = np.linspace(LEFT + 8, RIGHT - 8, len(labels))
     step = -(-len(labels) // MAX_X_TICKS)
-    label = _percent if titles[0] == "Accuracy" else "{:.3g}".format
+    label = _percent if is_share else "{:.3g}".format
     return LinePlot(
         title=titles[0],
         x_title=titles[1],
@@ -104,12 +107,12 @@ def _percent(share: float) -> str:
     return percent(share, 0)
 
 
-def _y(value: float, ticks: Sequence[float]) -> float:
+def _y(value: float, ticks: NDArray[np.float64]) -> float:
     return float(np.interp(value, (ticks[0], ticks[-1]), (BOTTOM, TOP)))
 
 
 def _points(
-    x: NDArray[np.float64], values: NDArray[np.float64], ticks: Sequence[float]
+    x: NDArray[np.float64], values: NDArray[np.float64], ticks: NDArray[np.float64]
 ) -> tuple[tuple[float, float], ...]:
     return tuple(
         (float(at), _y(value, ticks))

@@ -43,7 +43,7 @@ def unite(photos: pd.DataFrame, pairs: NearPairs) -> "pd.Series[int]":
     return pd.Series(components[contents], index=photos.index)
 
 
-def assign(photos: pd.DataFrame, fractions: dict[str, float]) -> "pd.Series[str]":
+def assign(photos: pd.DataFrame, fractions: dict[str, float], salt: str = "") -> "pd.Series[str]":
     """A side for every photo.
 
     A photo that has a side keeps it. One without takes the side of its unit; where the unit stands
@@ -60,6 +60,7 @@ def assign(photos: pd.DataFrame, fractions: dict[str, float]) -> "pd.Series[str]
             shares of its class count it). Photos only remembered are neither.
         fractions: of a class's free photos, for "test", "validation" or both, in that order: who
             judges more chooses first.
+        salt: another salt, another split; "" = the content hash as it is.
 
     Returns:
         Sides with the index of photos.
@@ -67,7 +68,7 @@ def assign(photos: pd.DataFrame, fractions: dict[str, float]) -> "pd.Series[str]
     joined = _looked_up(photos["unit"], _sides_of_units(photos), "")
     side = photos["side"].where(photos["side"] != "", joined)
     shared_out: dict[int, str] = {}
-    for one in _classes(photos.assign(side=side)):
+    for one in _classes(photos.assign(side=side), salt):
         _share_out(one, fractions)
         shared_out |= one.given
     return side.where(side != "", _looked_up(photos["unit"], shared_out, "train"))
@@ -85,23 +86,23 @@ def _sides_of_units(photos: pd.DataFrame) -> dict[int, str]:
     return dict(first.where((n_sides == 1) & ~any_given, "train").items())  # type: ignore[arg-type]
 
 
-def _classes(photos: pd.DataFrame) -> list[_Class]:
+def _classes(photos: pd.DataFrame, salt: str) -> list[_Class]:
     free = photos[photos["is_free"]]
     if free.empty:
         return []
     counts = free.groupby(["unit", "label"]).size().rename("n").reset_index()
     counts = counts.sort_values(["unit", "n", "label"], ascending=[True, False, True])
     label_of = counts.drop_duplicates("unit").set_index("unit")["label"]
-    free = free.assign(unit_label=free["unit"].map(label_of), key=_keys(free))
+    free = free.assign(unit_label=free["unit"].map(label_of), key=_keys(free, salt))
     return [_class(rows) for _, rows in free.groupby("unit_label")]
 
 
-def _keys(photos: pd.DataFrame) -> "pd.Series[str]":
+def _keys(photos: pd.DataFrame, salt: str) -> "pd.Series[str]":
     """The hash that orders units: of the group's name, so that it stays as the group grows."""
-    hashed = {
-        group: hashlib.sha256(str(group).encode()).hexdigest() for group in photos["group"].unique()
-    }
-    return photos["sha256"].where(photos["group"] == "", photos["group"].map(hashed))
+    names = photos["sha256"].where(photos["group"] == "", photos["group"])
+    plain = (photos["group"] == "") & (salt == "")
+    hashed = [hashlib.sha256(f"{salt}{name}".encode()).hexdigest() for name in names]
+    return photos["sha256"].where(plain, pd.Series(hashed, names.index, dtype=str))
 
 
 def _class(rows: pd.DataFrame) -> _Class:

@@ -20,15 +20,25 @@ from tiny_challenger import Trained, answering, put, tracking_in, train_tiny, tr
 
 from regraft import registry
 from regraft.classifier import ImageClassifier
-from regraft.config import PromoteConfig
+from regraft.config import EvaluateConfig, PromoteConfig
 from regraft.embed import logits, probabilities
 from regraft.errors import ModelNotFound, ReloadMismatch, UnusablePhoto
+from regraft.evaluate import evaluate
 from regraft.promote import promote
 from regraft.registry.package import git_sha, requirements
 from regraft.registry.served import image_bytes
 from regraft.tracking import start_run
 
 pytestmark = pytest.mark.pipeline
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Many threads only wait for each other on a network as tiny as this one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -219,7 +229,7 @@ def test_path_that_looks_like_base64_is_still_a_path(tmp_path, monkeypatch):
     Path("Qk").mkdir()
     Path("Qk/photo").write_bytes(b"photo")
     assert image_bytes("R0lGODdh") == b"GIF87a"  # base64 of an image's head wins
-    assert image_bytes("Qk/photo") == b"photo"  # seven letters: no base64
+    assert image_bytes("Qk/photo") == b"photo"
     with pytest.raises(UnusablePhoto, match="cannot read"):
         image_bytes("a\0b")
 
@@ -260,7 +270,7 @@ def test_interrupted_registration_is_never_found(tracking, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("regraft.registry.register._check_reload", killed)
+        patched.setattr("regraft.registry.registration._check_reload", killed)
         with pytest.raises(KeyboardInterrupt):
             put(trained(), tracking)
     with pytest.raises(ModelNotFound, match=r"tiny/1 was never checked to its end"):
@@ -280,6 +290,16 @@ def test_unknown_model_says_what_there_is(tracking):
     with pytest.raises(ModelNotFound, match=r"Known models: tiny\."):
         registry.resolve(tracking, "tinny@champion")
     assert registry.resolve(tracking, "tiny/1") == registry.resolve(tracking, "tiny@challenger")
+
+
+def test_nameless_reference_means_the_only_champion(tracking):
+    with pytest.raises(ModelNotFound, match=r"Expected one champion in .*found none\. Run"):
+        registry.resolve(tracking, "")
+    on_stage(trained(), tracking)
+    assert registry.resolve(tracking, "") == registry.resolve(tracking, "tiny@champion")
+    on_stage(trained(), tracking.model_copy(update={"name": "twin"}))
+    with pytest.raises(ModelNotFound, match=r"found tiny@champion, twin@champion\. Name the one"):
+        registry.resolve(tracking, "")
 
 
 def test_first_model_becomes_champion_and_its_page_says_so(tracking, tmp_path):
@@ -318,19 +338,12 @@ def test_tie_keeps_the_champion(tracking):
 
 
 def weak_champion() -> Trained:
-    """Knows one class of three, and half of another: better than chance, worse than trained()."""
-    weak = answering(trained(), "blue")
-    weights = dict(weak.challenger.classifier.weights)
+    """Never says the first class: better than the largest class alone, worse than trained()."""
     right = trained().challenger.classifier
-    weights["head.weight"] = right.weights["head.weight"].clone()
     bias = right.weights["head.bias"].clone()
-    bias[0] = -1e4  # never says the first class
-    weights["head.bias"] = bias
-    classifier = replace(right, weights=weights)
+    bias[0] = -1e4
+    classifier = replace(right, weights=right.weights | {"head.bias": bias})
     challenger = replace(trained().challenger, classifier=classifier)
-    from regraft.config import EvaluateConfig
-    from regraft.evaluate import evaluate
-
     report = evaluate(challenger, trained().splits, EvaluateConfig())
     return Trained(challenger, report, trained().splits)
 

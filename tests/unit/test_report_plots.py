@@ -46,6 +46,12 @@ def test_the_thawed_parts_epochs_are_the_curve_when_there_are_any():
     assert len(loss.x_ticks) <= 8
 
 
+def test_no_tick_of_the_accuracy_is_above_a_hundred_percent():
+    flawless = epochs("tune", 3).assign(train_accuracy=1.0, validation_accuracy=1.0)
+    for history in (flawless, flawless.assign(validation_accuracy=[0.66, 0.7, 0.71])):
+        assert learning_curves(history)[1].y_ticks[-1].label == "100\N{NO-BREAK SPACE}%"
+
+
 def test_a_lower_loss_stands_lower():
     points = learning_curves(epochs("tune", 3))[0].series[0].points
     assert points[0][1] < points[1][1] < points[2][1]

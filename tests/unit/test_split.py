@@ -88,8 +88,8 @@ def test_every_class_is_shared_out_in_its_exact_parts():
     assert len(splits.train) + len(splits.validation) + len(splits.test) == 700
 
 
-@pytest.mark.parametrize("n", range(3, 12))
-@pytest.mark.parametrize("part", [0.01, 0.15, 0.45])
+@pytest.mark.parametrize("n", [3, 4, 5, 10])
+@pytest.mark.parametrize("part", [0.01, 0.45])
 def test_three_photos_of_a_class_are_enough_for_one_on_each_side(n, part):
     config = SplitConfig(test_fraction=part, validation_fraction=part)
     counts = split(table_of(rows_of(2 * n)), config).counts
@@ -101,7 +101,7 @@ def test_a_rare_class_stays_where_it_can_be_learned():
     assert split(table_of(rows), SplitConfig()).counts.loc["emu"].tolist() == [2, 0, 0]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_groups_stay_together_and_miss_no_share_by_more_than_one_group(seed):
     rng = np.random.default_rng(seed)
     rows = [
@@ -140,7 +140,7 @@ def test_no_content_is_on_two_sides():
 # the memory
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_adding_photos_never_moves_an_old_one(tmp_path, seed):
     config = SplitConfig(memory_url=f"{tmp_path}/memory")
     rng = np.random.default_rng(seed)
@@ -462,3 +462,10 @@ def test_a_film_of_one_scene_becomes_one_unit_without_all_its_pairs():
     splits = split(table_of([*rows, *rows_of(40)]), SplitConfig())
     film = splits.frame[splits.frame["phash"] == "0" * 16]
     assert film["side"].nunique() == 1
+
+
+def test_another_salt_is_another_split_and_the_same_salt_the_same():
+    table = table_of(rows_of(60))
+    sides = [split(table, SplitConfig(salt=salt)).frame.side.tolist() for salt in ("", "1", "1")]
+    assert sides[0] != sides[1]
+    assert sides[1] == sides[2]

@@ -7,11 +7,14 @@ alone: others in the same process set and reset it.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from matplotlib.figure import Figure
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -27,8 +30,10 @@ from mlflow.exceptions import MlflowException
 from regraft.config import Config, Section, TrackingConfig
 from regraft.errors import ConfigError, RegistryError
 from regraft.evaluate import EvaluationReport
+from regraft.tracking.plots import confusion_plot, history_plot, reliability_plot
 from regraft.tune import Challenger, EpochRecord
 
+SQLITE = "sqlite:///"
 REPORT_FILE = "report.html"
 MAX_PARAMETER_LENGTH = 6000  # MLflow refuses a longer value
 MAX_BATCH = 100  # and more parameters in one call
@@ -56,16 +61,35 @@ def connect(tracking: TrackingConfig) -> MlflowClient:
     """
     if not tracking.uri:
         raise ConfigError("Expected an MLflow address in tracking.uri, got none. Set it.")
+    _prepare_store(tracking.uri)
     return MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+
+
+@cache
+def _prepare_store(uri: str) -> None:
+    """Makes the tables of a new SQLite store, which two processes at once would spoil.
+
+    MLflow has a lock of its own, but in a place and at a moment that do not keep them apart (3.17).
+    """
+    if not uri.startswith(SQLITE):
+        return
+    Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{uri.removeprefix(SQLITE)}.lock"):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+        client.search_registered_models(max_results=1)
 
 
 def open_experiment(tracking: TrackingConfig) -> str:
     """The id of the experiment, made if it is new; two processes may ask at once.
 
     Raises:
+        ConfigError: no address, or no name.
         RegistryError: it was deleted, and its name is still taken.
     """
     client = connect(tracking)
+    if not tracking.name:
+        raise ConfigError("Expected a name for the model in tracking.name, got none. Set it.")
     experiment: Experiment | None = client.get_experiment_by_name(tracking.name)
     if experiment is None:
         return _create_experiment(client, tracking)
@@ -115,6 +139,18 @@ def running(tracking: TrackingConfig, run_name: str) -> Iterator[Run]:
 def end_run(run: Run, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
     """Says how the run ended."""
     run.client.set_terminated(run.run_id, status)
+
+
+@contextmanager
+def running(tracking: TrackingConfig, run_name: str) -> Iterator[Run]:
+    """A new run for as long as the block lives; failed if the block raises."""
+    run = start_run(tracking, run_name)
+    status: Literal["FINISHED", "FAILED"] = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    finally:
+        end_run(run, status)
 
 
 def end_dead_runs(tracking: TrackingConfig, alive: Callable[[str], bool]) -> list[str]:
@@ -180,9 +216,9 @@ def log_training(run: Run, challenger: Challenger) -> None:
 def log_report(run: Run, report: EvaluationReport, page: str) -> None:
     """The final numbers, the plots, and the report page."""
     _log_metrics(run, dict(_numbers(report)), step=0)
-    run.client.log_figure(run.run_id, _confusion_plot(report), "plots/confusion.png")
-    run.client.log_figure(run.run_id, _reliability_plot(report), "plots/reliability.png")
-    run.client.log_figure(run.run_id, _history_plot(report), "plots/history.png")
+    run.client.log_figure(run.run_id, confusion_plot(report), "plots/confusion.png")
+    run.client.log_figure(run.run_id, reliability_plot(report), "plots/reliability.png")
+    run.client.log_figure(run.run_id, history_plot(report), "plots/history.png")
     attach_report(run, page)
 
 
@@ -227,39 +263,3 @@ def _numbers(report: EvaluationReport) -> Iterator[tuple[str, float]]:
     yield "ece_after", report.ece_after
     yield "nll_before", report.nll_before
     yield "nll_after", report.nll_after
-
-
-def _confusion_plot(report: EvaluationReport) -> Figure:
-    """Rows are labels, columns are predictions, colour is the share of the row."""
-    names = list(report.classes)
-    table = report.confusion.pivot(index="label", columns="predicted", values="n")
-    counts = table.reindex(index=names, columns=names).fillna(0).to_numpy(dtype=float)  # (K, K)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 2.5 + 0.35 * len(names)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.add_subplot(xlabel="predicted", ylabel="label")
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
-    return figure
-
-
-def _reliability_plot(report: EvaluationReport) -> Figure:
-    figure = Figure(figsize=(4, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    filled = report.reliability[report.reliability.n > 0]
-    axes.plot(filled.confidence, filled.accuracy, marker="o")
-    return figure
-
-
-def _history_plot(report: EvaluationReport) -> Figure:
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch (in phase head: candidate penalty)", ylabel="loss")
-    for phase, epochs in report.history.groupby("phase", sort=False):
-        axes.plot(
-            epochs.epoch, epochs.train_loss, marker=".", linestyle=":", label=f"{phase} train"
-        )
-        axes.plot(epochs.epoch, epochs.validation_loss, marker=".", label=f"{phase} validation")
-    axes.legend()
-    return figure

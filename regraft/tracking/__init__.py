@@ -1,0 +1,35 @@
+"""A training run in MLflow: parameters, live metrics, plots, the report."""
+
+from regraft.tracking.runs import (
+    REPORT_FILE,
+    Run,
+    attach_report,
+    connect,
+    end_dead_runs,
+    end_run,
+    log_config,
+    log_epoch,
+    log_report,
+    log_training,
+    log_whole_config,
+    open_experiment,
+    running,
+    start_run,
+)
+
+__all__ = [
+    "REPORT_FILE",
+    "Run",
+    "attach_report",
+    "connect",
+    "end_dead_runs",
+    "end_run",
+    "log_config",
+    "log_epoch",
+    "log_report",
+    "log_training",
+    "log_whole_config",
+    "open_experiment",
+    "running",
+    "start_run",
+]

@@ -1,0 +1,142 @@
+"""What predictions promise: every photo has a row, the broken ones with a reason."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_challenger import trained
+
+from regraft.embed import logits, probabilities
+from regraft.errors import ConfigError, ManifestError, NoPhotos
+from regraft.predict import list_photos, predict, write_predictions
+
+pytestmark = pytest.mark.pipeline  # not for its stores, but for the training behind trained()
+
+
+def classifier():
+    made = trained()
+    return made.challenger.classifier.with_card(temperature=2.0)
+
+
+def photos() -> list[str]:
+    return trained().splits.test.path.tolist()
+
+
+@pytest.fixture
+def mixed(tmp_path) -> Path:
+    """A folder with one good photo, three broken ones, and what is no photo at all."""
+    good = Path(photos()[0]).read_bytes()
+    folder = tmp_path / "mixed"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "good.png").write_bytes(good)
+    (folder / "a.png").write_bytes(good[: len(good) // 2])
+    (folder / "b.jpg").write_bytes(b"")
+    (folder / "c.png").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (folder / ".hidden.png").write_bytes(good)
+    (folder / "notes.txt").write_text("hello")
+    return folder
+
+
+def test_answers_are_those_of_the_evaluation():
+    table = predict(classifier(), photos())
+    expected = probabilities(logits(classifier(), photos()), 2.0).numpy()
+    assert table.path.tolist() == photos()
+    assert np.allclose(table.filter(like="prob:").to_numpy(), expected, atol=1e-6)
+    said = trained().report.predictions.set_index("path").predicted
+    assert table.label.tolist() == said[photos()].tolist()
+    assert (table.error == "").all()
+
+
+def test_columns_name_the_classes_in_order_and_the_model():
+    table = predict(classifier(), photos()[:1], model="tiny/3")
+    probs = [f"prob:{name}" for name in classifier().card.classes]
+    assert list(table.columns) == ["path", "label", "confidence", *probs, "error", "model"]
+    assert table.model.tolist() == ["tiny/3"]
+    assert table.confidence[0] == table[probs].max(axis=1)[0]
+
+
+def test_broken_photos_have_a_row_with_the_reason_and_no_answer(mixed):
+    table = predict(classifier(), [str(mixed)])
+    names = [os.path.relpath(path, mixed) for path in table.path]
+    assert names == ["a.png", "b.jpg", "c.png", "deep/good.png"]
+    reasons = [error.partition(":")[0] for error in table.error]
+    assert reasons == ["truncated", "empty file", "git-lfs pointer", ""]
+    broken = table[table.error != ""]
+    assert (broken.label == "").all()
+    assert broken.filter(regex="^(prob:|confidence)").isna().all(axis=None)
+    alone = predict(classifier(), [str(mixed / "deep" / "good.png")])
+    assert table.label[3] == alone.label[0]
+    assert table.confidence[3] == pytest.approx(alone.confidence[0])
+
+
+def test_only_broken_photos_are_no_crash(mixed):
+    table = predict(classifier(), [str(mixed / "b.jpg"), str(mixed / "nowhere.png")])
+    assert [error.partition(":")[0] for error in table.error] == ["empty file", "missing"]
+
+
+def test_manifest_needs_no_labels_and_may_be_relative(mixed):
+    place = mixed / "todo.csv"
+    place.write_text(f"image,who\ndeep/good.png,me\n{photos()[1]},you\n")
+    assert list_photos([str(place)]) == [str(mixed / "deep" / "good.png"), photos()[1]]
+    pd.DataFrame({"image": ["deep/good.png"]}).to_parquet(mixed / "todo.parquet")
+    assert list_photos([str(mixed / "todo.parquet")]) == [str(mixed / "deep" / "good.png")]
+
+
+def test_sources_keep_their_order(mixed):
+    sources = [photos()[2], str(mixed / "deep"), photos()[0]]
+    assert list_photos(sources) == [photos()[2], str(mixed / "deep" / "good.png"), photos()[0]]
+
+
+def test_url_is_read_as_a_path_is():
+    path = photos()[0]
+    remote, local = predict(classifier(), [f"file://{path}"]), predict(classifier(), [path])
+    assert remote.label[0] == local.label[0]
+
+
+def test_nothing_to_predict_is_told(tmp_path, mixed):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        NoPhotos, match=r"Expected photos in .*empty, found none\. Photos are files"
+    ):
+        list_photos([str(tmp_path / "empty")])
+    (mixed / "odd.csv").write_text("picture\na.png\n")
+    with pytest.raises(ManifestError, match=r"Expected a column image in .*odd\.csv, got picture"):
+        list_photos([str(mixed / "odd.csv")])
+    (mixed / "odd.parquet").write_bytes(b"no table")
+    with pytest.raises(ManifestError, match=r"odd\.parquet is no table with a header"):
+        list_photos([str(mixed / "odd.parquet")])
+    with pytest.raises(NoPhotos, match=r"Expected a manifest at .*gone\.csv: no file at"):
+        list_photos([str(mixed / "gone.csv")])
+
+
+@pytest.mark.parametrize("extension", ["parquet", "csv", "json"])
+def test_predictions_are_written_as_the_extension_says(tmp_path, mixed, extension):
+    table = predict(classifier(), [str(mixed)], model="tiny/1")
+    place = tmp_path / "out" / f"predictions.{extension}"
+    write_predictions(table, str(place))
+    if extension == "parquet":
+        read = pd.read_parquet(place)
+    elif extension == "csv":
+        read = pd.read_csv(place, keep_default_na=False, na_values={"confidence": [""]})
+    else:
+        read = pd.DataFrame(json.loads(place.read_text()))
+    assert list(read.columns) == list(table.columns)
+    assert read.label.tolist() == table.label.tolist()
+    assert read.confidence[3] == pytest.approx(table.confidence[3])
+    assert read.confidence.isna().tolist() == [True, True, True, False]
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+
+
+def test_predictions_replace_an_older_file_whole(tmp_path):
+    place = tmp_path / "p.csv"
+    place.write_text("old")
+    write_predictions(predict(classifier(), photos()[:2]), str(place))
+    assert len(pd.read_csv(place)) == 2
+
+
+def test_unknown_extension_lists_the_known_ones(tmp_path):
+    with pytest.raises(ConfigError, match=r"ending in \.parquet, \.csv, \.json .* got 'p\.xls'"):
+        write_predictions(pd.DataFrame(), "p.xls")

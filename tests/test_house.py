@@ -1,0 +1,146 @@
+"""The floors of the house: imports go down only, rooms stand in the flow's order, sizes stay small."""
+
+import ast
+import statistics
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = ("commands", "pipelines", "steps", "materializers", "regraft")
+ROOMS = (
+    *("errors", "config", "relocate", "state", "ingest", "split", "backbone", "pixels"),
+    *("classifier", "freeze", "embed", "tune", "evaluate", "report", "tracking", "predict"),
+    *("registry", "promote"),
+)
+FORBIDDEN_NAMES = {"utils", "common", "helpers", "types", "misc"}
+SOURCES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
+IDS = [str(path.relative_to(ROOT)) for path in SOURCES]
+
+
+def imports(path):
+    """Dotted names imported anywhere in the file, "from a import b" as "a.b" too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(path):
+    return path.relative_to(ROOT / "regraft").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=IDS)
+def test_imports_go_down_only(path):
+    floor = FLOORS.index(path.relative_to(ROOT).parts[0])
+    above = set(FLOORS[:floor])
+    assert not [name for name in imports(path) if name.split(".")[0] in above]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=IDS)
+def test_a_room_imports_only_rooms_before_it(path):
+    if not path.is_relative_to(ROOT / "regraft") or path.name == "__init__.py":
+        pytest.skip("not in a room")
+    here = ROOMS.index(room_of(path))
+    rooms = [
+        name.split(".")[1]
+        for name in imports(path)
+        if name.startswith("regraft.") and name.split(".")[1] in ROOMS
+    ]
+    assert not [room for room in rooms if ROOMS.index(room) > here]
+
+
+def test_every_room_is_known_to_the_flow():
+    found = {room_of(path) for path in SOURCES if path.is_relative_to(ROOT / "regraft")}
+    assert found - {"__init__"} == set(ROOMS)
+
+
+def test_the_core_never_imports_zenml_and_only_two_rooms_import_mlflow():
+    for path in SOURCES:
+        if path.is_relative_to(ROOT / "regraft"):
+            used = {name.split(".")[0] for name in imports(path)}
+            assert "zenml" not in used, path
+            assert "mlflow" not in used or room_of(path) in ("tracking", "registry"), path
+
+
+def test_no_room_is_named_after_nothing():
+    assert not [path for path in SOURCES if path.stem in FORBIDDEN_NAMES]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=IDS)
+def test_no_file_passes_the_wall_of_400_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def functions(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            yield node
+
+
+def length(node):
+    """Lines of a function without its docstring."""
+    body = node.body
+    if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        body = body[1:] or body
+    return body[-1].end_lineno - body[0].lineno + 1
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=IDS)
+def test_functions_are_short_and_take_few_parameters(path):
+    for node in functions(path):
+        assert length(node) <= 40, node.name
+        arguments = [
+            a for a in node.args.args + node.args.kwonlyargs if a.arg not in ("self", "cls")
+        ]
+        assert len(arguments) <= 6, node.name
+
+
+def test_half_of_the_functions_have_at_most_twelve_lines():
+    assert statistics.median(length(node) for path in SOURCES for node in functions(path)) <= 12
+
+
+def test_a_step_is_a_doorway():
+    for path in (ROOT / "steps").glob("*.py"):
+        for node in functions(path):
+            if any("step" in ast.unparse(decorator) for decorator in node.decorator_list):
+                assert length(node) <= 12, path
+                inner = {type(part) for part in ast.walk(node)}
+                assert not inner & {ast.If, ast.For, ast.While, ast.Try, ast.BinOp}, path
+
+
+def test_nothing_catches_every_exception():
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ExceptHandler):
+                caught = ast.unparse(node.type) if node.type else ""
+                assert caught not in ("", "Exception"), path
+
+
+def test_nothing_is_loaded_by_pickle():
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        assert "pickle.load" not in text, path
+        assert "weights_only=False" not in text, path
+        if "torch.load(" in text:
+            assert "weights_only=True" in text, path
+
+
+def test_every_error_is_raised_and_its_text_is_read_by_a_test():
+    errors = ast.parse((ROOT / "regraft/errors.py").read_text(encoding="utf-8"))
+    names = [node.name for node in errors.body if isinstance(node, ast.ClassDef)]
+    bases = {ast.unparse(b) for n in errors.body if isinstance(n, ast.ClassDef) for b in n.bases}
+    tests = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")
+    )
+    for name in names:
+        if name not in bases:
+            assert name in tests, name
+
+
+def test_every_step_is_reachable_from_a_pipeline():
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "pipelines").glob("*.py"))
+    for path in (ROOT / "steps").glob("*.py"):
+        if path.stem not in ("__init__", "caching"):
+            assert f"steps.{path.stem} import" in text, path
