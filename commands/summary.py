@@ -47,7 +47,8 @@ def _interval(interval: "Interval") -> str:
 
 
 def _alias(verdict: "Verdict") -> str:
-    return " @champion" if verdict.promote else " @challenger"
+    serves = verdict.promote or verdict.champion == verdict.challenger
+    return " @champion" if serves else " @challenger"
 
 
 def _times(run: "PipelineRunResponse") -> str:

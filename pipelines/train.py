@@ -23,5 +23,5 @@ def train(config: Config, fingerprint: str) -> None:
     plan = freeze(pretrained, config.freeze)
     challenger = fine_tune(pretrained, plan, splits, config.tune, config.tracking)
     report = evaluate(challenger, splits, config.evaluate, config.tracking)
-    version = register(challenger, report, splits, config.registry, config.tracking)
+    version = register(challenger, report, splits, config)
     promote(version, report, splits, config.promote, config.tracking)

@@ -235,6 +235,11 @@ class Config(Section):
     promote: PromoteConfig = PromoteConfig()
     tracking: TrackingConfig = TrackingConfig()
 
+    def flat(self) -> dict[str, str]:
+        """Every value as text, by "section.field"."""
+        sections = self.model_dump(mode="json").items()
+        return {f"{name}.{key}": str(v) for name, part in sections for key, v in part.items()}
+
 
 def load_config(path: Path | None, overrides: tuple[str, ...] = ()) -> Config:
     """The defaults, changed by a YAML file, changed by `a.b=value` overrides.

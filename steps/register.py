@@ -6,7 +6,7 @@ from typing import Annotated
 from zenml import get_step_context, step
 
 from regraft import registry
-from regraft.config import RegistryConfig, TrackingConfig
+from regraft.config import Config
 from regraft.evaluate import EvaluationReport
 from regraft.registry import RegisteredVersion
 from regraft.split import Splits
@@ -20,11 +20,10 @@ def register(
     challenger: Challenger,
     report: EvaluationReport,
     splits: Splits,
-    config: RegistryConfig,
-    where: TrackingConfig,
+    config: Config,
 ) -> Annotated[RegisteredVersion, "version"]:
     """A model version that answers as the trained model does, under the alias challenger."""
     origin = {"zenml_run": get_step_context().pipeline_run.name}
-    version = registry.register(challenger, report, splits, config, where, origin)
+    version = registry.register(challenger, report, splits, config, origin)
     logger.info("%s", version)
     return version

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from safetensors import SafetensorError
 
 from regraft.classifier import ImageClassifier
-from regraft.config import RegistryConfig, TrackingConfig
+from regraft.config import Config, TrackingConfig
 from regraft.embed import logits
 from regraft.errors import RegraftError, ReloadMismatch
 from regraft.evaluate import EvaluationReport
@@ -36,7 +36,7 @@ from regraft.registry.versions import (
     with_content,
 )
 from regraft.split import Splits
-from regraft.tracking import connect, end_run, open_experiment, start_run
+from regraft.tracking import Run, connect, end_run, log_config, open_experiment, start_run
 from regraft.tune import Challenger
 
 # What loading or asking a model raises whose files are damaged.
@@ -47,8 +47,7 @@ def register(
     challenger: Challenger,
     report: EvaluationReport,
     splits: Splits,
-    config: RegistryConfig,
-    tracking: TrackingConfig,
+    config: Config,
     origin: Mapping[str, str],
 ) -> RegisteredVersion:
     """The challenger as a version with the alias "challenger"; the same content is registered once.
@@ -60,18 +59,27 @@ def register(
     Args:
         challenger: its classifier gets the report's temperature.
         splits: the test side gives the photos for the check.
+        config: of the whole run; it travels in the card and becomes the run's parameters.
         origin: further tags, such as ZenML's run id and name.
 
     Raises:
         ReloadMismatch: it does not answer as the trained one does; the version is deleted.
     """
-    classifier = challenger.classifier.with_card(temperature=report.temperature)
+    tracking = config.tracking
+    classifier = challenger.classifier.with_card(
+        temperature=report.temperature, config=config.flat()
+    )
     content_hash = classifier.content_hash
     version = with_content(tracking, content_hash)
     if version is None:
+        run = (
+            Run(challenger.run_id, tracking.uri) if challenger.run_id else _run_of_its_own(tracking)
+        )
+        challenger = replace(challenger, classifier=classifier, run_id=run.run_id)
+        log_config(run, config)
         tags = {**origin, **_tags(challenger, report)}
-        made = _create(replace(challenger, classifier=classifier), tracking, tags)
-        _check_reload(made, classifier, splits.test.path.tolist(), config, tracking)
+        made = _create(challenger, tracking, tags)
+        _check_reload(made, classifier, splits.test.path.tolist(), config)
         version = with_content(tracking, content_hash)  # another process may have been faster
         if version:
             delete(tracking, made)
@@ -97,7 +105,7 @@ def _create(
 ) -> RegisteredVersion:
     """A version that is not yet sealed."""
     client = connect(tracking)
-    run_id = challenger.run_id or _run_of_its_own(tracking)
+    run_id = challenger.run_id
     model = client.create_logged_model(open_experiment(tracking), tracking.name, run_id)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
@@ -117,11 +125,11 @@ def _create(
     return as_registered(client, made)
 
 
-def _run_of_its_own(tracking: TrackingConfig) -> str:
+def _run_of_its_own(tracking: TrackingConfig) -> Run:
     """A run to hang the model on: without one, MLflow looks it up at the process-wide address."""
     run = start_run(tracking, "register")
     end_run(run, "FINISHED")
-    return run.run_id
+    return run
 
 
 def _ensure_name(tracking: TrackingConfig) -> None:
@@ -136,11 +144,11 @@ def _check_reload(
     version: RegisteredVersion,
     classifier: ImageClassifier,
     paths: list[str],
-    config: RegistryConfig,
-    tracking: TrackingConfig,
+    config: Config,
 ) -> None:
     """Refuses and deletes a version whose answers, in any form, are not the classifier's."""
-    paths = paths[:: max(1, len(paths) // config.n_parity)][: config.n_parity]
+    wanted, tracking = config.registry, config.tracking
+    paths = paths[:: max(1, len(paths) // wanted.n_parity)][: wanted.n_parity]
     expected = answers(logits(classifier, paths), classifier.card)
     try:
         difference = max(
@@ -149,11 +157,11 @@ def _check_reload(
         found = f"probabilities differ by up to {difference:.2g}"
     except _UNLOADABLE as error:
         difference, found = float("inf"), f"it cannot be asked: {error}"
-    if difference > config.parity_tolerance:
+    if difference > wanted.parity_tolerance:
         delete(tracking, version)
         raise ReloadMismatch(
             f"Expected {version.name}/{version.version}, read back from the registry, to answer as "
-            f"the trained model on {len(paths)} test photos within {config.parity_tolerance:g}, "
+            f"the trained model on {len(paths)} test photos within {wanted.parity_tolerance:g}, "
             f"but {found}. The version was deleted; look at the disk of the artifact store, then "
             "run again."
         )

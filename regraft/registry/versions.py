@@ -77,7 +77,10 @@ def find(
 
 
 def resolve(tracking: TrackingConfig, reference: str) -> RegisteredVersion:
-    """The version that "name@alias", "name/3", "name" (its champion) or "" (the only champion) means.
+    """The version that "name@alias", "name/3" or "name" means.
+
+    Args:
+        reference: "name" alone is its champion; "" is the only champion that there is.
 
     Raises:
         ModelNotFound: as find(); or "" was asked and there is no champion, or more than one.
@@ -190,7 +193,7 @@ def _row(version: ModelVersion, called: list[str]) -> tuple[str, int, str, float
 
 def _only_champion(tracking: TrackingConfig) -> str:
     models = connect(tracking).search_registered_models()
-    names = sorted(model.name for model in models if CHAMPION in model.aliases)
+    names = sorted(str(model.name) for model in models if CHAMPION in model.aliases)
     if len(names) != 1:
         found = ", ".join(f"{name}@{CHAMPION}" for name in names) or "none"
         remedy = "Name the one you mean." if names else "Run `regraft train` first."

@@ -7,7 +7,6 @@ alone: others in the same process set and reset it.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -27,7 +26,7 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 
-from regraft.config import Config, Section, TrackingConfig
+from regraft.config import Config, TrackingConfig
 from regraft.errors import ConfigError, RegistryError
 from regraft.evaluate import EvaluationReport
 from regraft.tracking.plots import confusion_plot, history_plot, reliability_plot
@@ -124,18 +123,6 @@ def start_run(tracking: TrackingConfig, run_name: str) -> Run:
     return Run(created.info.run_id, tracking.uri)
 
 
-@contextmanager
-def running(tracking: TrackingConfig, run_name: str) -> Iterator[Run]:
-    """A run that is finished when the block is, failed when the block fails."""
-    run = start_run(tracking, run_name)
-    try:
-        yield run
-    except BaseException:
-        end_run(run, "FAILED")
-        raise
-    end_run(run, "FINISHED")
-
-
 def end_run(run: Run, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
     """Says how the run ended."""
     run.client.set_terminated(run.run_id, status)
@@ -177,25 +164,9 @@ def log_epoch(run: Run, record: EpochRecord) -> None:
     _log_metrics(run, values, step=record.epoch)
 
 
-def log_config(run: Run, sections: Mapping[str, Section]) -> None:
-    """Every field as a parameter "SECTION.FIELD"; logging the same again does no harm.
-
-    Args:
-        sections: by name, such as {"split": config.split}.
-    """
-    _log_parameters(
-        run,
-        {
-            f"{name}.{field}": str(value)
-            for name, section in sections.items()
-            for field, value in section.model_dump(mode="json").items()
-        },
-    )
-
-
-def log_whole_config(run: Run, config: Config) -> None:
-    """Every field of every section as a parameter."""
-    log_config(run, {name: getattr(config, name) for name in Config.model_fields})
+def log_config(run: Run, config: Config) -> None:
+    """Every value as a parameter "section.field"; logging the same again does no harm."""
+    _log_parameters(run, config.flat())
 
 
 def log_training(run: Run, challenger: Challenger) -> None:

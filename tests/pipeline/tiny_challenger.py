@@ -19,6 +19,7 @@ from regraft.backbone import build_body
 from regraft.classifier import load_pretrained
 from regraft.config import (
     BackboneConfig,
+    Config,
     EvaluateConfig,
     FreezeConfig,
     IngestConfig,
@@ -122,7 +123,7 @@ def tracking_in(folder: Path, name: str = "tiny") -> TrackingConfig:
 
 def put(trained: Trained, tracking: TrackingConfig) -> RegisteredVersion:
     """Registers it, with the fewest photos looked at."""
-    config = RegistryConfig(n_parity=3)
+    config = Config(registry=RegistryConfig(n_parity=3), tracking=tracking)
     return register(
-        trained.challenger, trained.report, trained.splits, config, tracking, {"zenml_run": "tiny"}
+        trained.challenger, trained.report, trained.splits, config, {"zenml_run": "tiny"}
     )
