@@ -1,6 +1,6 @@
 """Photos through a network: embeddings to learn from, logits to judge by."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,12 +58,27 @@ def forward_photos(
     Returns:
         (N, F) float32 on the CPU; (0, 0) for no photo.
     """
-    network = network.to(compute.device, compute.dtype).to(memory_format=torch.channels_last).eval()
-    outputs: list[Tensor] = []
     n_batches = -(-len(paths) // BATCH_SIZE)
     batches = test_batches(paths, preprocessing, BATCH_SIZE)
+    shown = tqdm(batches, desc="photos", total=n_batches, disable=None, delay=2)
+    return forward_batches(network, shown, preprocessing, compute)
+
+
+def forward_batches(
+    network: nn.Module, batches: Iterable[Tensor], preprocessing: Preprocessing, compute: Compute
+) -> Tensor:
+    """The network's output for every photo of the batches, in order, without gradients.
+
+    Args:
+        batches: each (B, 3, S, S) uint8, preprocessed but not normalised.
+
+    Returns:
+        (N, F) float32 on the CPU; (0, 0) for no photo.
+    """
+    network = network.to(compute.device, compute.dtype).to(memory_format=torch.channels_last).eval()
+    outputs: list[Tensor] = []
     with torch.inference_mode():
-        for pixels in tqdm(batches, desc="photos", total=n_batches, disable=None, delay=2):
+        for pixels in batches:
             normal = normalise(pixels.to(compute.device), preprocessing)
             outputs.append(network(normal.to(compute.dtype)).float().cpu())  # (B, F)
     return torch.cat(outputs) if outputs else torch.zeros(0, 0)

@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from regraft.backbone import Preprocessing
 from regraft.classifier import Card, ImageClassifier
-from regraft.embed import BATCH_SIZE, judging_compute, probabilities
+from regraft.embed import BATCH_SIZE, forward_batches, judging_compute, probabilities
 from regraft.errors import ConfigError, ManifestError, NoPhotos, UnusablePhoto
 from regraft.ingest import absolute, filesystem, is_url, read_bytes, read_photo
 from regraft.ingest.manifest import is_manifest
 from regraft.ingest.sources import EXTENSIONS, find_files
-from regraft.pixels import normalise, preprocess
+from regraft.pixels import preprocess
 
 FORMATS = (".parquet", ".csv", ".json")
 
@@ -87,26 +87,6 @@ def answers(scores: Tensor, card: Card) -> pd.DataFrame:
     table = pd.DataFrame({"label": labels, "confidence": probs.amax(dim=1).numpy()})
     columns = [f"prob:{name}" for name in card.classes]
     return pd.concat([table, pd.DataFrame(probs.numpy(), columns=columns)], axis=1)
-
-
-def score(network: nn.Module, pixels: Sequence[Tensor], preprocessing: Preprocessing) -> Tensor:
-    """The network's logits for preprocessed photos, in fp32, without gradients.
-
-    Args:
-        network: (B, 3, S, S) -> (B, K), in eval mode.
-        pixels: N tensors (3, S, S) uint8, N >= 1.
-
-    Returns:
-        (N, K) float32 on the CPU.
-    """
-    compute = judging_compute()
-    network = network.to(compute.device, compute.dtype).to(memory_format=torch.channels_last)
-    scores = []
-    with torch.inference_mode():
-        for at in range(0, len(pixels), BATCH_SIZE):
-            batch = torch.stack(list(pixels[at : at + BATCH_SIZE])).to(compute.device)
-            scores.append(network(normalise(batch, preprocessing)).float().cpu())  # (B, K)
-    return torch.cat(scores)
 
 
 def write_predictions(table: pd.DataFrame, url: str) -> None:
@@ -177,7 +157,8 @@ def _predict_chunk(
     usable = [at for at, pixels in enumerate(read) if isinstance(pixels, Tensor)]
     scores = torch.zeros(0, len(card.classes))
     if usable:
-        scores = score(network, list(_tensors(read)), preprocessing)
+        batch = torch.stack(list(_tensors(read)))
+        scores = forward_batches(network, [batch], preprocessing, judging_compute())
     table = answers(scores, card).set_axis(usable, axis=0).reindex(range(len(paths)))
     table["label"] = table.label.astype(object).where(table.label.notna(), "").astype(str)
     table.insert(0, "path", paths)

@@ -72,9 +72,7 @@ def register(
     content_hash = classifier.content_hash
     version = with_content(tracking, content_hash)
     if version is None:
-        run = (
-            Run(challenger.run_id, tracking.uri) if challenger.run_id else _run_of_its_own(tracking)
-        )
+        run = _run_of(challenger, tracking)
         challenger = replace(challenger, classifier=classifier, run_id=run.run_id)
         log_config(run, config)
         tags = {**origin, **_tags(challenger, report)}
@@ -125,8 +123,10 @@ def _create(
     return as_registered(client, made)
 
 
-def _run_of_its_own(tracking: TrackingConfig) -> Run:
-    """A run to hang the model on: without one, MLflow looks it up at the process-wide address."""
+def _run_of(challenger: Challenger, tracking: TrackingConfig) -> Run:
+    """The run to hang the model on: without one, MLflow looks it up at the process-wide address."""
+    if challenger.run_id:
+        return Run(challenger.run_id, tracking.uri)
     run = start_run(tracking, "register")
     end_run(run, "FINISHED")
     return run

@@ -13,6 +13,7 @@ import binascii
 from pathlib import Path
 
 import pandas as pd
+import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
@@ -21,10 +22,11 @@ from torch import Tensor
 from regraft.backbone import Preprocessing
 from regraft.classifier import load_classifier
 from regraft.config import IngestConfig
+from regraft.embed import BATCH_SIZE, forward_batches, judging_compute
 from regraft.errors import ConfigError, UnusablePhoto
 from regraft.ingest import decode, read_bytes
 from regraft.pixels import preprocess
-from regraft.predict import answers, score
+from regraft.predict import answers
 
 # How JPEG, PNG, GIF, WebP, BMP, TIFF and BigTIFF files begin when they are written in base64.
 BASE64_STARTS = (
@@ -65,7 +67,9 @@ class ServedClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no type
         """
         preprocessing = self.card.backbone.preprocessing
         pixels = [_pixels(cell, at, preprocessing) for at, cell in enumerate(model_input["image"])]
-        return answers(score(self.network, pixels, preprocessing), self.card)
+        batches = torch.split(torch.stack(pixels), BATCH_SIZE)
+        scores = forward_batches(self.network, batches, preprocessing, judging_compute())
+        return answers(scores, self.card)
 
 
 def image_bytes(cell: object) -> bytes:
