@@ -20,7 +20,7 @@ from regraft.split import Splits
 from regraft.tracking import Run, attach_report
 
 CONFIDENCE = 0.95
-Evidence = dict[str, float | str]
+Evidence = dict[str, int | float | str]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@
 ├── splits/        which side a photo was given
 ├── reports/       the report pages
 ├── embeddings/    what a frozen backbone made of a photo
+├── matplotlib/    the fonts that were found on this machine
 └── runs/          one file a run that lives: who runs it
 """
 
@@ -252,6 +253,10 @@ def environment(state: State, debug: bool) -> dict[str, str]:
         "MLFLOW_LOGGING_LEVEL": "DEBUG" if debug else "WARNING",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "GIT_PYTHON_REFRESH": "quiet",  # no git on the machine is no news
+        # What would be written into the user's home otherwise: the fonts that matplotlib found,
+        # and what uv keeps when ZenML asks it for the installed packages.
+        "MPLCONFIGDIR": str(state.root / "matplotlib"),
+        "UV_NO_CACHE": "1",
     }
 
 

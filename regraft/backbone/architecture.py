@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict
 from timm.data import resolve_data_config
 from timm.models import is_model_pretrained
 from torch import nn
-from torchvision.models import GoogLeNet, Inception3
 
 from regraft.errors import UnknownBackbone
 
 LIBRARIES = ("timm", "torchvision")
+TWO_EXITS = ("googlenet", "inception_v3")  # they also rescale their input, with default weights
 
 
 class Preprocessing(BaseModel):
@@ -46,7 +46,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Body:
-    """The module without its classifier, (B, 3, S, S) -> (B, D), and its classifiers' old places."""
+    """The module without classifiers, (B, 3, S, S) -> (B, D), and where they stood."""
 
     module: nn.Module
     embedding_dim: int
@@ -140,19 +140,24 @@ def _timm_body(name: str) -> Body:
 
 
 def _torchvision_body(name: str) -> Body:
+    if name in TWO_EXITS:
+        raise _without_embedding(name)
     module = torchvision.models.get_model(name, weights=None)
     linears = [path for path, part in module.named_modules() if isinstance(part, nn.Linear)]
     head = linears[-1] if linears else ""
-    has_second_exit = isinstance(module, GoogLeNet | Inception3)  # and rescales its input itself
-    if not head or has_second_exit:
-        raise UnknownBackbone(
-            f"torchvision:{name} does not end in one linear layer, so its embedding cannot be "
-            "taken. Choose another network, such as torchvision:resnet18."
-        )
+    if not head:
+        raise _without_embedding(name)
     parent, _, last = head.rpartition(".")
     setattr(module.get_submodule(parent), last, nn.Identity())
     size = preprocessing_of(f"torchvision:{name}").size
     return Body(module, _measured_width(module, size), (head,))
+
+
+def _without_embedding(name: str) -> UnknownBackbone:
+    return UnknownBackbone(
+        f"torchvision:{name} does not end in one linear layer, so its embedding cannot be taken. "
+        "Choose another network, such as torchvision:resnet18."
+    )
 
 
 def _measured_width(module: nn.Module, size: int) -> int:

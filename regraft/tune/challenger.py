@@ -19,7 +19,8 @@ class EpochRecord:
     epoch: from 1; in phase "head" the number of the candidate penalty, in the order of l2.
     train_loss: as optimised in phase "tune" (smoothed, mixed, augmented); plain in phase "head".
     validation_loss: mean negative log-likelihood, natural logarithm, nothing smoothed.
-    lr: the head's at the epoch's end, 0 in phase "head". l2: the candidate, 0 in phase "tune".
+    lr: that of a factor of 1 at the epoch's end, 0 in phase "head".
+    l2: the candidate penalty, 0 in phase "tune".
     """
 
     phase: Phase
@@ -33,6 +34,7 @@ class EpochRecord:
     seconds: float
 
 
+# Told every epoch, when it is done; after an interruption also those that were done before it.
 EpochLog = Callable[[EpochRecord], None]
 
 

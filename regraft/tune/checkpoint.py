@@ -3,9 +3,9 @@
 import hashlib
 import io
 import json
-import pickle
 import uuid
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import fsspec
@@ -17,14 +17,18 @@ from regraft.freeze import FreezePlan
 from regraft.split import Splits
 from regraft.tune.challenger import Phase
 
-TreeOfTensors = dict[
-    str, Any
-]  # what torch's state_dict() methods return: nested, tensors at leaves
+# What torch's state_dict() methods return: nested, tensors at its leaves.
+TreeOfTensors = dict[str, Any]
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A place for one training's state; "" as url means that nothing is kept."""
+    """A place for one training's state; "" as url means that nothing is kept.
+
+    The file is the sha256 of what follows, then what torch.save writes: torch itself would read a
+    file with a flipped bit, and training would go on from other weights.
+    """
 
     url: str
     key: str
@@ -44,29 +48,37 @@ class Checkpoint:
             return
         buffer = io.BytesIO()
         torch.save(state, buffer)
+        data = buffer.getvalue()
         filesystem, path = fsspec.core.url_to_fs(self.path)
         filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
         half_written = f"{path}.{uuid.uuid4().hex}"
-        filesystem.pipe_file(half_written, buffer.getvalue())
+        filesystem.pipe_file(half_written, hashlib.sha256(data).digest() + data)
         filesystem.mv(half_written, path)
 
     def load(self) -> TreeOfTensors | None:
-        """The state last saved, None if there is none or it cannot be read."""
+        """The state last saved, None if there is none or the file is not as it was written."""
+        if not self.url:
+            return None
         filesystem, path = fsspec.core.url_to_fs(self.path)
-        if not self.url or not filesystem.exists(path):
+        if not filesystem.exists(path):
             return None
-        try:
-            data = io.BytesIO(filesystem.cat_file(path))
-            state: TreeOfTensors = torch.load(data, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError):
+        content = filesystem.cat_file(path)
+        digest, data = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if hashlib.sha256(data).digest() != digest:
             return None
+        state: TreeOfTensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return state
 
     def remove(self) -> None:
-        """Forgets the state: the training has ended."""
+        """Forgets the state, half-written files too: the training has ended."""
+        if not self.url:
+            return
         filesystem, path = fsspec.core.url_to_fs(self.path)
-        if self.url and filesystem.exists(path):
-            filesystem.rm(path)
+        folder = path.rpartition("/")[0]
+        if filesystem.exists(folder):
+            for name in filesystem.ls(folder, detail=False):
+                if name.rpartition("/")[2].startswith(f"{self.key}.pt"):
+                    filesystem.rm(name)
 
 
 def checkpoint_of(
@@ -74,7 +86,8 @@ def checkpoint_of(
 ) -> Checkpoint:
     """The checkpoint of exactly this training: same start, plan, photos and settings."""
     settings = config.model_dump(exclude={"checkpoint_url"}, mode="json")
-    parts = [pretrained.content_hash, splits.digest, torch.__version__, json.dumps(settings)]
+    parts = [pretrained.content_hash, splits.digest, json.dumps(settings)]
+    parts += [torch.__version__, version("regraft")]
     parts += [f"{p.name}={p.lr_factor}" for p in plan.parameters]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     return Checkpoint(config.checkpoint_url, key)

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from importlib.metadata import version
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from regraft.classifier import GraftedNetwork, ImageClassifier
 from regraft.config import TuneConfig
 from regraft.embed import choose_compute, embed
-from regraft.errors import EmptySplit
+from regraft.errors import EmptySplit, TrainingDiverged
 from regraft.freeze import FreezePlan, audit, frozen_hashes
 from regraft.split import Splits
 from regraft.tune.challenger import Challenger, EpochLog
@@ -51,6 +52,7 @@ def fine_tune(
     kept, records, stopped = head.best, list(head.candidates), "the head is solved"
     if plan.thaws_backbone and config.epochs:
         progress, stopped = train_thawed(network, photos, settings)
+        audit(hashes, frozen_hashes(network, plan), plan)  # as the last step left it
         records += progress.records
         if progress.best and progress.best.validation_accuracy > kept.validation_accuracy:
             kept = progress.best
@@ -94,9 +96,17 @@ def _solved(
     pretrained: ImageClassifier, photos: Photos, settings: Settings, checkpoint: Checkpoint
 ) -> SolvedHead:
     """The solved head, from the checkpoint if this training was interrupted after it."""
-    state = checkpoint.load()
-    if state:
-        return head_of(state)
+    if state := checkpoint.load():
+        head = head_of(state)
+    else:
+        head = _solve(pretrained, photos, settings)
+        checkpoint.save(state_of(head))
+    for candidate in head.candidates:
+        settings.log(candidate)
+    return head
+
+
+def _solve(pretrained: ImageClassifier, photos: Photos, settings: Settings) -> SolvedHead:
     train, validation = (
         Embedded(embed(pretrained, paths, settings.compute).double().numpy(), targets.numpy())
         for paths, targets in (
@@ -104,11 +114,12 @@ def _solved(
             (photos.validation_paths, photos.validation_targets),
         )
     )
-    head = solve_head(train, validation, photos.n_classes, settings.config)
-    for candidate in head.candidates:
-        settings.log(candidate)
-    checkpoint.save(state_of(head))
-    return head
+    if not (np.isfinite(train.x).all() and np.isfinite(validation.x).all()):
+        raise TrainingDiverged(
+            "Expected finite embeddings, got some that are not, before any training. The weights "
+            f"of {pretrained.card.backbone.source} are damaged, or set tune.precision=fp32."
+        )
+    return solve_head(train, validation, photos.n_classes, settings.config)
 
 
 def _with_head(pretrained: ImageClassifier, head: SolvedHead) -> GraftedNetwork:

@@ -4,13 +4,14 @@ import copy
 import math
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torchvision.transforms import v2
 from tqdm import tqdm
 
@@ -18,7 +19,7 @@ from regraft.backbone import Preprocessing
 from regraft.config import TuneConfig
 from regraft.embed import BATCH_SIZE, Compute
 from regraft.errors import TrainingDiverged
-from regraft.freeze import FreezePlan, thaw
+from regraft.freeze import FreezePlan, set_modes, thaw
 from regraft.pixels import normalise, test_batches, train_batches
 from regraft.tune.challenger import EpochLog, EpochRecord
 from regraft.tune.checkpoint import Checkpoint, TreeOfTensors
@@ -61,6 +62,12 @@ class Progress:
     records: list[EpochRecord] = field(default_factory=list)
     spent_s: float = 0.0
 
+    @property
+    def lr_share(self) -> float:
+        """Share of the full lr that the next step has."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"] / group["initial_lr"])
+
     def state(self) -> TreeOfTensors:
         """All of it as tensors and plain values. The dice need none: seed and epoch set them."""
         return {
@@ -97,13 +104,15 @@ def train_thawed(network: nn.Module, photos: Photos, settings: Settings) -> tupl
     progress = _start(network, photos, settings)
     if resumed := settings.checkpoint.load():
         progress.resume(resumed)
+        for record in progress.records:
+            settings.log(record)
     while not (stopped := _why_stop(progress, settings.config)):
         began = time.monotonic()
         progress.epoch += 1
         train_loss, train_accuracy = _train_epoch(progress, photos, settings)
         loss, accuracy = _validate(progress, photos, settings.compute)
         seconds = time.monotonic() - began
-        lr = progress.optimizer.param_groups[-1]["lr"]
+        lr = settings.config.lr * progress.lr_share
         record = EpochRecord(
             "tune", progress.epoch, train_loss, train_accuracy, loss, accuracy, lr, 0.0, seconds
         )
@@ -120,9 +129,24 @@ def _start(network: nn.Module, photos: Photos, settings: Settings) -> Progress:
     optimizer = torch.optim.AdamW(groups)
     n_steps = config.epochs * len(_order(len(photos.train_paths), config, epoch=1))
     scheduler = LambdaLR(optimizer, lambda step: lr_scale(step, n_steps, config.warmup_fraction))
-    moving = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
-    average = AveragedModel(network, multi_avg_fn=moving, use_buffers=True)
+    average = AveragedModel(
+        network, multi_avg_fn=partial(_follow, config.ema_decay), use_buffers=True
+    )
     return Progress(network, average, optimizer, scheduler)
+
+
+@torch.no_grad()
+def _follow(decay: float, averages: list[Tensor], values: list[Tensor], _: Tensor) -> None:
+    """Moves the averages towards the values; what is equal stays equal, bit for bit.
+
+    torch's own get_ema_multi_avg_fn averages integers too and cuts the result: the step counter of
+    a frozen norm would fall.
+    """
+    for average, value in zip(averages, values, strict=True):
+        if average.is_floating_point():
+            average.lerp_(value, 1 - decay)
+        else:
+            average.copy_(value)
 
 
 def lr_scale(step: int, n_steps: int, warmup_fraction: float) -> float:
@@ -165,9 +189,9 @@ def _train_epoch(progress: Progress, photos: Photos, settings: Settings) -> tupl
     """Mean training loss, and accuracy on the photos as augmented."""
     config, device = settings.config, settings.compute.device
     batches = _order(len(photos.train_paths), config, progress.epoch)
-    thaw(progress.network, settings.plan, config.lr, config.weight_decay)
+    set_modes(progress.network, settings.plan)
     losses, n_right = [], 0
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, deterministic=True):
         torch.manual_seed(config.seed * 100_003 + progress.epoch)
         seed = (config.seed, progress.epoch) if config.augment == "light" else None
         pixels = train_batches(photos.train_paths, photos.preprocessing, batches, seed)
@@ -242,7 +266,12 @@ def _validate(progress: Progress, photos: Photos, compute: Compute) -> tuple[flo
             ]
         )  # (N, K)
     loss = functional.cross_entropy(logits, photos.validation_targets).item()
-    return loss, float((logits.argmax(1) == photos.validation_targets).float().mean())
+    if not math.isfinite(loss):
+        raise TrainingDiverged(
+            f"Expected a finite validation loss, got {loss:g} after epoch {progress.epoch}. "
+            "Lower tune.lr or set tune.clip_norm."
+        )
+    return loss, float((logits.argmax(1) == photos.validation_targets).double().mean())
 
 
 def _is_low(compute: Compute) -> bool:

@@ -1,0 +1,359 @@
+"""Pretrained backbones: the right weights, their own preprocessing, and no code ever run."""
+
+import os
+import pickle
+import socket
+import urllib.request
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import ARCHITECTURE, photo, write_weights
+from torchvision.models import ResNet18_Weights
+
+from regraft.backbone import (
+    build_body,
+    load_backbone,
+    ordered_blocks,
+    preprocessing_of,
+    read_weights,
+)
+from regraft.backbone.load import _fill
+from regraft.backbone.weights import OLD_DENSENET_NAME, timm_weights
+from regraft.classifier import graft
+from regraft.config import BackboneConfig
+from regraft.errors import UnknownBackbone, UnsafeWeights, WeightsMismatch, WeightsNotFound
+from regraft.pixels import normalise, preprocess
+
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+LITE2_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return load_backbone(BackboneConfig())
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """An empty hub folder, and whoever opens a connection fails at once."""
+
+    def refuse(*arguments, **options):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    old = torch.hub.get_dir()
+    torch.hub.set_dir(tmp_path / "hub")
+    yield tmp_path / "hub" / "checkpoints"
+    torch.hub.set_dir(old)
+
+
+def refused(error, **config):
+    with pytest.raises(error) as caught:
+        load_backbone(BackboneConfig(**config))
+    return str(caught.value)
+
+
+def tiny_file(path, **config):
+    return {"source": f"file:{path}", "architecture": ARCHITECTURE} | config
+
+
+def test_bundled_lite0_has_its_own_weights_and_preprocessing(lite0):
+    info, seen = lite0.info, lite0.info.preprocessing
+    assert info.sha256 == LITE0_SHA256
+    assert (info.embedding_dim, seen.size, seen.resize, seen.interpolation) == (
+        1280,
+        224,
+        256,
+        "bicubic",
+    )
+    assert seen.mean == seen.std == (0.5, 0.5, 0.5)
+    assert info.source_task.model_dump() == {
+        "data": "ImageNet-1k",
+        "n_classes": 1000,
+        "licence": "Apache-2.0",
+    }
+
+
+def test_bundled_lite2_has_its_own_weights_and_preprocessing():
+    info = load_backbone(BackboneConfig(source="bundled:efficientnet_lite2")).info
+    seen = info.preprocessing
+    assert info.sha256 == LITE2_SHA256
+    assert (seen.size, seen.resize, seen.interpolation) == (260, 292, "bicubic")
+    assert seen.mean == seen.std == (0.5, 0.5, 0.5)
+
+
+def test_a_wrong_normalisation_does_not_go_unnoticed(lite0):
+    """Someone who types 0.485 changes the embedding, and no longer has the same model."""
+    own = lite0.info.preprocessing
+    mutated = own.model_copy(update=IMAGENET)
+    pixels = torch.stack([preprocess(photo(seed, (320, 240)), own) for seed in range(2)])
+    by_hand = (pixels.numpy() / 255 - np.reshape(own.mean, (3, 1, 1))) / np.reshape(
+        own.std, (3, 1, 1)
+    )
+    np.testing.assert_allclose(normalise(pixels, own).numpy(), by_hand, atol=1e-5)
+    with torch.inference_mode():
+        right, wrong = (lite0.module(normalise(pixels, seen)) for seen in (own, mutated))
+    distance = (right - wrong).norm(dim=1) / right.norm(dim=1)
+    assert distance.min() > 0.1
+    classifier = graft(lite0, ("a", "b"))
+    card = classifier.card.backbone.model_copy(update={"preprocessing": mutated})
+    assert classifier.with_card(backbone=card).content_hash != classifier.content_hash
+
+
+@pytest.mark.parametrize(
+    ("architecture", "width", "first", "last"),
+    [
+        ("torchvision:resnet18", 512, "stem", "layer4"),
+        ("torchvision:mobilenet_v3_large", 1280, "features.0", "features.16"),
+        ("torchvision:vit_b_16", 768, "stem", "encoder.layers.encoder_layer_11"),
+        ("torchvision:convnext_tiny", 768, "features.0", "features.7"),
+        ("torchvision:densenet121", 1024, "stem", "features.denseblock4"),
+        ("timm:test_efficientnet", 256, "stem", "blocks.4"),
+        ("timm:test_resnet", 96, "conv1", "layer4"),
+        ("timm:test_vit", 64, "stem", "blocks.5"),
+        ("timm:test_convnext", 64, "stem", "stages.3"),
+        ("timm:resnet50.a1_in1k", 2048, "stem", "layer4"),
+    ],
+)
+def test_blocks_hold_every_parameter_once_and_in_order(architecture, width, first, last):
+    with torch.device("meta"):  # the shapes alone: no time is spent on random weights
+        body = build_body(architecture)
+    blocks = ordered_blocks(body.module)
+    held = [name for block in blocks for name in block.parameters]
+    assert held == [name for name, _ in body.module.named_parameters()]
+    assert (blocks[0].name, blocks[-1].name) == (first, last)
+    assert body.embedding_dim == width
+
+
+def test_a_module_without_numbered_parts_is_one_block():
+    (block,) = ordered_blocks(torch.nn.Sequential(torch.nn.Linear(2, 3)))
+    assert (block.name, block.parameters) == ("stem", ("0.weight", "0.bias"))
+
+
+@pytest.mark.parametrize("architecture", ["timm:test_resnet", "timm:test_vit"])
+def test_the_embedding_is_as_wide_as_stated(architecture, tmp_path):
+    path = write_weights(tmp_path / "w.safetensors", architecture)
+    backbone = load_backbone(BackboneConfig(source=f"file:{path}", architecture=architecture))
+    size = backbone.info.preprocessing.size
+    with torch.inference_mode():
+        embedding = backbone.module(torch.zeros(2, 3, size, size))
+    assert embedding.shape == (2, backbone.info.embedding_dim)
+    assert backbone.blocks == ordered_blocks(backbone.module)
+
+
+def test_named_weights_bring_their_own_preprocessing():
+    """resnet50's two sets of weights were trained on different resizes."""
+    resizes = [
+        preprocessing_of("torchvision:resnet50", f"IMAGENET1K_V{number}").resize
+        for number in (1, 2)
+    ]
+    assert resizes == [256, 232]
+    assert preprocessing_of("torchvision:resnet50").resize == 232
+
+
+def test_what_cannot_be_read_is_refused_with_the_nearest_name():
+    assert "Nearest: resnet18" in refused(UnknownBackbone, source="torchvision:resnet81")
+    assert "Nearest: test_vit" in refused(UnknownBackbone, source="timm:test_wit")
+    assert "timm has no architecture 'resnet50.a1_in2k'" in refused(
+        UnknownBackbone, source="timm:resnet50.a1_in2k"
+    )
+    assert "one of efficientnet_lite0, efficientnet_lite2" in refused(
+        UnknownBackbone, source="bundled:lite0"
+    )
+    assert "no weights 'V7'. Known: IMAGENET1K_V1" in refused(
+        UnknownBackbone, source="torchvision:resnet18/V7"
+    )
+    assert "Expected backbone.source as bundled:NAME, torchvision:NAME" in refused(
+        UnknownBackbone, source="resnet18"
+    )
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0", "inception_v3"])
+def test_a_network_without_one_last_linear_layer_is_refused(name):
+    assert "does not end in one linear layer" in refused(
+        UnknownBackbone, source=f"torchvision:{name}"
+    )
+
+
+def test_a_network_that_does_not_classify_is_not_offered():
+    assert "has no architecture 'raft_small'" in refused(
+        UnknownBackbone, source="torchvision:raft_small"
+    )
+
+
+def test_a_file_needs_an_architecture(weights_path):
+    assert "Expected timm:NAME or torchvision:NAME as an architecture, got ''" in refused(
+        UnknownBackbone, source=f"file:{weights_path}"
+    )
+
+
+class WritesAFile:
+    """What a malicious pickle holds: a call that is made while it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("save", ["torch", "pickle"])
+def test_a_malicious_pickle_is_refused_and_nothing_in_it_runs(tmp_path, save):
+    mark, path = tmp_path / "it ran", tmp_path / "model.pth"
+    content = {"weight": torch.zeros(2), "extra": WritesAFile(mark)}
+    if save == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    text = refused(UnsafeWeights, **tiny_file(path))
+    assert "could run code; it was not loaded" in text
+    assert not mark.exists()
+    if save == "pickle":  # the trap was a real one
+        pickle.loads(path.read_bytes())
+        assert mark.exists()
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_a_truncated_file_is_refused(tmp_path, suffix):
+    path = tmp_path / f"w.{suffix}"
+    tensors = {"weight": torch.arange(10_000.0)}
+    save_file(tensors, path) if suffix == "safetensors" else torch.save(tensors, path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert f"{path} cannot be read as weights (" in refused(WeightsMismatch, **tiny_file(path))
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save([1, 2], path)
+    assert "Expected a state dict of tensors" in refused(WeightsMismatch, **tiny_file(path))
+
+
+def test_no_file_and_no_such_place_are_told_apart(tmp_path):
+    missing = refused(WeightsNotFound, **tiny_file(tmp_path / "none.pth"))
+    assert missing == f"Expected a weights file at {tmp_path / 'none.pth'}, found none."
+    nowhere = refused(WeightsNotFound, **tiny_file("nosuch://bucket/w.pth"))
+    assert "cannot be opened (Protocol not known: nosuch)" in nowhere
+
+
+def test_another_sha256_than_stated_is_refused(weights_path):
+    config = tiny_file(weights_path, sha256="0" * 64)
+    assert f"Expected sha256 {'0' * 64} for " in refused(WeightsMismatch, **config)
+    with pytest.raises(WeightsMismatch, match="Fetch the file again"):
+        read_weights(str(weights_path), "0" * 64)
+
+
+def test_the_right_sha256_is_accepted_and_recorded(weights_path):
+    found = read_weights(str(weights_path)).sha256
+    info = load_backbone(BackboneConfig(**tiny_file(weights_path, sha256=found))).info
+    assert info.sha256 == found
+    assert info.source_task.licence == "unknown"
+
+
+def test_weights_of_another_architecture_are_refused(weights_path):
+    text = refused(WeightsMismatch, source=f"file:{weights_path}", architecture="timm:test_resnet")
+    assert "does not fit the architecture" in text
+    assert "Correct backbone.architecture" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "counted"),
+    [
+        (lambda w: w | {"novel.weight": torch.zeros(1)}, "0 tensors missing, 1 left over, 0 of"),
+        (lambda w: w | {"bn1.bias": torch.zeros(1)}, "0 tensors missing, 0 left over, 1 of"),
+        (lambda w: {n: t for n, t in w.items() if n != "bn1.bias"}, "1 tensors missing, 0 left"),
+    ],
+)
+def test_missing_left_over_and_misshapen_tensors_are_counted(
+    tmp_path, weights_path, change, counted
+):
+    path = tmp_path / "changed.safetensors"
+    save_file(change(read_weights(str(weights_path)).tensors), path)
+    assert counted in refused(WeightsMismatch, **tiny_file(path))
+
+
+def test_the_old_classifier_and_a_wrapper_are_no_trouble(tmp_path, weights_path):
+    """What training scripts save: a state dict in a wrapper, with its classifier."""
+    tensors = read_weights(str(weights_path)).tensors
+    old = tensors | {"classifier.weight": torch.zeros(7, 256), "classifier.bias": torch.zeros(7)}
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in old.items()}}, path)
+    loaded = load_backbone(BackboneConfig(**tiny_file(path))).module.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+
+
+def test_files_older_than_the_step_counter_of_norms_are_read(tmp_path, weights_path):
+    tensors = read_weights(str(weights_path)).tensors
+    old = {n: t for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
+    save_file(old, tmp_path / "old.safetensors")
+    load_backbone(BackboneConfig(**tiny_file(tmp_path / "old.safetensors")))
+
+
+def test_torchvision_files_with_older_names_for_the_same_tensors_are_read():
+    """vit_b_16's published file says mlp.linear_1 where the module says mlp.0."""
+    with torch.device("meta"):
+        body = build_body("torchvision:vit_b_16")
+    old = {
+        name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): tensor
+        for name, tensor in body.module.state_dict().items()
+    }
+    assert not old.keys() <= body.module.state_dict().keys()
+    _fill(body, old, "torchvision:vit_b_16")
+
+
+def test_densenet_names_of_old_become_those_of_today():
+    old = "features.denseblock1.denselayer1.norm.1.weight"
+    new = "features.denseblock1.denselayer1.norm1.weight"
+    assert OLD_DENSENET_NAME.sub(r"\1\2", old) == new
+    assert OLD_DENSENET_NAME.sub(r"\1\2", new) == new
+
+
+def test_torchvision_weights_in_the_hub_folder_are_used(no_network):
+    no_network.mkdir(parents=True)
+    name = ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
+    (no_network / name).write_bytes(b"another file")
+    text = refused(WeightsMismatch, source="torchvision:resnet18")
+    assert f"Expected sha256 {name[9:17]} for {no_network / name}" in text
+
+
+def test_torchvision_weights_load_from_the_hub_folder(no_network, monkeypatch):
+    no_network.mkdir(parents=True)
+    with torch.device("meta"):
+        state = build_body("torchvision:resnet18").module.state_dict()
+    state = {name: torch.full(t.shape, 0.5, dtype=t.dtype) for name, t in state.items()}
+    state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    torch.save(state, no_network / "new.pth")
+    sha256 = read_weights(str(no_network / "new.pth")).sha256
+    (no_network / "new.pth").rename(no_network / f"resnet18-{sha256[:8]}.pth")
+    weights = ResNet18_Weights.IMAGENET1K_V1
+    here = replace(weights.value, url=f"https://nowhere/resnet18-{sha256[:8]}.pth")
+    monkeypatch.setattr(weights, "_value_", here)
+    backbone = load_backbone(BackboneConfig(source="torchvision:resnet18"))
+    assert backbone.info.sha256 == sha256
+    assert bool((backbone.module.conv1.weight == 0.5).all())
+
+
+def test_missing_torchvision_weights_say_which_file_goes_where(no_network):
+    name = ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
+    text = refused(WeightsNotFound, source="torchvision:resnet18")
+    assert f"Put {name} (from https://" in text
+    assert f"at {no_network / name}; or use bundled:efficientnet_lite0." in text
+
+
+def test_missing_timm_weights_say_which_file_goes_where(no_network, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(no_network))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    text = refused(WeightsNotFound, source="timm:test_resnet")
+    assert "model.safetensors of timm/test_resnet.r160_in1k somewhere" in text
+    assert "backbone.architecture=timm:test_resnet" in text
+
+
+def test_timm_models_without_published_weights_say_so():
+    with pytest.raises(WeightsNotFound, match="timm:botnet50ts_256 names no weights on the hub"):
+        timm_weights("botnet50ts_256")

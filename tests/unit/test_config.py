@@ -1,0 +1,203 @@
+"""The configuration: strict, frozen, complete, and it never repeats a secret."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from regraft.config import Config, Section, load_config, override_all
+from regraft.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+SECTIONS = sorted(Config.model_fields)
+
+
+def said(*overrides, path=None):
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+def written(folder, text):
+    path = folder / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_yaml_in_configs_loads(path):
+    assert load_config(path) == load_config(path)
+
+
+def test_configs_are_found():
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_field_has_a_default_and_a_line_in_the_docstring(section):
+    fields = type(getattr(Config(), section)).model_fields
+    documentation = type(getattr(Config(), section)).__doc__
+    assert all(not field.is_required() for field in fields.values())
+    assert [name for name in fields if name not in documentation] == []
+
+
+def test_no_value_can_be_changed_afterwards():
+    config = Config()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.tune.epochs = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        config.tune = config.tune
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("tune.epoch=3", "did you mean tune.epochs?"),
+        ("tune.learning_rat=1", "Known here: seed, epochs"),
+        ("tunes.epochs=3", "did you mean tune?"),
+        ("freeze.polcy=all", "did you mean freeze.policy?"),
+        ("split.validation=0.1", "did you mean split.validation_fraction?"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_name(override, nearest):
+    text = said(override)
+    assert "--set: no key " in text
+    assert nearest in text
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("tune.epochs=many", "valid integer"),
+        ("tune.epochs=-1", "greater than or equal to 0"),
+        ("tune.batch_size=1", "greater than or equal to 2"),
+        ("tune.lr=0", "greater than 0"),
+        ("tune.lr=.inf", "finite number"),
+        ("tune.lr=.nan", "finite number"),
+        ("tune.label_smoothing=1", "less than 1"),
+        ("tune.head_l2=[0.1, 0]", "greater than 0"),
+        ("tune.head_l2=[]", "at least 1 item"),
+        ("tune.device=gpu", "'auto', 'cpu' or 'cuda'"),
+        ("split.test_fraction=15", "less than 1"),
+        ("freeze.policy=last block", "'probe', 'last_block', 'last_n', 'all' or 'rules'"),
+        ("freeze.layer_decay=0", "greater than 0"),
+        ("freeze.rules=[[head.*, 1, 2]]", "at most 2 items"),
+        ("backbone.sha256=ABC", "match pattern"),
+        ("tracking.name=../x", "match pattern"),
+    ],
+)
+def test_a_bad_value_is_refused_with_what_would_be_good(override, complaint):
+    text = said(override)
+    assert override.partition("=")[0] in text
+    assert complaint in text
+    assert "(got " in text
+
+
+def test_swapped_fractions_that_leave_nothing_to_train_on_are_refused():
+    text = said("split.test_fraction=0.7", "split.validation_fraction=0.3")
+    assert text == "--set: split: test_fraction + validation_fraction must stay below 1."
+
+
+@pytest.mark.parametrize("overrides", [("freeze.policy=rules",), ("freeze.rules=[['head.*', 1]]",)])
+def test_rules_and_the_policy_rules_come_together(overrides):
+    assert said(*overrides) == '--set: freeze: rules and policy "rules" go together.'
+
+
+def test_all_mistakes_are_told_at_once():
+    assert len(said("tune.epoch=3", "tune.lr=0", "ingest.n_workers=-1").splitlines()) == 3
+
+
+@pytest.mark.parametrize("override", ["tune.epochs", "epochs=3", "=", ""])
+def test_an_override_of_another_form_is_refused(override):
+    assert "Expected --set section.field=value, got " in said(override)
+
+
+def test_an_override_that_is_no_yaml_is_refused():
+    assert said("tune.head_l2=[0.1") == "The value in --set tune.head_l2=... is not YAML; quote it."
+
+
+def test_overrides_win_over_the_file_and_leave_its_rest(tmp_path):
+    path = written(tmp_path, "tune:\n  epochs: 2\n  lr: 1e-2\n")
+    config = load_config(path, ("tune.epochs=5",))
+    assert (config.tune.epochs, config.tune.lr) == (5, 0.01)
+
+
+def test_an_empty_file_means_the_defaults(tmp_path):
+    assert load_config(written(tmp_path, "# nothing yet\n")) == Config()
+
+
+@pytest.mark.parametrize("text", ["- tune\n- freeze\n", "tune\n", "3\n"])
+def test_yaml_that_is_no_mapping_is_refused(tmp_path, text):
+    path = written(tmp_path, text)
+    assert f"Expected sections such as 'tune:' in {path}, got " in said(path=path)
+
+
+def test_a_section_that_is_no_mapping_is_refused(tmp_path):
+    path = written(tmp_path, "tune: 3\n")
+    assert f"{path}: tune: " in said(path=path)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = written(tmp_path, "tune:\n  epochs: 2\nfreeze:\n  policy: all\ntune:\n  lr: 0.1\n")
+    assert "the key 'tune' stands there twice" in said(path=path)
+
+
+def test_broken_yaml_is_refused_with_its_line(tmp_path):
+    path = written(tmp_path, "tune:\n  epochs: [2\n")
+    assert f"{path} is not YAML: line 3, " in said(path=path)
+
+
+def test_a_binary_file_is_refused(tmp_path):
+    path = tmp_path / "run.yaml"
+    for content in (b"\xff\xfe\x00tune", b"tune: \x00"):
+        path.write_bytes(content)
+        assert said(path=path) == f"{path} is not YAML but something binary. Save it as UTF-8."
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    for path in (tmp_path / "none.yaml", tmp_path):
+        assert f"Expected a YAML file at {path}, found none (" in said(path=path)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "tracking.uri=postgresql://user:hunter2@db/mlflow",
+        "split.memory_url=s3://key:hunter2@bucket/memory",
+        "backbone.source=file:https://user:hunter2@host/weights.safetensors",
+        "tracking.uri=[postgresql://user:hunter2@db",
+        "tracking.uris=postgresql://user:hunter2@db",
+    ],
+)
+def test_no_error_repeats_a_password(override):
+    assert "hunter2" not in said(override)
+
+
+def test_no_error_about_broken_yaml_quotes_the_line(tmp_path):
+    path = written(tmp_path, 'tracking:\n  uri: "postgresql://user:hunter2@db\n  name: x\n')
+    assert "hunter2" not in said(path=path)
+
+
+def test_a_password_is_refused_with_what_to_do_instead():
+    text = said("promote.reports_url=s3://key:hunter2@bucket/reports")
+    assert text.endswith("holds a password; give it to the client library, not here.")
+
+
+def test_an_address_without_a_password_is_kept_as_it_is():
+    for url in ("s3://bucket/a:b@c", "/a folder/photos", "postgresql://user@db/mlflow", ""):
+        assert load_config(None, (f"tracking.uri={url!r}",)).tracking.uri == url
+
+
+def test_override_all_fills_only_what_is_empty():
+    config = load_config(None, ("tracking.uri=sqlite:///mine.db",))
+    filled = override_all(config, {"tracking.uri": "sqlite:///x.db", "tracking.name": "cells"})
+    assert (filled.tracking.uri, filled.tracking.name) == ("sqlite:///mine.db", "cells")
+
+
+def test_override_all_refuses_in_our_own_words():
+    with pytest.raises(ConfigError, match=r"command line: tracking\.name: .*match pattern"):
+        override_all(Config(), {"tracking.name": "../../etc"})
+
+
+def test_every_section_is_strict():
+    assert all(issubclass(type(getattr(Config(), name)), Section) for name in SECTIONS)

@@ -1,0 +1,262 @@
+"""A training killed at any moment and started again ends where one never killed ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import fsspec
+import pytest
+import torch
+from tiny import POLICIES, SETTINGS, keep_the_tuned_phase, splits_of, tuned
+
+from regraft.config import FreezeConfig
+from regraft.freeze import freeze
+from regraft.tune import loop
+from regraft.tune.checkpoint import Checkpoint, checkpoint_of
+
+CONFIG = SETTINGS.model_copy(update={"mixup_alpha": 0.2, "patience": 0})
+
+# Dies in the second epoch, at its second step, as by power failure.
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import pandas as pd
+from tiny import *
+from regraft.tune import loop
+from pytest import MonkeyPatch
+keep_the_tuned_phase(MonkeyPatch())
+step = loop._step
+def deadly(progress, loss, config, where):
+    step(progress, loss, config, where)
+    if where == "epoch 2, step 2":
+        os.kill(os.getpid(), signal.SIGKILL)
+loop._step = deadly
+splits = splits_of(pd.read_csv(sys.argv[3], dtype=str, index_col=0))
+config = TuneConfig.model_validate_json(sys.argv[4])
+tuned(classifier_of(sys.argv[2]), splits, "last_block", config)
+"""
+
+
+class PowerFailure(BaseException):
+    """Nothing that any code of ours could catch."""
+
+
+@pytest.fixture(autouse=True)
+def tuned_is_kept(monkeypatch):
+    keep_the_tuned_phase(monkeypatch)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def killed(splits, weights_path, tmp_path_factory):
+    """A process of its own that trains and dies, and the folder of its checkpoints."""
+    folder = tmp_path_factory.mktemp("killed")
+    splits.frame.to_csv(folder / "frame.csv")
+    settings = with_url(folder / "checkpoints").model_dump_json()
+    arguments = [Path(__file__).parent, weights_path, folder / "frame.csv", settings]
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        yield process, folder / "checkpoints"
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(start, splits):
+    with pytest.MonkeyPatch.context() as patch:
+        keep_the_tuned_phase(patch)
+        challenger = tuned(start, splits, config=CONFIG)
+    assert challenger.kept_phase == "tune"
+    return challenger
+
+
+@pytest.fixture
+def memory():
+    filesystem = fsspec.filesystem("memory")
+    yield filesystem
+    filesystem.store.clear()
+    filesystem.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def epochs_trained(monkeypatch):
+    """The epochs that were really trained, and whether gradients reached the backbone."""
+    trained = []
+    original = loop._train_epoch
+
+    def spied(progress, photos, settings):
+        outcome = original(progress, photos, settings)
+        gradient = progress.network.backbone.blocks[4][0].conv_pw.weight.grad
+        trained.append((progress.epoch, float(gradient.abs().sum()) > 0))
+        return outcome
+
+    monkeypatch.setattr(loop, "_train_epoch", spied)
+    return trained
+
+
+def with_url(url):
+    return CONFIG.model_copy(update={"checkpoint_url": str(url)})
+
+
+def fail_after(phase, epoch):
+    def log(record):
+        if (record.phase, record.epoch) == (phase, epoch):
+            raise PowerFailure
+
+    return log
+
+
+def same_training(one, other):
+    assert one.classifier.content_hash == other.classifier.content_hash
+    columns = [name for name in one.history if name != "seconds"]
+    assert one.history[columns].equals(other.history[columns])
+    assert one.audit == other.audit
+
+
+@pytest.mark.parametrize(
+    ("phase", "epoch", "left"), [("head", 1, [1, 2, 3]), ("tune", 1, [2, 3]), ("tune", 3, [])]
+)
+def test_an_interrupted_training_ends_with_the_same_weights(
+    start, splits, uninterrupted, epochs_trained, tmp_path, phase, epoch, left
+):
+    config = with_url(tmp_path / "check points")
+    with pytest.raises(PowerFailure):
+        tuned(start, splits, config=config, log=fail_after(phase, epoch))
+    epochs_trained.clear()
+    torch.manual_seed(99)
+    same_training(tuned(start, splits, config=config), uninterrupted)
+    assert epochs_trained == [(number, True) for number in left]
+
+
+def test_a_resumed_training_tells_its_log_the_whole_story(start, splits, tmp_path):
+    config, told = with_url(tmp_path), []
+    with pytest.raises(PowerFailure):
+        tuned(start, splits, config=config, log=fail_after("tune", 2))
+    challenger = tuned(start, splits, config=config, log=told.append)
+    assert [(r.phase, r.epoch) for r in told] == [
+        ("head", 1),
+        ("tune", 1),
+        ("tune", 2),
+        ("tune", 3),
+    ]
+    assert len(challenger.history) == 4
+
+
+def test_checkpoints_may_lie_in_any_store_and_leave_no_trace(
+    start, splits, uninterrupted, epochs_trained, memory
+):
+    config = with_url("memory://runs/checkpoints")
+    with pytest.raises(PowerFailure):
+        tuned(start, splits, config=config, log=fail_after("tune", 2))
+    assert len(memory.ls("/runs/checkpoints")) == 2
+    epochs_trained.clear()
+    same_training(tuned(start, splits, config=config), uninterrupted)
+    assert epochs_trained == [(3, True)]
+    assert memory.find("/runs") == []
+
+
+def test_nothing_is_written_without_a_place(start, splits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tuned(start, splits, config=CONFIG)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: b"no checkpoint",
+        lambda data: data[:40],
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1],
+        lambda data: data[:-500] + bytes([data[-500] ^ 1]) + data[-499:],
+        lambda data: bytes(len(data)),
+    ],
+    ids=["empty", "text", "head only", "half", "one byte less", "one bit flipped", "zeros"],
+)
+def test_a_damaged_checkpoint_is_ignored(tmp_path, damage):
+    checkpoint = Checkpoint(str(tmp_path), "key")
+    checkpoint.save({"epoch": 3, "weights": {"a": torch.arange(1000.0)}})
+    assert checkpoint.load()["epoch"] == 3
+    path = tmp_path / "key.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    assert checkpoint.load() is None
+
+
+def test_a_training_starts_anew_from_a_damaged_checkpoint(
+    start, splits, uninterrupted, epochs_trained, tmp_path
+):
+    config = with_url(tmp_path)
+    with pytest.raises(PowerFailure):
+        tuned(start, splits, config=config, log=fail_after("tune", 2))
+    (path,) = tmp_path.glob("*-tune.pt")
+    path.write_bytes(path.read_bytes()[:-9])
+    epochs_trained.clear()
+    same_training(tuned(start, splits, config=config), uninterrupted)
+    assert [epoch for epoch, _ in epochs_trained] == [1, 2, 3]
+
+
+def test_a_write_that_fails_leaves_the_old_state(tmp_path, monkeypatch):
+    checkpoint = Checkpoint(str(tmp_path), "key")
+    checkpoint.save({"epoch": 1})
+    filesystem = fsspec.filesystem("file")
+
+    def half(path, data):
+        Path(path).write_bytes(data[: len(data) // 2])
+        raise PowerFailure
+
+    monkeypatch.setattr(filesystem, "pipe_file", half)
+    with pytest.raises(PowerFailure):
+        checkpoint.save({"epoch": 2})
+    assert checkpoint.load() == {"epoch": 1}
+    checkpoint.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_removing_leaves_the_checkpoints_of_others(tmp_path):
+    mine, other = Checkpoint(str(tmp_path), "mine"), Checkpoint(str(tmp_path), "other")
+    mine.save({"epoch": 1})
+    other.save({"epoch": 2})
+    mine.remove()
+    mine.remove()
+    assert (mine.load(), other.load()) == (None, {"epoch": 2})
+    Checkpoint(str(tmp_path / "never made"), "key").remove()
+
+
+def test_another_training_has_another_checkpoint(start, splits):
+    plan = freeze(start, POLICIES["last_block"])
+    own = checkpoint_of(start, plan, splits, CONFIG)
+    changed = [{"lr": 0.02}, {"seed": 1}, {"epochs": 4}, {"batch_size": 4}, {"precision": "bf16"}]
+    others = [
+        checkpoint_of(start, plan, splits, CONFIG.model_copy(update=change)) for change in changed
+    ]
+    slower = freeze(start, FreezeConfig(policy="last_block", layer_decay=0.5))
+    others += [
+        checkpoint_of(start, slower, splits, CONFIG),
+        checkpoint_of(start.with_card(temperature=2.0), plan, splits, CONFIG),
+        checkpoint_of(start, plan, splits_of(splits.frame[1:]), CONFIG),
+    ]
+    assert len({own.key, *(other.key for other in others)}) == len(others) + 1
+    assert checkpoint_of(start, plan, splits, with_url("/elsewhere")).key == own.key
+
+
+def test_a_changed_setting_does_not_resume_from_the_other_training(
+    start, splits, epochs_trained, tmp_path
+):
+    with pytest.raises(PowerFailure):
+        tuned(start, splits, config=with_url(tmp_path), log=fail_after("tune", 2))
+    epochs_trained.clear()
+    changed = with_url(tmp_path).model_copy(update={"lr": 0.02})
+    tuned(start, splits, config=changed)
+    assert [epoch for epoch, _ in epochs_trained] == [1, 2, 3]
+
+
+def test_a_training_killed_within_an_epoch_ends_with_the_same_weights(
+    start, splits, uninterrupted, epochs_trained, killed
+):
+    """A real kill -9; this test stands last, since the process has run beside the others."""
+    process, folder = killed
+    _, complaint = process.communicate()
+    assert process.returncode == -9, complaint
+    assert len(list(folder.iterdir())) == 2
+    same_training(tuned(start, splits, config=with_url(folder)), uninterrupted)
+    assert epochs_trained == [(2, True), (3, True)]
