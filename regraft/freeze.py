@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
 import pandas as pd
 from torch import nn
@@ -27,10 +28,14 @@ class PlannedParameter:
 
 @dataclass(frozen=True)
 class FreezePlan:
-    """Every parameter of the network, frozen or its lr factor, input side first."""
+    """Every parameter of the network, frozen or its lr factor, input side first.
+
+    norm_statistics: whether those of thawed norms move; those of frozen ones never do.
+    """
 
     policy: str
     parameters: tuple[PlannedParameter, ...]
+    norm_statistics: Literal["still", "moving"]
 
     @property
     def frozen(self) -> frozenset[str]:
@@ -86,6 +91,7 @@ def freeze(classifier: ImageClassifier, config: FreezeConfig) -> FreezePlan:
             PlannedParameter(name, block, classifier.weights[name].numel(), factors[name])
             for name, block in owners
         ),
+        config.norm_statistics,
     )
 
 
@@ -156,22 +162,24 @@ def thaw(
 def set_modes(network: nn.Module, plan: FreezePlan) -> None:
     """Train mode for what is thawed, eval mode for what is frozen: before each pass that learns."""
     network.train()
-    for module in _still_modules(network, plan.frozen).values():
+    for module in _still_modules(network, plan).values():
         module.eval()
 
 
-def _still_modules(network: nn.Module, frozen: frozenset[str]) -> dict[str, nn.Module]:
-    """By name, the modules in which nothing may move, their parts included.
+def _still_modules(network: nn.Module, plan: FreezePlan) -> dict[str, nn.Module]:
+    """By name, the modules whose buffers may not move, their parts included.
 
-    They are those whose parameters are all frozen, and norms with any frozen parameter.
+    They are those whose parameters are all frozen, norms with any frozen parameter, and all norms
+    if the plan says so.
     """
-    still: dict[str, nn.Module] = {}
+    frozen, still = plan.frozen, dict[str, nn.Module]()
     for path, module in network.named_modules():
         prefix = f"{path}." if path else ""
         names = [f"{prefix}{name}" for name, _ in module.named_parameters()]
         own = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)]
-        is_norm = bool(own) and any(True for _ in module.buffers(recurse=False))
-        if (names and frozen.issuperset(names)) or (is_norm and not frozen.isdisjoint(own)):
+        has_buffers = any(True for _ in module.buffers(recurse=False))
+        is_still = plan.norm_statistics == "still" or not frozen.isdisjoint(own)
+        if (names and frozen.issuperset(names)) or (has_buffers and is_still):
             still |= {f"{prefix}{name}".rstrip("."): part for name, part in module.named_modules()}
     return still
 
@@ -179,7 +187,7 @@ def _still_modules(network: nn.Module, frozen: frozenset[str]) -> dict[str, nn.M
 def frozen_hashes(network: nn.Module, plan: FreezePlan) -> dict[str, str]:
     """sha256 of every frozen parameter, and of every buffer in a module that must keep still."""
     frozen = plan.frozen
-    still = _still_modules(network, frozen)
+    still = _still_modules(network, plan)
     buffers = {name for name, _ in network.named_buffers() if name.rpartition(".")[0] in still}
     return {
         name: hashlib.sha256(tensor_bytes(tensor)).hexdigest()

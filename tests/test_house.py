@@ -1,4 +1,4 @@
-"""The floors of the house: imports go down only, rooms stand in the flow's order, sizes stay small."""
+"""The floors of the house: imports go down only, rooms follow the flow, sizes stay small."""
 
 import ast
 import statistics

@@ -88,6 +88,6 @@ def checkpoint_of(
     settings = config.model_dump(exclude={"checkpoint_url"}, mode="json")
     parts = [pretrained.content_hash, splits.digest, json.dumps(settings)]
     parts += [torch.__version__, version("regraft")]
-    parts += [f"{p.name}={p.lr_factor}" for p in plan.parameters]
+    parts += [plan.norm_statistics, *(f"{p.name}={p.lr_factor}" for p in plan.parameters)]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     return Checkpoint(config.checkpoint_url, key)

@@ -130,9 +130,11 @@ def test_more_blocks_than_there_are_is_refused(start):
     assert factors(whole) == factors(freeze(start, POLICIES["all"]))
 
 
+@pytest.mark.parametrize("norm_statistics", ["still", "moving"])
 @pytest.mark.parametrize("policy", ["probe", "last_block", "all"])
-def test_frozen_stays_frozen_and_thawed_moves(start, policy):
-    network, plan = start.build(), freeze(start, POLICIES[policy])
+def test_frozen_stays_frozen_and_thawed_moves(start, policy, norm_statistics):
+    config = FreezeConfig(policy=policy, norm_statistics=norm_statistics)
+    network, plan = start.build(), freeze(start, config)
     before, hashes = start.weights, frozen_hashes(network, plan)
     train_a_little(network, thaw(network, plan, 0.01, 0.1), plan)
     thawed = {p.name for p in plan.parameters if p.lr_factor > 0}
@@ -141,13 +143,15 @@ def test_frozen_stays_frozen_and_thawed_moves(start, policy):
         for name in before
         if name.endswith(("running_mean", "running_var", "num_batches_tracked"))
         and f"{name.rpartition('.')[0]}.weight" in thawed
+        and norm_statistics == "moving"
     }
     assert moved(before, network) == thawed | statistics
     assert audit(hashes, frozen_hashes(network, plan), plan).n_drifted == 0
 
 
 def test_frozen_norms_keep_their_statistics_bit_for_bit(start):
-    network, plan = start.build(), freeze(start, POLICIES["last_block"])
+    config = FreezeConfig(policy="last_block", norm_statistics="moving")
+    network, plan = start.build(), freeze(start, config)
     train_a_little(network, thaw(network, plan, 0.01, 0.1), plan)
     assert int(network.backbone.bn1.num_batches_tracked) == N_COUNTED
     last = network.backbone.blocks[4][0].bn3
@@ -204,7 +208,7 @@ def dropping(*thawed):
         PlannedParameter(name, "b", 1, float(any(part in name for part in thawed)))
         for name, _ in network.named_parameters()
     )
-    return network, FreezePlan("rules", parameters)
+    return network, FreezePlan("rules", parameters, "moving")
 
 
 def test_dropout_and_norms_in_a_frozen_part_are_in_eval_mode():

@@ -27,7 +27,11 @@ COLOURS = {"amber": (220, 160, 30), "blue": (30, 60, 220), "green": (40, 200, 60
 CLASSES = tuple(COLOURS)
 SIDES = ("train",) * 6 + ("validation",) * 3 + ("test",)
 SETTINGS = TuneConfig(epochs=3, batch_size=8, lr=1e-2, precision="fp32", head_l2=(0.1, 1.0))
-POLICIES = {name: FreezeConfig(policy=name) for name in ("probe", "last_block", "all")}
+# Moving statistics are the harder case: they too must be resumed, averaged and kept apart.
+POLICIES = {
+    name: FreezeConfig(policy=name, norm_statistics="moving")
+    for name in ("probe", "last_block", "all")
+}
 N_COUNTED = 100_001  # steps that the pretrained norms have seen; averaged as a float it falls
 
 
