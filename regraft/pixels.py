@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from regraft.backbone import Preprocessing
-from regraft.ingest import read_photo
+from regraft.ingest import NO_LIMIT, read_photo
 
 CROP_AREA = (0.5, 1.0)  # share of the photo in a training crop; a guess
 CROP_ASPECT = (3 / 4, 4 / 3)  # Source: Szegedy et al. 2015, as in torchvision's RandomResizedCrop
@@ -109,11 +109,11 @@ def train_batches(
 
 
 def _test_photo(path: str, preprocessing: Preprocessing) -> Tensor:
-    return preprocess(read_photo(path), preprocessing)
+    return preprocess(read_photo(path, NO_LIMIT), preprocessing)
 
 
 def _train_photo(path: str, preprocessing: Preprocessing, seed: tuple[int, ...]) -> Tensor:
-    return augment(read_photo(path), preprocessing, np.random.default_rng(seed))
+    return augment(read_photo(path, NO_LIMIT), preprocessing, np.random.default_rng(seed))
 
 
 def _prefetched(batches: list[list[Callable[[], Tensor]]]) -> Iterator[Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pandas as pd
 from PIL import Image
 
-from regraft.ingest import read_photo
+from regraft.ingest import NO_LIMIT, read_photo
 
 THUMBNAIL_SIDE = 160  # px of the longer side: a phone shows two in a row, each about 8 kB
 COLUMNS = ["kind", "path", "label", "predicted", "confidence", "note", "jpeg"]
@@ -16,7 +16,7 @@ _Row = tuple[str, str, str, str, float, str]
 
 def thumbnail(path: str) -> bytes:
     """The photo as JPEG, its longer side at most THUMBNAIL_SIDE pixels."""
-    photo = read_photo(path)
+    photo = read_photo(path, NO_LIMIT)
     photo.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     photo.save(buffer, "JPEG", quality=80, optimize=True)

@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 
@@ -113,6 +114,9 @@ def read_bytes(uri: str) -> bytes:
         raise UnusablePhoto("missing", f"no file at {uri}") from None
     except OSError as error:
         raise UnusablePhoto("unreadable", f"{type(error).__name__}: {error}") from None
+
+
+NO_LIMIT = sys.maxsize  # pixels, for a photo whose size ingest has judged before
 
 
 def read_photo(uri: str, max_pixels: int = IngestConfig().max_pixels) -> Image.Image:
