@@ -48,6 +48,7 @@ def challenger(classes=CLASSES):
             PlannedParameter("backbone.weight", "stem", 10, 0.0),
             PlannedParameter("head.weight", "head", 12, 1.0),
         ),
+        "still",
     )
     history = pd.DataFrame([{"phase": "head", "epoch": 1, "validation_loss": 0.5}])
     audit = FreezeAudit(1, 0, 0, "cd" * 32)
