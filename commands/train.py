@@ -57,15 +57,18 @@ def _completed(wanted: Config, photos: str, name: str, state: "State") -> Config
 
 
 def _run(config: Config, state: "State") -> None:
-    from pipelines.doctor import sweep_missing, sweep_stuck
-    from pipelines.stack import bootstrap
+    from pipelines.doctor import sweep_missing, sweep_stuck, sweep_tracked
+    from pipelines.stack import bootstrap, hush
     from regraft.ingest import fingerprint
     from regraft.state import run_marker
 
     seen = fingerprint(config.ingest)
     bootstrap(state)
+    if not state.debug:
+        hush()
     now = datetime.now(UTC)
     sweep_stuck(state, now)
+    sweep_tracked(config.tracking)
     sweep_missing()
     from commands.summary import summarise
     from pipelines.train import train as pipeline
@@ -88,8 +91,9 @@ def _warm(config: Config) -> Config:
 
 
 def _name_of(photos: str) -> str:
-    stem = Path(photos.rstrip("/")).resolve().stem if "://" not in photos else Path(photos).stem
-    plain = re.sub(r"[^\w. -]", "-", stem.partition("torchvision:")[2] or stem).strip("-. ")
+    place = Path(photos) if "://" in photos else Path(photos).resolve()
+    name = place.stem if place.suffix.lower() in (".csv", ".parquet") else place.name
+    plain = re.sub(r"[^\w. -]", "-", name.partition("torchvision:")[2] or name).strip("-. ")
     return plain or "photos"
 
 
@@ -103,6 +107,6 @@ def _talk() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("regraft")
-    logger.addHandler(handler)
+    logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False

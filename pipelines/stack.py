@@ -100,6 +100,18 @@ def _create_mlflow_database(state: State) -> None:
     write_atomically(stamp, version)
 
 
+def hush() -> None:
+    """Keeps what ZenML says off the screen, tracebacks of failing steps too; its log has them.
+
+    To be called after bootstrap(): ZenML sets up its console when it is imported.
+    """
+    from zenml.logger import ZenMLConsoleHandler
+
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, ZenMLConsoleHandler):
+            handler.setLevel(logging.CRITICAL + 1)
+
+
 @contextmanager
 def _quiet(debug: bool) -> Iterator[None]:
     """Keeps ZenML's warnings about the active stack, news to nobody, off the console."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
-from zenml import step
+from zenml import get_step_context, step
 
 from materializers.classifier import ChallengerMaterializer
 from regraft import tracking
@@ -29,7 +29,7 @@ def fine_tune(
     where: TrackingConfig,
 ) -> Annotated[Challenger, "challenger"]:
     """The model just trained; its curves are live in the tracking store."""
-    with tracking.running(where, f"{plan.policy} {splits.digest[:8]}") as run:
+    with tracking.running(where, get_step_context().pipeline_run.name) as run:
         log = partial(tracking.log_epoch, run)
         challenger = core_fine_tune(pretrained, plan, splits, config, log)
         tracking.log_training(run, challenger)

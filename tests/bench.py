@@ -36,7 +36,7 @@ def measure(photos: str, config: str, seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "commands", "train", photos, "--config", config]
         command += ["--state", f"{folder}/state", "--set", f"tune.seed={seed}"]
-        command += ["--set", f"split.salt={seed or ''}"]
+        command += ["--set", f"split.salt=split-{seed}"]
         log = Path(folder) / "log"
         with log.open("w") as file:
             process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)

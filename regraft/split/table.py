@@ -145,7 +145,7 @@ def _place(photos: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
     side = remembered.where(is_free, given)
     here = photos["is_here"]
     photos = photos.assign(side=side, is_free=is_free & here, is_given=~is_free & here)
-    return photos.assign(side=assign(photos, fractions, config.salt))
+    return photos.assign(side=assign(photos, fractions, config.salt).astype("str"))
 
 
 def _refuse_empty(kept: pd.DataFrame, classes: tuple[str, ...]) -> None:

@@ -3,11 +3,15 @@
 import os
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from regraft.state import State, environment, open_state
+from tests.pipeline.tiny_challenger import draw_photos, weights_file
+from tests.pipeline.tiny_train import World
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -72,3 +76,39 @@ def shell():
     """Variables for a new process: this one's, without what points ZenML anywhere."""
     variables = {key: value for key, value in os.environ.items() if not key.startswith("ZENML_")}
     return variables | {"PYTHONPATH": str(REPOSITORY)}
+
+
+@contextmanager
+def one_thread():
+    """Many threads only wait for each other on a network as tiny as these."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def _first(template, tmp_path_factory):
+    """The world after its first run, and a copy of it to be restored from."""
+    folder = tmp_path_factory.mktemp("a world")
+    world = World(folder)
+    draw_photos(world.photos, 20)
+    weights_file(world.weights)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        copy_of(template, folder / "state", monkeypatch)
+        with one_thread():
+            world.train()
+        reset_zenml()
+    return world, shutil.copytree(folder, tmp_path_factory.mktemp("backup") / "world")
+
+
+@pytest.fixture
+def world(_first, monkeypatch, tmp_path):
+    """Photos, weights and a state as one run of `regraft train` left them."""
+    world, backup = _first
+    world.restore(backup)
+    enter(world.state, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    with one_thread():
+        yield world
+    reset_zenml()

@@ -1,0 +1,157 @@
+"""The bundled weights on real photos: the accuracy that configs/probe.yaml promises."""
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from regraft.classifier import ImageClassifier, load_pretrained
+from regraft.config import Config, IngestConfig, load_config
+from regraft.embed import Compute, embed
+from regraft.evaluate import EvaluationReport, evaluate
+from regraft.freeze import freeze
+from regraft.ingest import ingest
+from regraft.predict import predict
+from regraft.split import Splits, split
+from regraft.tune import Challenger, fine_tune
+
+pytestmark = pytest.mark.golden
+
+ROOT = Path(__file__).resolve().parents[2]
+DATASETS = ROOT.parent / "shared" / "datasets"
+PROBE = ROOT / "configs" / "probe.yaml"
+EXPECT = re.compile(r"^# EXPECT (\w+) test_accuracy ([\d.]+) \+- ([\d.]+)$", re.MULTILINE)
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What the road up to the registry made of a data set."""
+
+    splits: Splits
+    pretrained: ImageClassifier
+    challenger: Challenger
+    report: EvaluationReport
+
+    @property
+    def served(self) -> ImageClassifier:
+        """The classifier with the temperature that its evaluation found."""
+        return self.challenger.classifier.with_card(temperature=self.report.temperature)
+
+
+def probe(photos: Path, config: Config | None = None) -> Probed:
+    """The stages from ingest to evaluate with configs/probe.yaml, without a pipeline."""
+    config = config or load_config(PROBE)
+    return probe_splits(split(ingest(IngestConfig(photos=str(photos))), config.split), config)
+
+
+def probe_splits(splits: Splits, config: Config) -> Probed:
+    pretrained = load_pretrained(config.backbone, splits.classes)
+    plan = freeze(pretrained, config.freeze)
+    challenger = fine_tune(pretrained, plan, splits, config.tune, lambda record: None)
+    return Probed(splits, pretrained, challenger, evaluate(challenger, splits, config.evaluate))
+
+
+def assert_as_promised(name: str, report: EvaluationReport):
+    stated = {found[1]: (float(found[2]), float(found[3])) for found in EXPECT.finditer(read())}
+    assert name in stated, f"configs/probe.yaml states no result for {name}"
+    middle, spread = stated[name]
+    assert report.accuracy.value == pytest.approx(middle, abs=spread)
+
+
+def read() -> str:
+    return PROBE.read_text(encoding="utf-8")
+
+
+def dataset(name: str) -> Path:
+    if not (DATASETS / name).is_dir():
+        pytest.skip(f"no photos at {DATASETS / name}")
+    return DATASETS / name
+
+
+@pytest.fixture(scope="module")
+def clothes():
+    return probe(dataset("clothes"))
+
+
+def with_imagenet_normalisation(classifier: ImageClassifier) -> ImageClassifier:
+    """A mutant that types the usual numbers instead of taking the backbone's own."""
+    backbone = classifier.card.backbone
+    wrong = backbone.preprocessing.model_copy(update=IMAGENET)
+    return classifier.with_card(backbone=backbone.model_copy(update={"preprocessing": wrong}))
+
+
+def test_probe_on_clothes_is_as_accurate_as_the_configuration_says(clothes):
+    assert_as_promised("clothes", clothes.report)
+    assert clothes.report.accuracy.low > clothes.report.baseline.high
+
+
+def test_probe_on_trash_is_as_accurate_as_the_configuration_says():
+    made = probe(dataset("trash"))
+    assert_as_promised("trash", made.report)
+    assert set(made.splits.quarantine.reason) == {"clashing labels"}
+    assert len(made.splits.quarantine) == 6  # three pairs of one photo under two labels
+
+
+def test_new_photos_are_labelled_as_the_report_says(clothes, tmp_path):
+    answers = clothes.report.predictions
+    judged = answers[answers.side == "test"].head(40)
+    copies = [
+        str(shutil.copy(path, tmp_path / f"{number}{Path(path).suffix}"))
+        for number, path in enumerate(judged.path)
+    ]
+    table = predict(clothes.served, copies)
+    assert table.label.tolist() == judged.predicted.tolist()
+    assert np.allclose(table.confidence, judged.confidence, atol=1e-4)
+
+
+def test_wrong_normalisation_is_not_silent(clothes):
+    """On few photos of few classes it may cost no accuracy, but the network sees other things."""
+    paths = clothes.splits.test.path.tolist()[:32]
+    right, again, wrong = (
+        embed(classifier, paths, Compute(torch.device("cpu"), dtype))
+        for classifier, dtype in (
+            (clothes.served, torch.float32),
+            (clothes.served, torch.bfloat16),
+            (with_imagenet_normalisation(clothes.served), torch.float32),
+        )
+    )  # (N, D)
+    assert torch.cosine_similarity(right, again).mean() > 0.99  # what rounding may do
+    assert torch.cosine_similarity(right, wrong).mean() < 0.95
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Scikit-learn's handwritten digits as photos, 16 of each: there on every machine."""
+    from sklearn.datasets import load_digits
+
+    folder = tmp_path_factory.mktemp("digits")
+    scans, labels = load_digits(return_X_y=True)
+    for label in range(10):
+        (folder / str(label)).mkdir()
+        for number, scan in enumerate(scans[labels == label][:16]):
+            pixels = (255 - scan.reshape(8, 8) * 255 / 16).astype(np.uint8)
+            photo = Image.fromarray(pixels).resize((96, 96), Image.Resampling.BICUBIC)
+            photo.save(folder / str(label) / f"{number}.png")
+    return probe(folder)
+
+
+def test_probe_reads_digits_far_better_than_chance(digits):
+    assert digits.report.n >= 20
+    assert digits.report.accuracy.value > 0.6
+    assert digits.challenger.audit.n_drifted == 0
+
+
+def test_shuffled_labels_teach_nothing(digits):
+    frame = digits.splits.frame.copy()
+    learnt = frame.side != "test"
+    frame.loc[learnt, "label"] = np.random.default_rng(0).permutation(frame.label[learnt])
+    shuffled = Splits(**(vars(digits.splits) | {"frame": frame, "digest": "0" * 64}))
+    report = probe_splits(shuffled, load_config(PROBE)).report
+    assert report.accuracy.low <= 0.1 < digits.report.accuracy.low
+    assert report.accuracy.value < 0.35

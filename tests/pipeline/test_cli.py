@@ -1,0 +1,141 @@
+"""The commands around a run: what they print, write and refuse, and with which exit code."""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny_train import NAME, last_run, output
+
+from commands import main
+from regraft.state import open_state
+
+pytestmark = pytest.mark.pipeline
+
+MODEL = f"{NAME}@champion"
+
+
+@pytest.fixture
+def call(world, monkeypatch, capsys):
+    """Runs `regraft ARGUMENTS` in this process: exit code, stdout, stderr."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # main() replaces it
+
+    def called(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["regraft", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return called
+
+
+@pytest.fixture
+def where(world) -> tuple[str, str]:
+    return "--state", str(world.state.root)
+
+
+@pytest.fixture
+def broken(tmp_path) -> Path:
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    return path
+
+
+def test_predict_agrees_with_the_report(call, where, tmp_path):
+    answers = output(last_run(), "evaluate").predictions
+    judged = answers[answers.side == "test"].reset_index(drop=True)
+    out = tmp_path / "predictions.parquet"
+    code, said, _ = call("predict", *judged.path, "--model", MODEL, "--out", str(out), *where)
+    assert (code, said) == (0, f"{len(judged)} photos labelled by {NAME}/1: {out}\n")
+    table = pd.read_parquet(out)
+    assert table.path.tolist() == judged.path.tolist()
+    assert table.label.tolist() == judged.predicted.tolist()
+    assert (table.confidence - judged.confidence).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("extension", ["csv", "json"])
+def test_predict_writes_a_broken_photo_with_its_reason(call, where, tmp_path, broken, extension):
+    good = output(last_run(), "split").test.path.iloc[0]
+    out = tmp_path / f"predictions.{extension}"
+    assert call("predict", good, str(broken), "--out", str(out), *where)[0] == 0
+    read = pd.read_csv(out, keep_default_na=False) if extension == "csv" else pd.read_json(out)
+    assert read.label.tolist()[1] == ""
+    assert read.error.tolist()[0] == ""
+    assert read.error.tolist()[1].startswith("truncated")
+
+
+def test_predict_without_a_model_takes_the_only_champion_and_prints_a_table(call, where, broken):
+    good = output(last_run(), "split").test.path.iloc[0]
+    code, out, err = call("predict", good, str(broken), *where)
+    assert (code, err) == (0, "")
+    assert out.split()[:4] == ["path", "label", "confidence", "error"]
+    assert "truncated" in out
+
+
+def test_unknown_model_lists_what_exists(call, where, broken):
+    code, out, err = call("predict", str(broken), "--model", "socks@champion", *where)
+    assert (code, out) == (6, "")
+    assert err.startswith("ModelNotFound: Expected the model socks@champion")
+    assert err.endswith(f"Known models: {NAME}.\n")
+    assert f"Known: {NAME}/1" in call("predict", str(broken), "--model", f"{NAME}/9", *where)[2]
+
+
+def test_models_tells_who_serves_and_why(call, where):
+    code, out, _ = call("models", "--json", *where)
+    [row] = json.loads(out)
+    assert code == 0
+    assert set(row) == {"name", "version", "aliases", "test_accuracy", "when", "why"}
+    assert (row["name"], row["version"], row["aliases"]) == (NAME, 1, "challenger, champion")
+    assert row["why"] == "the first model, and it clears the floor"
+    assert row["test_accuracy"] == output(last_run(), "evaluate").accuracy.value
+    table = call("models", *where)[1]
+    assert NAME in table
+    assert "challenger, champion" in table
+
+
+def test_commands_that_read_say_where_they_expected_a_state(call, tmp_path):
+    for arguments in (["models"], ["predict", "x.png"]):
+        code, out, err = call(*arguments, "--state", str(tmp_path / "nothing"))
+        assert (code, out) == (7, "")
+        assert err.startswith("StateError: Expected a state folder at")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_photos_that_are_not_there_end_with_3(call, where, tmp_path):
+    code, out, err = call("train", str(tmp_path / "nowhere"), *where)
+    assert (code, out) == (3, "")
+    assert err.startswith("NoPhotos: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_password_in_an_address_is_refused_and_stands_nowhere(call, where, world, tmp_path):
+    address = "tracking.uri=postgresql://me:geheim@example.invalid/mlflow"
+    said = [call("train", str(world.photos), "--set", address, *where)]
+    config = tmp_path / "secret.yaml"
+    config.write_text(f"tracking:\n  uri: {address.partition('=')[2]}\n")
+    said.append(call("train", str(world.photos), "--config", str(config), *where))
+    for code, out, err in said:
+        assert (code, out) == (2, "")
+        assert "tracking.uri: holds a password" in err
+        assert "geheim" not in err
+    files = [path for path in world.state.root.rglob("*") if path.is_file()]
+    assert not [path for path in files if b"geheim" in path.read_bytes()]
+
+
+def test_debian_copy_of_fashion_mnist_is_found():
+    from regraft.config import IngestConfig
+    from regraft.ingest import fingerprint
+
+    if not Path("/usr/share/datasets/fashion-mnist").is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    assert len(fingerprint(IngestConfig(photos="torchvision:FashionMNIST"))) == 64
+
+
+def test_doctor_finds_nothing_wrong_after_a_run(call, where, world):
+    code, out, _ = call("doctor", *where)
+    assert code == 0, out
+    assert "FAIL" not in out
+    assert open_state(world.state.root).moved_from is None

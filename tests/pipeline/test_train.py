@@ -1,0 +1,163 @@
+"""What one run of `regraft train` leaves behind, and what a second one does not do again."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from tiny_challenger import draw_photos
+from tiny_train import NAME, last_run, made_anew, output, stages
+
+from regraft import registry
+
+pytestmark = pytest.mark.pipeline
+
+STAGES = [
+    *("ingest", "split", "load_pretrained", "freeze"),
+    *("fine_tune", "evaluate", "register", "promote"),
+]
+
+
+@pytest.fixture
+def run(world):
+    return last_run()
+
+
+def mlflow_run(world):
+    [run] = MlflowClient(world.tracking.uri).search_runs(
+        [MlflowClient(world.tracking.uri).get_experiment_by_name(NAME).experiment_id]
+    )
+    return run
+
+
+def files_of(world) -> Path:
+    return world.state.mlflow_artifacts / mlflow_run(world).info.run_id / "artifacts"
+
+
+def outputs(run):
+    return [step.output for step in run.steps.values()]
+
+
+def test_eight_steps_run_in_the_order_of_the_house(run):
+    assert list(stages(run)) == STAGES
+    assert set(stages(run).values()) == {"completed"}
+    assert run.status == "completed"
+
+
+def test_no_artifact_is_a_pickle(run):
+    for artifact in outputs(run):
+        assert "pickle" not in artifact.materializer.import_path.lower(), artifact.name
+        for path in Path(artifact.uri).rglob("*"):
+            assert path.suffix in (".json", ".parquet", ".safetensors", ".html"), path
+
+
+def test_report_is_shown_as_html_in_zenml(run):
+    [shown] = [
+        picture for picture in run.steps["evaluate"].output.visualizations if picture.type == "html"
+    ]
+    assert Path(shown.uri).read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_mlflow_run_is_called_as_the_pipeline_run_and_finished(world, run):
+    tracked = mlflow_run(world)
+    assert tracked.info.run_name == run.name
+    assert tracked.info.status == "FINISHED"
+    assert output(run, "fine_tune").run_id == tracked.info.run_id
+
+
+def test_mlflow_run_holds_the_curves_an_epoch(world, run):
+    client, tracked = MlflowClient(world.tracking.uri), mlflow_run(world)
+    points = client.get_metric_history(tracked.info.run_id, "tune/validation_loss")
+    history = output(run, "fine_tune").history
+    expected = history[history.phase == "tune"]
+    assert [point.step for point in points] == expected.epoch.tolist() == [1, 2]
+    assert [point.value for point in points] == expected.validation_loss.tolist()
+
+
+def test_mlflow_run_holds_the_settings_and_the_data_set(world, run):
+    tracked, digest = mlflow_run(world), output(run, "split").digest
+    assert tracked.data.params["tune.epochs"] == "2"
+    assert tracked.data.params["freeze.policy"] == "last_block"
+    assert tracked.data.tags["dataset_digest"] == digest
+    assert digest.startswith(tracked.inputs.dataset_inputs[0].dataset.digest)
+
+
+def test_mlflow_run_holds_the_plan_the_plots_and_the_report(world, run):
+    files = files_of(world)
+    plan = json.loads((files / "freeze_plan.json").read_text())
+    assert len(plan["data"]) == len(output(run, "freeze").table())
+    assert len(list((files / "plots").glob("*.png"))) == 3
+    assert "<!doctype html>" in (files / "report.html").read_text(encoding="utf-8")[:100]
+
+
+def test_first_model_is_version_1_challenger_and_champion(world, run):
+    assert registry.aliases(world.tracking, NAME) == {"challenger": 1, "champion": 1}
+    verdict = output(run, "promote")
+    assert (verdict.promote, verdict.champion) == (True, None)
+    tags = MlflowClient(world.tracking.uri).get_model_version(NAME, "1").tags
+    assert tags["zenml_run"] == run.name
+    assert tags["mlflow_run_id"] == mlflow_run(world).info.run_id
+    assert tags["dataset_digest"] == output(run, "split").digest
+    assert tags["content_hash"] == registry.find(world.tracking, NAME).content_hash
+    assert {"git_sha", "test_accuracy", "n_test", "why"} <= set(tags)
+
+
+def test_same_command_again_registers_nothing_new(world):
+    again = world.train()
+    assert made_anew(again) == set()
+    assert output(again, "register").created is False
+    assert registry.aliases(world.tracking, NAME) == {"challenger": 1, "champion": 1}
+    assert len(registry.list_versions(world.tracking)) == 1
+    mlflow_run(world)  # still the only one
+
+
+def test_photo_changed_in_place_is_noticed(world, run):
+    photo = sorted(world.photos.rglob("*.png"))[0]
+    draw_photos(world.folder / "others", 1, seed=7)
+    shutil.copyfile(world.folder / "others" / photo.parent.name / "0.png", photo)
+    again = world.train("freeze.policy=probe")
+    assert "ingest" in made_anew(again)
+    assert output(again, "ingest").digest != output(run, "ingest").digest
+
+
+def test_touched_photo_costs_one_look_and_nothing_more(world):
+    os.utime(sorted(world.photos.rglob("*.png"))[0])
+    assert made_anew(world.train()) == {"ingest"}
+
+
+def test_setting_makes_anew_only_what_depends_on_it(world):
+    assert made_anew(world.train("evaluate.n_gallery=3")) == {"evaluate"}
+    changed = made_anew(world.train("freeze.policy=probe"))
+    assert changed == {"freeze", "fine_tune", "evaluate"}
+
+
+def test_change_in_the_core_makes_everything_anew(world, monkeypatch):
+    monkeypatch.setattr("steps.caching.core_hash", lambda: "another")
+    again = world.train("freeze.policy=probe")
+    assert made_anew(again) == set(STAGES) - {"register", "promote"}
+
+
+def test_core_hash_sees_every_source_file(tmp_path, monkeypatch):
+    import regraft
+    from steps.caching import core_hash
+
+    core = shutil.copytree(Path(regraft.__file__).parent, tmp_path / "regraft")
+    monkeypatch.setattr(regraft, "__file__", str(core / "__init__.py"))
+    hashes = [core_hash.__wrapped__()]
+    for name in ("split/copies.py", "report/templates/page.html"):
+        (core / name).write_text((core / name).read_text() + "\n")
+        hashes.append(core_hash.__wrapped__())
+    assert len(set(hashes)) == 3
+    (core / "__pycache__").mkdir(exist_ok=True)
+    (core / "__pycache__" / "new.cpython-311.pyc").write_bytes(b"")
+    assert core_hash.__wrapped__() == hashes[-1]
+
+
+def test_artifact_deleted_from_the_disk_is_made_anew(world, run):
+    shutil.rmtree(run.steps["split"].output.uri)
+    again = world.train()
+    assert made_anew(again) == {"split"}
+    assert output(again, "split").digest == output(run, "split").digest
+    assert again.status == "completed"
