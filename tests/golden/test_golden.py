@@ -152,6 +152,7 @@ def test_shuffled_labels_teach_nothing(digits):
     learnt = frame.side != "test"
     frame.loc[learnt, "label"] = np.random.default_rng(0).permutation(frame.label[learnt])
     shuffled = Splits(**(vars(digits.splits) | {"frame": frame, "digest": "0" * 64}))
-    report = probe_splits(shuffled, load_config(PROBE)).report
+    quick = load_config(PROBE, ("tune.head_l2=[1.0]",))  # a weaker one takes long to learn by heart
+    report = probe_splits(shuffled, quick).report
     assert report.accuracy.low <= 0.1 < digits.report.accuracy.low
     assert report.accuracy.value < 0.35

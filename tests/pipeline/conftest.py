@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from regraft.state import State, environment, open_state
-from tests.pipeline.tiny_challenger import draw_photos, weights_file
 from tests.pipeline.tiny_train import World
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# MLflow reads it when it is imported, which test modules do when they are collected.
+os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
 
 
 def reset_zenml():
@@ -90,6 +91,8 @@ def one_thread():
 @pytest.fixture(scope="session")
 def _first(template, tmp_path_factory):
     """The world after its first run, and a copy of it to be restored from."""
+    from tests.pipeline.tiny_challenger import draw_photos, weights_file
+
     folder = tmp_path_factory.mktemp("a world")
     world = World(folder)
     draw_photos(world.photos, 20)
