@@ -1,10 +1,12 @@
 """The command line: one file a command, thin, quick to answer --help.
 
 Exit codes: 0 success (whatever the verdict), 1 a fault of ours, 2 configuration or usage, 3 photos,
-4 pretrained weights, 5 training, 6 registry, 7 state folder.
+4 pretrained weights, 5 training, 6 registry, 7 state folder, 130 interrupted (the same command goes
+on where it stopped).
 """
 
 import sys
+import traceback
 import warnings
 from types import TracebackType
 from typing import Annotated
@@ -15,17 +17,16 @@ from commands.config import app as config_app
 from commands.demo import demo
 from commands.doctor import doctor
 from commands.models import models
+from commands.options import DEBUG, is_debug
 from commands.predict import predict
 from commands.train import train
 from regraft import __version__
 from regraft.errors import RegraftError
 
-DEBUG = "--debug"
-
 app = typer.Typer(
     help="Grafts your classes onto a pretrained network, and keeps the graft alive.",
     epilog="Exit codes: 0 done, 1 our fault, 2 configuration, 3 photos, 4 weights, 5 training, "
-    "6 registry, 7 state folder.",
+    "6 registry, 7 state folder, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,16 +53,18 @@ def regraft(
 
 def main() -> None:
     """The entry point: an error of ours is one sentence and its exit code."""
-    if DEBUG in sys.argv:
-        app()
-    warnings.simplefilter("ignore")  # of the libraries below; --debug shows them
+    if not is_debug():
+        warnings.simplefilter("ignore")  # of the libraries below
     try:
         app()
     except RegraftError as error:
+        if is_debug():
+            traceback.print_exc()
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(error.exit_code)
     finally:
-        sys.excepthook = _say_unexpected  # set last, because ZenML sets its own when imported
+        if not is_debug():
+            sys.excepthook = _say_unexpected  # set last, because ZenML sets its own when imported
 
 
 def _say_unexpected(

@@ -16,9 +16,10 @@ SetOption = Annotated[
     list[str], typer.Option("--set", help="section.field=value, over the file; repeatable.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEBUG = "--debug"
 DEFAULT_STATE = Path(".regraft")
 
 
 def is_debug() -> bool:
     """Whether the user asked for everything that can be said."""
-    return "--debug" in sys.argv
+    return DEBUG in sys.argv

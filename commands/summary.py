@@ -1,5 +1,8 @@
 """What a training run ends with on the screen."""
 
+import shlex
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,21 +26,24 @@ def summarise(run: "PipelineRunResponse", config: "Config", state: "State") -> s
     version: RegisteredVersion = run.steps["register"].output.load()
     verdict: Verdict = run.steps["promote"].output.load()
     page = f"{config.promote.reports_url}/{version.name}-v{version.version}.html"
-    option = "" if state.root.name == ".regraft" else f" --state '{state.root}'"
-    photo = report.predictions.path.iloc[-1]
+    command = shlex.quote(str(Path(sys.executable).parent / "regraft"))
+    option = f"--state {shlex.quote(str(state.root))}"
+    photo = shlex.quote(report.predictions.path.iloc[-1])
+    serving = "@champion" if _serves(verdict) else f"/{version.version}"
+    model = shlex.quote(f"{version.name}{serving}")
     lines = [
         "",
         f"  test accuracy    {_interval(report.accuracy)}   ({report.n} photos)",
         f"  majority class   {_interval(report.baseline)}   (always {report.baseline_label!r})",
-        f"  model            {version.name} v{version.version}{_alias(verdict)}",
+        f"  model            {version.name} v{version.version} {_alias(verdict)}",
         f"  verdict          {verdict.reason}",
         f"  report           {page}",
         f"  time             {_times(run)}",
         "",
         "Next:",
-        f"  regraft predict '{photo}' --model '{version.name}@champion'{option}",
-        f"  regraft models{option}",
-        f"  regraft doctor{option}",
+        f"  {command} predict {photo} --model {model} {option}",
+        f"  {command} models {option}",
+        f"  {command} doctor {option}",
     ]
     return "\n".join(lines)
 
@@ -47,8 +53,11 @@ def _interval(interval: "Interval") -> str:
 
 
 def _alias(verdict: "Verdict") -> str:
-    serves = verdict.promote or verdict.champion == verdict.challenger
-    return " @champion" if serves else " @challenger"
+    return "@champion" if _serves(verdict) else "@challenger"
+
+
+def _serves(verdict: "Verdict") -> bool:
+    return verdict.promote or verdict.champion == verdict.challenger
 
 
 def _times(run: "PipelineRunResponse") -> str:

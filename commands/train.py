@@ -75,19 +75,28 @@ def _run(config: Config, state: "State") -> None:
 
     run_name = f"{config.tracking.name}-{now:%Y%m%d-%H%M%S}-{os.getpid()}"
     with run_marker(state, run_name):
-        run = pipeline.with_options(run_name=run_name)(_warm(config), seen)
+        run = pipeline.with_options(run_name=run_name)(_pinned(config), seen)
     typer.echo(summarise(run, config, state))
 
 
-def _warm(config: Config) -> Config:
-    """The source "champion" as the bundle that it means today, so that a step can fetch it."""
-    if config.backbone.source != "champion":
-        return config
-    from regraft.registry import find
+def _pinned(config: Config) -> Config:
+    """The backbone's source as it is today: a step sees its name only, and caches by it.
 
-    bundle = find(config.tracking, config.tracking.name).bundle_url
-    backbone = config.backbone.model_copy(update={"source": f"bundle:{bundle}"})
-    return config.model_copy(update={"backbone": backbone})
+    "champion" becomes the bundle that it means now, and a file gets the sha256 of its content.
+    """
+    kind, _, place = config.backbone.source.partition(":")
+    if kind == "champion":
+        from regraft.registry import find
+
+        bundle = find(config.tracking, config.tracking.name).bundle_url
+        pinned = {"source": f"bundle:{bundle}"}
+    elif kind == "file" and not config.backbone.sha256:
+        from regraft.backbone import read_weights
+
+        pinned = {"sha256": read_weights(place).sha256}
+    else:
+        return config
+    return config.model_copy(update={"backbone": config.backbone.model_copy(update=pinned)})
 
 
 def _name_of(photos: str) -> str:

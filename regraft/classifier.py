@@ -39,7 +39,10 @@ class ClassContract(BaseModel):
 
 
 class Card(BaseModel):
-    """All that must travel with the weights. temperature divides the logits, > 0."""
+    """All that must travel with the weights. temperature divides the logits, > 0.
+
+    parent: content hash of the model that training started from, "" if it was a source task's.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal[1] = 1
@@ -47,6 +50,7 @@ class Card(BaseModel):
     backbone: BackboneInfo
     contract: ClassContract
     temperature: float = 1.0
+    parent: str = ""
     dataset_digest: str = ""
     config: dict[str, str] = {}
     versions: dict[str, str] = {}
@@ -75,11 +79,9 @@ class ImageClassifier:
     weights: dict[str, Tensor]
 
     def __str__(self) -> str:
-        info, contract = self.card.backbone, self.card.contract
-        kept = f", {len(contract.kept)} of {len(self.card.classes)} classes kept"
-        return f"load_pretrained: {info.source}, {info.embedding_dim} numbers a photo" + (
-            kept if contract.kept else ""
-        )
+        info, parent = self.card.backbone, self.card.parent
+        start = f" as tuned in the model {parent[:12]}" if parent else ""
+        return f"load_pretrained: {info.source}{start}, {info.embedding_dim} numbers a photo"
 
     @property
     def content_hash(self) -> str:
@@ -175,7 +177,11 @@ def graft(backbone: Backbone, classes: tuple[str, ...]) -> ImageClassifier:
 
 
 def regraft(champion: ImageClassifier, classes: tuple[str, ...]) -> ImageClassifier:
-    """The champion as a start: kept classes keep their head rows, new ones begin at zero."""
+    """The champion as a start: kept classes keep their head rows, new ones begin at zero.
+
+    fine_tune() solves the head anew on the champion's embeddings, which needs no start; the rows
+    keep the classes' answers for whoever uses this classifier as it is.
+    """
     old = champion.card.classes
     weights = dict(champion.weights)
     for name in ("head.weight", "head.bias"):
@@ -188,7 +194,12 @@ def regraft(champion: ImageClassifier, classes: tuple[str, ...]) -> ImageClassif
         removed=tuple(c for c in old if c not in classes),
     )
     card = champion.card.model_copy(
-        update={"classes": classes, "contract": contract, "temperature": 1.0}
+        update={
+            "classes": classes,
+            "contract": contract,
+            "temperature": 1.0,
+            "parent": champion.content_hash,
+        }
     )
     return ImageClassifier(card, weights)
 

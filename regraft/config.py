@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from regraft.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+BACKBONE_SOURCES = ("bundled", "torchvision", "timm", "file", "bundle")
 Rule = tuple[str, Annotated[float, Field(ge=0.0, le=100.0)]]
 
 
@@ -94,6 +95,21 @@ class BackboneConfig(Section):
     architecture: str = ""
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
+    @model_validator(mode="after")
+    def _names_a_source(self) -> Self:
+        kind, _, name = self.source.partition(":")
+        if self.source != "champion" and not (kind in BACKBONE_SOURCES and name):
+            raise ValueError(
+                "expected source as bundled:NAME, torchvision:NAME[/WEIGHTS], timm:NAME, file:PATH "
+                f"or champion, got {self.source!r}"
+            )
+        if kind == "file" and not self.architecture:
+            raise ValueError(
+                "a file says not what it is for: set backbone.architecture to timm:NAME or "
+                "torchvision:NAME"
+            )
+        return self
+
 
 class FreezeConfig(Section):
     """What is thawed.
@@ -118,7 +134,10 @@ class FreezeConfig(Section):
     @model_validator(mode="after")
     def _rules_belong_to_their_policy(self) -> Self:
         if (self.policy == "rules") != bool(self.rules):
-            raise ValueError('rules and policy "rules" go together')
+            raise ValueError(
+                "policy rules needs freeze.rules and the others none, such as "
+                "[['head.*', 1], ['backbone.blocks.6.*', 0.1], ['*', 0]]"
+            )
         return self
 
 
@@ -138,7 +157,7 @@ class TuneConfig(Section):
     ema_decay: a step's, 0 = off. Guess for short schedules.
     clip_norm: gradient norm, 0 = off. 1.0: GPT-3's and timm's usual value.
     patience: epochs without a better validation loss before the phase stops, 0 = never.
-    time_budget_s: seconds for the whole training, 0 = none; stops after the epoch that passes it.
+    time_budget_s: seconds for the thawed part, 0 = none; stops after the epoch that passes it.
     precision: auto = bf16 where the device computes in it.
     device: auto = cuda if there is one.
     head_l2: candidate L2 penalties for the head, each > 0; the validation loss chooses. Guess, a
@@ -199,7 +218,7 @@ class TrackingConfig(Section):
 
     uri: Url = ""
     artifacts_url: Url = ""
-    name: Annotated[str, Field(pattern=r"^([\w][\w. -]*)?$")] = ""
+    name: Annotated[str, Field(pattern=r"^([\w][\w. -]*)?$", max_length=100)] = ""
 
 
 class RegistryConfig(Section):

@@ -10,7 +10,6 @@
 ├── images/        photos that came as arrays, as PNG
 ├── splits/        which side a photo was given
 ├── reports/       the report pages
-├── embeddings/    what a frozen backbone made of a photo
 ├── matplotlib/    the fonts that were found on this machine
 └── runs/          one file a run that lives: who runs it
 """
@@ -39,7 +38,7 @@ from regraft.relocate import relocate_database, relocate_yaml, write_atomically
 FORMAT = 1
 _FOLDERS = (
     *("zenml", "artifacts", "mlflow", "checkpoints"),
-    *("images", "splits", "reports", "embeddings", "runs"),
+    *("images", "splits", "reports", "runs"),
 )
 _LOCK_TIMEOUT_S = 300.0  # guess: first creation takes 5 s, a large move a minute
 _CLOCK_SLACK_S = 5.0  # a process's start time moves when the machine's clock is set
@@ -114,11 +113,6 @@ class State:
     def reports(self) -> Path:
         """The report pages."""
         return self.root / "reports"
-
-    @property
-    def embeddings(self) -> Path:
-        """What a frozen backbone made of a photo."""
-        return self.root / "embeddings"
 
     @property
     def runs(self) -> Path:

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from regraft.backbone.architecture import (
-    LIBRARIES,
     Block,
     Body,
     Preprocessing,
@@ -24,9 +23,7 @@ from regraft.backbone.weights import (
     torchvision_weights,
 )
 from regraft.config import BackboneConfig
-from regraft.errors import UnknownBackbone, WeightsMismatch
-
-SOURCES = "bundled:NAME, torchvision:NAME[/WEIGHTS], timm:NAME, file:PATH or champion"
+from regraft.errors import WeightsMismatch
 
 
 class SourceTask(BaseModel):
@@ -77,13 +74,11 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     elif library == "file":
         architecture = config.architecture
         body, file = build_body(architecture), read_weights(name, config.sha256)
-    elif library in LIBRARIES:
+    else:
         name, _, version = name.partition("/")
         architecture = f"{library}:{name}"
         body = build_body(architecture)
         file = timm_weights(name) if library == "timm" else torchvision_weights(name, version)
-    else:
-        raise UnknownBackbone(f"Expected backbone.source as {SOURCES}, got {config.source!r}.")
     _check(config, file)
     _fill(body, file.tensors, config.source)
     preprocessing = preprocessing_of(architecture, version)

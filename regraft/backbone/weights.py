@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,8 +127,9 @@ def timm_weights(name: str) -> WeightsFile:
 
 def _download(url: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    sha256 = path.stem.rpartition("-")[2]
     try:
-        torch.hub.download_url_to_file(url, str(path), path.stem.rpartition("-")[2], progress=False)
+        torch.hub.download_url_to_file(url, str(path), sha256, progress=sys.stderr.isatty())
     except OSError as error:
         raise WeightsNotFound(
             f"The weights are not on this machine and cannot be fetched ({error}). Put {path.name} "
@@ -140,11 +142,10 @@ def _tensors(data: bytes, url: str) -> dict[str, Tensor]:
         if url.endswith(".safetensors"):
             return dict(load_safetensors(data))
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+    except pickle.UnpicklingError:  # its text advises to load the file all the same: not repeated
         raise UnsafeWeights(
-            f"{url} holds more than tensors, so loading it could run code; it was not loaded "
-            f"({reason}). Save the state dict as .safetensors and give that."
+            f"{url} holds more than tensors, so loading it could run code; it was not loaded. "
+            "Save the state dict as .safetensors and give that."
         ) from None
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]

@@ -170,9 +170,6 @@ def test_what_cannot_be_read_is_refused_with_the_nearest_name():
     assert "no weights 'V7'. Known: IMAGENET1K_V1" in refused(
         UnknownBackbone, source="torchvision:resnet18/V7"
     )
-    assert "Expected backbone.source as bundled:NAME, torchvision:NAME" in refused(
-        UnknownBackbone, source="resnet18"
-    )
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_0", "inception_v3"])
@@ -188,9 +185,9 @@ def test_a_network_that_does_not_classify_is_not_offered():
     )
 
 
-def test_a_file_needs_an_architecture(weights_path):
-    assert "Expected timm:NAME or torchvision:NAME as an architecture, got ''" in refused(
-        UnknownBackbone, source=f"file:{weights_path}"
+def test_a_files_architecture_must_name_its_library(weights_path):
+    assert "Expected timm:NAME or torchvision:NAME as an architecture, got 'resnet18'" in refused(
+        UnknownBackbone, source=f"file:{weights_path}", architecture="resnet18"
     )
 
 

@@ -100,7 +100,19 @@ def test_swapped_fractions_that_leave_nothing_to_train_on_are_refused():
 
 @pytest.mark.parametrize("overrides", [("freeze.policy=rules",), ("freeze.rules=[['head.*', 1]]",)])
 def test_rules_and_the_policy_rules_come_together(overrides):
-    assert said(*overrides) == '--set: freeze: rules and policy "rules" go together.'
+    text = said(*overrides)
+    assert text.startswith("--set: freeze: policy rules needs freeze.rules and the others none")
+
+
+@pytest.mark.parametrize("source", ["resnet18", "hub:resnet18", "timm:"])
+def test_a_backbone_names_a_known_source(source):
+    text = said(f"backbone.source='{source}'")
+    assert "expected source as bundled:NAME, torchvision:NAME[/WEIGHTS], timm:NAME" in text
+    assert repr(source) in text
+
+
+def test_a_weights_file_needs_its_architecture():
+    assert "set backbone.architecture to timm:NAME" in said("backbone.source=file:a.safetensors")
 
 
 def test_all_mistakes_are_told_at_once():
