@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
+from threadpoolctl import threadpool_limits
 
 from regraft.config import TuneConfig
 from regraft.tune.challenger import EpochRecord
@@ -69,7 +70,8 @@ def solve_head(
 
 
 def _fit(solver: LogisticRegression, train: Embedded) -> None:
-    with warnings.catch_warnings():
+    # One thread: six times as fast on a few hundred photos (measured), and the same sum everywhere.
+    with warnings.catch_warnings(), threadpool_limits(1):
         # A weak penalty on separable classes may want more steps: validation then judges it as is.
         warnings.simplefilter("ignore", ConvergenceWarning)
         solver.fit(train.x, train.y)
