@@ -52,10 +52,11 @@ def augment(
     aspect = np.exp(generator.uniform(*np.log(CROP_ASPECT)))
     crop_width, crop_height = np.sqrt(area * aspect), np.sqrt(area / aspect)
     fit = min(1.0, width / crop_width, height / crop_height)
-    crop_width, crop_height = fit * crop_width, fit * crop_height
+    # Rounding may carry a crop that just fits a hair beyond the photo, which nobody accepts.
+    crop_width, crop_height = min(width, fit * crop_width), min(height, fit * crop_height)
     left = generator.uniform(0, width - crop_width)
     top = generator.uniform(0, height - crop_height)
-    box = (left, top, left + crop_width, top + crop_height)
+    box = (left, top, min(width, left + crop_width), min(height, top + crop_height))
     side = preprocessing.size
     crop = photo.resize((side, side), _filter(preprocessing), box=box)
     mirrored = generator.random() < 0.5

@@ -158,3 +158,11 @@ def test_a_reader_that_leaves_early_leaves_no_thread_behind(paths):
     next(batches)
     batches.close()
     assert list(batches) == []
+
+
+@pytest.mark.parametrize("width", [333, 400, 401, 997])
+def test_no_crop_reaches_beyond_its_photo(width):
+    """Sizes and seeds of which some did, by a rounding error, and ended the training."""
+    photo = Image.new("RGB", (width, 300))
+    for seed in range(400):
+        room.augment(photo, SEEN, np.random.default_rng(seed))
