@@ -20,11 +20,11 @@ def doctor(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> N
     from pipelines.doctor import diagnose
     from pipelines.stack import bootstrap
     from regraft.errors import StateError
-    from regraft.state import activate, open_state
+    from regraft.state import activate, existing_state
 
-    opened = open_state(state, is_debug())
+    opened = existing_state(state, is_debug())
     activate(opened)
-    if opened.zenml_database.exists():  # an empty folder needs no store to be looked at
+    if opened.zenml_database.exists():  # a run that ended early may have made none
         bootstrap(opened)
     findings = diagnose(opened)
     if as_json:

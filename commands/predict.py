@@ -17,15 +17,21 @@ def predict(
     ] = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Labels photos with the champion; a photo that cannot be read gets its reason instead."""
+    """Labels photos with the champion; a photo that cannot be read gets its reason instead.
+
+    Ends with 0 if at least one photo could be read, with 3 if not one could.
+    """
+    from regraft.errors import DataError
+    from regraft.predict import check_format, write_predictions
+    from regraft.predict import predict as core_predict
     from regraft.state import activate, existing_state
 
+    if out:
+        check_format(out)  # before the photos are labelled, not after
     opened = existing_state(state, is_debug())
     activate(opened)
     from regraft import registry
     from regraft.config import TrackingConfig
-    from regraft.predict import predict as core_predict
-    from regraft.predict import write_predictions
 
     tracking = TrackingConfig(uri=opened.tracking_uri)
     version = registry.resolve(tracking, model)
@@ -33,7 +39,11 @@ def predict(
     table = core_predict(registry.load(tracking, version), photos, called)
     if out:
         write_predictions(table, out)
-        typer.echo(f"{len(table)} photos labelled by {called}: {out}")
+        n_read = int((table.error == "").sum())
+        typer.echo(f"{n_read} of {len(table)} photos labelled by {called}: {out}")
     else:
         shown = table.loc[:, ["path", "label", "confidence", "error"]]
         typer.echo(shown.to_string(index=False, float_format="%.3f"))
+    if (table.error != "").all():
+        typer.echo(f"None of the {len(table)} photos could be read.", err=True)
+        raise typer.Exit(DataError.exit_code)

@@ -103,9 +103,9 @@ def check_disk(state: State) -> Finding:
 
 
 def check_moved(state: State) -> Finding:
-    """Whether the folder was moved; opening it has repaired the paths in it."""
+    """Whether this opening found the folder moved; if so, it has repaired it, or failed."""
     if state.moved_from:
-        return Finding("moved", True, f"was at {state.moved_from}; its paths were rewritten")
+        return Finding("moved", True, f"was moved from {state.moved_from}, repaired")
     return Finding("moved", True, "it stands where it stood")
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pandas as pd
@@ -15,11 +16,13 @@ from tqdm import tqdm
 
 from regraft.backbone import Preprocessing
 from regraft.classifier import Card, ImageClassifier
+from regraft.config import IngestConfig
 from regraft.embed import BATCH_SIZE, forward_batches, judging_compute, probabilities
 from regraft.errors import ConfigError, ManifestError, NoPhotos, UnusablePhoto
 from regraft.ingest import absolute, filesystem, is_url, read_bytes, read_photo
+from regraft.ingest.decode import access_errors
 from regraft.ingest.manifest import is_manifest
-from regraft.ingest.sources import EXTENSIONS, find_files
+from regraft.ingest.sources import EXTENSIONS, find_files, is_candidate, printable
 from regraft.pixels import preprocess
 
 FORMATS = (".parquet", ".csv", ".json")
@@ -57,7 +60,8 @@ def predict(classifier: ImageClassifier, sources: Sequence[str], model: str = ""
 def list_photos(sources: Sequence[str]) -> list[str]:
     """The photos that the sources name, in their order; a folder's sorted by path.
 
-    In a folder, hidden files and files that are no photos by their extension are passed over.
+    In a folder, what ingest would ignore is passed over: hidden files, a system's litter, and
+    files that are no photos by their extension. A URL that cannot be asked counts as a photo.
 
     Raises:
         NoPhotos: there is none.
@@ -89,6 +93,26 @@ def answers(scores: Tensor, card: Card) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(probs.numpy(), columns=columns)], axis=1)
 
 
+def max_pixels_of(card: Card) -> int:
+    """The pixels that a photo may have: as many as when the model was trained."""
+    return int(card.config.get("ingest.max_pixels", IngestConfig().max_pixels))
+
+
+def check_format(url: str) -> None:
+    """Refuses a place that write_predictions() would refuse.
+
+    Args:
+        url: local path or fsspec URL.
+
+    Raises:
+        ConfigError: its extension is none of FORMATS.
+    """
+    if _extension(url) not in FORMATS:
+        raise ConfigError(
+            f"Expected a file ending in {', '.join(FORMATS)} for the predictions, got {url!r}."
+        )
+
+
 def write_predictions(table: pd.DataFrame, url: str) -> None:
     """The table as a file, whole or not at all; the extension says how.
 
@@ -99,7 +123,8 @@ def write_predictions(table: pd.DataFrame, url: str) -> None:
     Raises:
         ConfigError: another extension.
     """
-    data = _encoded(table, os.path.splitext(url)[1].lower(), url)
+    check_format(url)
+    data = _encoded(table, _extension(url))
     files, path = filesystem(absolute(url))
     files.makedirs(path.rpartition("/")[0], exist_ok=True)
     half_written = f"{path}.{uuid4().hex}"
@@ -111,17 +136,26 @@ def _photos_of(source: str) -> list[str]:
     place = absolute(source)
     if is_manifest(place):
         return _manifest_photos(place)
+    if not _is_folder(place):
+        return [place]
+    return [file.uri for file in find_files(place) if is_candidate(file)]
+
+
+def _is_folder(place: str) -> bool:
     files, path = filesystem(place)
-    return _folder_photos(place) if files.isdir(path) else [place]
+    web = place.startswith(("http://", "https://"))  # has no folders: asking reads a whole page
+    try:
+        if web and _extension(urlsplit(place).path) in EXTENSIONS:
+            return False
+        return bool(files.isdir(path))
+    except ValueError:  # no URL at all
+        return False
+    except access_errors():  # told in its row, when it is read
+        return False
 
 
-def _folder_photos(place: str) -> list[str]:
-    return [
-        file.uri
-        for file in find_files(place)
-        if not any(part.startswith(".") for part in file.parts)
-        and os.path.splitext(file.parts[-1])[1].lower() in EXTENSIONS
-    ]
+def _extension(place: str) -> str:
+    return os.path.splitext(place)[1].lower()
 
 
 def _manifest_photos(place: str) -> list[str]:
@@ -153,7 +187,8 @@ def _predict_chunk(
     network: nn.Module, card: Card, paths: list[str], pool: ThreadPoolExecutor
 ) -> pd.DataFrame:
     preprocessing = card.backbone.preprocessing
-    read = list(pool.map(partial(_pixels, preprocessing=preprocessing), paths))
+    one = partial(_pixels, preprocessing=preprocessing, max_pixels=max_pixels_of(card))
+    read = list(pool.map(one, paths))
     usable = [at for at, pixels in enumerate(read) if isinstance(pixels, Tensor)]
     scores = torch.zeros(0, len(card.classes))
     if usable:
@@ -161,7 +196,7 @@ def _predict_chunk(
         scores = forward_batches(network, [batch], preprocessing, judging_compute())
     table = answers(scores, card).set_axis(usable, axis=0).reindex(range(len(paths)))
     table["label"] = table.label.astype(object).where(table.label.notna(), "").astype(str)
-    table.insert(0, "path", paths)
+    table.insert(0, "path", [printable(path) for path in paths])
     return table.assign(
         error=[str(item) if isinstance(item, UnusablePhoto) else "" for item in read]
     )
@@ -171,22 +206,20 @@ def _tensors(items: Iterable[Tensor | UnusablePhoto]) -> Iterable[Tensor]:
     return (item for item in items if isinstance(item, Tensor))
 
 
-def _pixels(path: str, preprocessing: Preprocessing) -> Tensor | UnusablePhoto:
+def _pixels(path: str, preprocessing: Preprocessing, max_pixels: int) -> Tensor | UnusablePhoto:
     try:
-        return preprocess(read_photo(path), preprocessing)
+        return preprocess(read_photo(path, max_pixels), preprocessing)
     except UnusablePhoto as error:
         return error
+    except ValueError as error:  # no path or URL at all: a port of 99999, a zero byte
+        return UnusablePhoto("unreadable", f"{error} (in {path})")
 
 
-def _encoded(table: pd.DataFrame, extension: str, url: str) -> bytes:
+def _encoded(table: pd.DataFrame, extension: str) -> bytes:
     if extension == ".parquet":
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
         return buffer.getvalue()
     if extension == ".csv":
         return table.to_csv(index=False).encode()
-    if extension == ".json":
-        return table.to_json(orient="records", indent=1).encode()
-    raise ConfigError(
-        f"Expected a file ending in {', '.join(FORMATS)} for the predictions, got {url!r}."
-    )
+    return table.to_json(orient="records", indent=1).encode()

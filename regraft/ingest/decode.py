@@ -112,8 +112,18 @@ def read_bytes(uri: str) -> bytes:
             return file.read()
     except FileNotFoundError:
         raise UnusablePhoto("missing", f"no file at {uri}") from None
-    except OSError as error:
+    except access_errors() as error:
         raise UnusablePhoto("unreadable", f"{type(error).__name__}: {error}") from None
+
+
+def access_errors() -> tuple[type[Exception], ...]:
+    """What file systems raise: OSError, and behind URLs aiohttp's and botocore's own errors.
+
+    Both are optional. Who raised one has imported it, so nothing is imported here.
+    """
+    classes = (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"))
+    loaded = [(sys.modules[room], name) for room, name in classes if room in sys.modules]
+    return (OSError, *(getattr(room, name) for room, name in loaded))
 
 
 NO_LIMIT = sys.maxsize  # pixels, for a photo whose size ingest has judged before

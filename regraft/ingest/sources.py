@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
 
-from regraft.errors import NoPhotos
+from regraft.errors import ClassVanished, NoPhotos
 from regraft.ingest.decode import filesystem, is_url
 
 EXTENSIONS = frozenset(
@@ -107,18 +107,20 @@ def list_folder(root: str) -> Listing:
 
     The label is the first folder below the root; photos deeper down belong to that label. If the
     folders right below the root are `train` and at least one of val, valid, validation and test
-    (any case, and nothing else but hidden folders), they are splits, and the label is the first
-    folder below them.
+    (any case, and nothing else but hidden folders and folders without photos), they are splits, and
+    the label is the first folder below them.
 
     Args:
         root: absolute local path or fsspec URL.
 
     Raises:
-        NoPhotos: no such folder, nothing in it, or no folder a class.
+        NoPhotos: no such folder, nothing in it, no folder a class, or splits beside other folders.
+        ClassVanished: a class folder holds files, and none of them is a photo by its extension.
     """
     files = find_files(root)
-    candidates = [file for file in files if _is_candidate(file)]
+    candidates = [file for file in files if is_candidate(file)]
     with_splits = _are_splits({file.parts[0] for file in candidates if len(file.parts) > 1})
+    _refuse_mixed(root, candidates, with_splits)
     entries = [_entry(file, with_splits) for file in candidates]
     listing = Listing(
         photos=tuple(entry for entry in entries if isinstance(entry, Listed)),
@@ -126,7 +128,59 @@ def list_folder(root: str) -> Listing:
         n_ignored=len(files) - len(candidates),
     )
     _refuse_nothing(root, listing)
+    _refuse_no_candidates([file for file in files if not _is_litter(file)], with_splits)
     return listing
+
+
+def is_candidate(file: Found) -> bool:
+    """Whether a file is a photo by its extension, and neither hidden nor a system's litter.
+
+    What could not even be listed (`problem`) is one too, so that it is accounted for.
+    """
+    if _is_litter(file):
+        return False
+    return bool(file.problem) or _extension(file) in EXTENSIONS
+
+
+def _is_litter(file: Found) -> bool:
+    return any(part.startswith(".") or part.lower() in _LITTER for part in file.parts)
+
+
+def _extension(file: Found) -> str:
+    return os.path.splitext(file.parts[-1])[1].lower()
+
+
+def _refuse_mixed(root: str, candidates: list[Found], with_splits: bool) -> None:
+    """Folders of classes called train and test beside others are splits and a leftover."""
+    folders = {file.parts[0] for file in candidates if len(file.parts) > 1}
+    with_classes = {file.parts[0].lower() for file in candidates if len(file.parts) > 2}
+    splits = {folder.lower() for folder in folders} & SPLITS.keys()
+    if with_splits or "train" not in with_classes or len(splits) < 2:
+        return
+    odd = sorted(printable(folder) for folder in folders if folder.lower() not in SPLITS)
+    raise NoPhotos(
+        f"Expected only splits ({', '.join(sorted(splits))}) in {root}, found {', '.join(odd)} "
+        f"beside them. Move that out if it is no split, or rename the others if all are classes."
+    )
+
+
+def _refuse_no_candidates(files: list[Found], with_splits: bool) -> None:
+    """A class of which every file would be ignored is a mistake, not litter."""
+    seen = {_label(file, with_splits) for file in files if is_candidate(file)}
+    found: dict[str, list[str]] = {}
+    for file in files:
+        if (label := _label(file, with_splits)) not in seen | {""}:
+            found.setdefault(label, []).append(_extension(file) or "no extension")
+    if not found:
+        return
+    counts = "; ".join(
+        f"{label} ({len(extensions)} files: {', '.join(sorted(set(extensions)))})"
+        for label, extensions in sorted(found.items())
+    )
+    raise ClassVanished(
+        f"Expected photos in every class folder, found none in {counts}. Photos are files ending "
+        f"in {', '.join(sorted(EXTENSIONS))}. Convert them, or move the folder out."
+    )
 
 
 def _refuse_nothing(root: str, listing: Listing) -> None:
@@ -146,12 +200,6 @@ def _refuse_nothing(root: str, listing: Listing) -> None:
         )
 
 
-def _is_candidate(file: Found) -> bool:
-    if any(part.startswith(".") or part.lower() in _LITTER for part in file.parts):
-        return False
-    return bool(file.problem) or os.path.splitext(file.parts[-1])[1].lower() in EXTENSIONS
-
-
 def _are_splits(folders: set[str]) -> bool:
     names = {folder.lower() for folder in folders}
     return "train" in names and len(names) > 1 and names <= SPLITS.keys()
@@ -160,8 +208,7 @@ def _are_splits(folders: set[str]) -> bool:
 def _entry(file: Found, with_splits: bool) -> Listed | Quarantined:
     folders = file.parts[:-1]
     split = SPLITS[folders[0].lower()] if with_splits and folders else ""
-    labels = folders[1:] if with_splits else folders
-    label = unicodedata.normalize("NFC", printable(labels[0])) if labels else ""
+    label = _label(file, with_splits)
     path = printable(file.uri)
     if path != file.uri:
         return Quarantined(path, label, "name is not utf-8", "rename the file or its folder")
@@ -170,6 +217,14 @@ def _entry(file: Found, with_splits: bool) -> Listed | Quarantined:
     if not label:
         return Quarantined(path, "", "no class folder", "it lies outside every class folder")
     return Listed(file.uri, label, split)
+
+
+def _label(file: Found, with_splits: bool) -> str:
+    """The class folder that a file lies in; "" = in none."""
+    folders = file.parts[:-1]
+    if with_splits:
+        folders = folders[1:] if folders and folders[0].lower() in SPLITS else ()
+    return unicodedata.normalize("NFC", printable(folders[0])) if folders else ""
 
 
 def _walk_remote(root: str) -> Iterator[Found]:

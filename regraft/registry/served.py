@@ -19,14 +19,12 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from torch import Tensor
 
-from regraft.backbone import Preprocessing
-from regraft.classifier import load_classifier
-from regraft.config import IngestConfig
+from regraft.classifier import Card, load_classifier
 from regraft.embed import BATCH_SIZE, forward_batches, judging_compute
 from regraft.errors import ConfigError, UnusablePhoto
 from regraft.ingest import decode, read_bytes
 from regraft.pixels import preprocess
-from regraft.predict import answers
+from regraft.predict import answers, max_pixels_of
 
 # How JPEG, PNG, GIF, WebP, BMP, TIFF and BigTIFF files begin when they are written in base64.
 BASE64_STARTS = (
@@ -42,7 +40,6 @@ BASE64_STARTS = (
     "TU0AK",
     "SUkrA",
 )
-MAX_PIXELS = IngestConfig().max_pixels
 
 
 class ServedClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no types
@@ -66,7 +63,8 @@ class ServedClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no type
             MlflowException: an image that cannot be read; over HTTP it is a 400 with this text.
         """
         preprocessing = self.card.backbone.preprocessing
-        pixels = [_pixels(cell, at, preprocessing) for at, cell in enumerate(model_input["image"])]
+        cells = enumerate(model_input["image"])
+        pixels = [_pixels(cell, at, self.card) for at, cell in cells]
         batches = torch.split(torch.stack(pixels), BATCH_SIZE)
         scores = forward_batches(self.network, batches, preprocessing, judging_compute())
         return answers(scores, self.card)
@@ -86,9 +84,10 @@ def image_bytes(cell: object) -> bytes:
     return _from_base64(cell) or _from_place(cell)
 
 
-def _pixels(cell: object, at: int, preprocessing: Preprocessing) -> Tensor:
+def _pixels(cell: object, at: int, card: Card) -> Tensor:
     try:
-        return preprocess(decode(image_bytes(cell), MAX_PIXELS), preprocessing)
+        photo = decode(image_bytes(cell), max_pixels_of(card))
+        return preprocess(photo, card.backbone.preprocessing)
     except UnusablePhoto as error:
         raise MlflowException.invalid_parameter_value(f"Image {at}: {error}") from None
 

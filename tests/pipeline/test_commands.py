@@ -49,7 +49,10 @@ def test_predict_agrees_with_the_report(call, where, tmp_path):
     judged = answers[answers.side == "test"].reset_index(drop=True)
     out = tmp_path / "predictions.parquet"
     code, said, _ = call("predict", *judged.path, "--model", MODEL, "--out", str(out), *where)
-    assert (code, said) == (0, f"{len(judged)} photos labelled by {NAME}/1: {out}\n")
+    assert (code, said) == (
+        0,
+        f"{len(judged)} of {len(judged)} photos labelled by {NAME}/1: {out}\n",
+    )
     table = pd.read_parquet(out)
     assert table.path.tolist() == judged.path.tolist()
     assert table.label.tolist() == judged.predicted.tolist()
@@ -75,6 +78,15 @@ def test_predict_without_a_model_takes_the_only_champion_and_prints_a_table(call
     assert "truncated" in out
 
 
+def test_predict_ends_with_3_if_no_photo_could_be_read(call, where, tmp_path, broken):
+    code, out, err = call("predict", str(broken), *where)
+    assert (code, err) == (3, "None of the 1 photos could be read.\n")
+    assert "truncated" in out
+    written = tmp_path / "p.csv"
+    assert call("predict", str(broken), "--out", str(written), *where)[0] == 3
+    assert len(pd.read_csv(written)) == 1
+
+
 def test_unknown_model_lists_what_exists(call, where, broken):
     code, out, err = call("predict", str(broken), "--model", "socks@champion", *where)
     assert (code, out) == (6, "")
@@ -97,7 +109,7 @@ def test_models_tells_who_serves_and_why(call, where):
 
 
 def test_commands_that_read_say_where_they_expected_a_state(call, tmp_path):
-    for arguments in (["models"], ["predict", "x.png"]):
+    for arguments in (["models"], ["predict", "x.png"], ["doctor"]):
         code, out, err = call(*arguments, "--state", str(tmp_path / "nothing"))
         assert (code, out) == (7, "")
         assert err.startswith("StateError: Expected a state folder at")

@@ -11,7 +11,7 @@ from tiny_challenger import trained
 
 from regraft.embed import logits, probabilities
 from regraft.errors import ConfigError, ManifestError, NoPhotos
-from regraft.predict import list_photos, predict, write_predictions
+from regraft.predict import list_photos, max_pixels_of, predict, write_predictions
 
 pytestmark = pytest.mark.pipeline  # not for its stores, but for the training behind trained()
 
@@ -37,6 +37,8 @@ def mixed(tmp_path) -> Path:
     (folder / "c.png").write_text("version https://git-lfs.github.com/spec/v1\n")
     (folder / ".hidden.png").write_bytes(good)
     (folder / "notes.txt").write_text("hello")
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "good.png").write_bytes(b"litter")
     return folder
 
 
@@ -94,6 +96,33 @@ def test_url_is_read_as_a_path_is():
     path = photos()[0]
     remote, local = predict(classifier(), [f"file://{path}"]), predict(classifier(), [path])
     assert remote.label[0] == local.label[0]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/a.png?x=1", "http://127.0.0.1:9/photo", "http://127.0.0.1:99999/a"]
+)
+def test_unreachable_url_has_a_row_and_ends_no_batch(url):
+    table = predict(classifier(), [url, photos()[0]])
+    assert table.path.tolist() == [url, photos()[0]]
+    assert table.error[0].startswith("unreadable: ")
+    assert table.error[1] == ""
+
+
+def test_a_web_photo_is_not_asked_whether_it_is_a_folder(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("asked")
+
+    monkeypatch.setattr("fsspec.implementations.http.HTTPFileSystem.isdir", refuse)
+    urls = ["http://example.invalid/a.JPG", "https://example.invalid/b.png?size=2"]
+    assert list_photos(urls) == urls
+
+
+def test_the_pixel_limit_is_the_one_of_the_training():
+    made = classifier()
+    assert max_pixels_of(made.card) == 89_478_485
+    small = made.with_card(config={"ingest.max_pixels": "3"})
+    assert max_pixels_of(small.card) == 3
+    assert predict(small, photos()[:1]).error[0].startswith("too many pixels")
 
 
 def test_nothing_to_predict_is_told(tmp_path, mixed):

@@ -175,6 +175,13 @@ def test_setting_is_refused_before_anything_is_made(call, tmp_path):
     assert not state.exists()
 
 
+def test_predictions_of_an_unknown_kind_are_refused_before_anything_is_read(call, tmp_path):
+    state = str(tmp_path / "nothing")
+    code, _, err = call("predict", "x.png", "--out", "p.xls", "--state", state)
+    assert code == 2
+    assert err.startswith("ConfigError: Expected a file ending in .parquet, .csv, .json")
+
+
 def test_demo_without_its_photos_says_what_to_install(call, monkeypatch, tmp_path):
     monkeypatch.setattr(sys.modules["commands.demo"], "find_spec", lambda name: None)
     code, _, err = call("demo", "--state", str(tmp_path / "state"))

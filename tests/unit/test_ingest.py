@@ -88,6 +88,15 @@ def test_a_class_called_train_beside_another_class_is_a_class(tmp_path):
     assert read(tmp_path).classes == ("bus", "train")
 
 
+def test_splits_beside_another_folder_of_photos_are_refused(tmp_path):
+    names = ("train/cat/a", "train/dog/b", "Test/cat/c", "unlabelled/d")
+    write(tmp_path, {f"{name}.png": photo(i) for i, name in enumerate(names)})
+    with pytest.raises(NoPhotos, match=r"only splits \(test, train\) in .*, found unlabelled bes"):
+        read(tmp_path)
+    (tmp_path / "unlabelled/d.png").rename(tmp_path / "unlabelled/d.xml")
+    assert read(tmp_path).classes == ("cat", "dog")
+
+
 def test_the_order_of_the_folder_changes_nothing(tmp_path, monkeypatch):
     two_classes(tmp_path)
     straight = read(tmp_path)
@@ -275,6 +284,23 @@ def test_too_many_unusable_photos_stop_the_run_with_counts_and_names(tmp_path):
 def test_a_class_that_would_vanish_stops_the_run(tmp_path):
     write(two_classes(tmp_path, n=20), {"eel/a.png": POINTER})
     with pytest.raises(ClassVanished, match=r"left of eel: all 1 are .*eel/a\.png, git-lfs"):
+        read(tmp_path)
+
+
+def test_a_class_without_a_format_that_is_read_stops_the_run(tmp_path):
+    write(two_classes(tmp_path), {"eel/a.HEIC": b"x", "eel/b": b"x", "eel/Thumbs.db": b"x"})
+    words = r"in eel \(2 files: \.heic, no extension\)\. Photos are files ending in \.bmp"
+    with pytest.raises(ClassVanished, match=words):
+        read(tmp_path)
+
+
+def test_a_class_is_looked_for_in_all_splits(tmp_path):
+    names = ("train/cat/a", "train/dog/b", "test/cat/c")
+    write(tmp_path, {f"{name}.png": photo(i) for i, name in enumerate(names)})
+    write(tmp_path, {"test/dog/d.heic": b"x", "boxes/a.xml": b"x"})
+    assert read(tmp_path).classes == ("cat", "dog")
+    write(tmp_path, {"test/eel/e.heic": b"x"})
+    with pytest.raises(ClassVanished, match=r"in eel \(1 files"):
         read(tmp_path)
 
 
