@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
@@ -39,12 +38,14 @@ class Duel:
     name: of the model.
     labels: (N,) true class names.
     seen: (N,) bool, whether a contender was trained or chosen on that photo or its copy.
+    majority_share: of the test photos that always naming train's largest class gets right.
     champion: None if there is none.
     """
 
     name: str
     labels: NDArray[np.str_]
     seen: NDArray[np.bool_]
+    majority_share: float
     challenger: Contender
     champion: Contender | None
 
@@ -89,10 +90,9 @@ def promote(
     """
     champion = _champion(version.name, tracking)
     verdict = judge(_duel(version, champion, report, splits, tracking), config)
-    if verdict.champion == version.version:
-        return verdict  # nothing was decided: what was said when it became champion stands
-    word = "promote" if verdict.promote else "keep"
-    registry.set_tags(tracking, version, {"verdict": word, "why": verdict.reason})
+    if verdict.champion != version.version:  # else what was said when it became champion stands
+        word = "promote" if verdict.promote else "keep"
+        registry.set_tags(tracking, version, {"verdict": word, "why": verdict.reason})
     if verdict.promote:
         if champion:
             registry.set_alias(tracking, champion, PREVIOUS)
@@ -104,9 +104,9 @@ def promote(
 def judge(duel: Duel, config: PromoteConfig) -> Verdict:
     """Whether the challenger wins, the reason, and the numbers behind it.
 
-    The first model wins if it clears the floor: better than always naming the test photos' largest
-    class, and config.min_accuracy at least. Later ones must also be more accurate than the champion
-    by more than config.min_gain on the photos that neither has seen; a tie keeps the champion.
+    The first model wins if it clears the floor: better than always naming the class that is largest
+    in training, and config.min_accuracy at least. Later ones must also be more accurate than the
+    champion by more than config.min_gain on the photos that neither has seen; a tie keeps it.
     Where the challenger knows more classes, photos of these are left out.
     """
     champion, evidence = duel.champion, _floor_evidence(duel)
@@ -155,13 +155,11 @@ def _number(duel: Duel) -> int | None:
 
 
 def _floor_evidence(duel: Duel) -> Evidence:
-    n = len(duel.labels)
-    counts = pd.Series(duel.labels).value_counts()
     right = duel.challenger.predicted == duel.labels
     return {
-        "n_test": n,
+        "n_test": len(duel.labels),
         "test_accuracy": float(right.mean()),
-        "majority_share": float(counts.max() / n),
+        "majority_share": duel.majority_share,
     }
 
 
@@ -258,6 +256,7 @@ def _duel(
         name=version.name,
         labels=photos.label.to_numpy(str),
         seen=np.logical_or.reduce(seen),
+        majority_share=report.baseline.value,
         challenger=challenger,
         champion=_answers(champion, photos.path.tolist(), tracking) if champion else None,
     )

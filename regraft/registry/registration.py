@@ -75,7 +75,7 @@ def register(
         run = _run_of(challenger, tracking)
         challenger = replace(challenger, classifier=classifier, run_id=run.run_id)
         log_config(run, config)
-        tags = {**origin, **_tags(challenger, report)}
+        tags = {**origin, **_tags(challenger)}
         made = _create(challenger, tracking, tags)
         _check_reload(made, classifier, splits.test.path.tolist(), config)
         version = with_content(tracking, content_hash)  # another process may have been faster
@@ -84,18 +84,21 @@ def register(
         else:
             set_tags(tracking, made, {SEAL: content_hash})
             version = replace(made, content_hash=content_hash, created=True)
+    set_tags(tracking, version, _scores(report))  # of today's test photos, an old version's too
     set_alias(tracking, version, CHALLENGER)
     return version
 
 
-def _tags(challenger: Challenger, report: EvaluationReport) -> dict[str, str]:
+def _tags(challenger: Challenger) -> dict[str, str]:
     return {
         "dataset_digest": challenger.classifier.card.dataset_digest,
         "mlflow_run_id": challenger.run_id,
         "git_sha": git_sha(),
-        "test_accuracy": f"{report.accuracy.value:.6f}",
-        "n_test": str(report.n),
     }
+
+
+def _scores(report: EvaluationReport) -> dict[str, str]:
+    return {"test_accuracy": f"{report.accuracy.value:.6f}", "n_test": str(report.n)}
 
 
 def _create(

@@ -185,11 +185,13 @@ def log_training(run: Run, challenger: Challenger) -> None:
 
 
 def log_report(run: Run, report: EvaluationReport, page: str) -> None:
-    """The final numbers, the plots, and the report page."""
+    """The final numbers, the plots, the report page, and the tables it shows the top of."""
     _log_metrics(run, dict(_numbers(report)), step=0)
     run.client.log_figure(run.run_id, confusion_plot(report), "plots/confusion.png")
     run.client.log_figure(run.run_id, reliability_plot(report), "plots/reliability.png")
     run.client.log_figure(run.run_id, history_plot(report), "plots/history.png")
+    run.client.log_text(run.run_id, report.predictions.to_csv(index=False), "predictions.csv")
+    run.client.log_text(run.run_id, report.quarantine.to_csv(index=False), "quarantine.csv")
     attach_report(run, page)
 
 

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from tiny_challenger import tracking_in, trained
@@ -90,6 +91,9 @@ def test_report_is_attached_with_its_numbers_and_plots(tracking):
     assert metrics["n_test"] == report.n
     assert metrics["ece_after"] == report.ece_after
     files = Path(tracking.artifacts_url, run.run_id, "artifacts")
+    predictions = pd.read_csv(files / "predictions.csv")
+    assert predictions.path.tolist() == trained().report.predictions.path.tolist()
+    assert (files / "quarantine.csv").read_text().startswith("path,label,reason,detail")
     assert (files / "report.html").read_text(encoding="utf-8") == "<p>Größe</p>"
     assert {path.name for path in (files / "plots").iterdir()} == {
         *("confusion.png", "reliability.png", "history.png"),

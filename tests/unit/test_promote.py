@@ -1,5 +1,6 @@
 """What the duel promises, on answers small enough to count by hand."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ def duel(challenger: str, champion: str | None, labels: str = LABELS) -> Duel:
         name="letters",
         labels=np.array(list(labels)),
         seen=np.zeros(len(labels), bool),
+        majority_share=max(Counter(labels).values()) / len(labels),
         challenger=contender(2, challenger),
         champion=None if champion is None else contender(1, champion),
     )
