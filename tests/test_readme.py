@@ -56,7 +56,7 @@ def test_every_setting_and_config_file_in_a_command_can_be_meant(command):
 @pytest.mark.parametrize("command", starting_with("make"))
 def test_every_make_target_is_there(command):
     done = subprocess.run(
-        ["make", "--dry-run", *shlex.split(command)[1:]],
+        ["make", "--no-print-directory", "--dry-run", *shlex.split(command)[1:]],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -67,7 +67,12 @@ def test_every_make_target_is_there(command):
 
 def test_every_target_of_the_list_is_in_make_help():
     done = subprocess.run(
-        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
     )
     said = {line.split()[0] for line in done.stdout.splitlines()}
     [listed] = re.findall(r"`make help` lists everything: `([^`]+)`", README)
