@@ -258,8 +258,21 @@ def _duel(
         seen=np.logical_or.reduce(seen),
         majority_share=report.baseline.value,
         challenger=challenger,
-        champion=_answers(champion, photos.path.tolist(), tracking) if champion else None,
+        champion=_rival(version, champion, challenger, photos.path.tolist(), tracking),
     )
+
+
+def _rival(
+    version: RegisteredVersion,
+    champion: RegisteredVersion | None,
+    challenger: Contender,
+    paths: list[str],
+    tracking: TrackingConfig,
+) -> Contender | None:
+    """The champion's answers; where it is the challenger itself, they are known."""
+    if champion is None or champion.version == version.version:
+        return challenger if champion else None
+    return _answers(champion, paths, tracking)
 
 
 def _answers(champion: RegisteredVersion, paths: list[str], tracking: TrackingConfig) -> Contender:
@@ -276,7 +289,8 @@ def _publish(
     config: PromoteConfig,
     tracking: TrackingConfig,
 ) -> None:
-    view = VerdictView(verdict.promote, verdict.reason, tuple(_rows(verdict)))
+    serves = verdict.promote or verdict.champion == version.version
+    view = VerdictView(serves, verdict.reason, tuple(_rows(verdict)))
     page = render(report, f"{version.name}, version {version.version}", view)
     if config.reports_url:
         files, folder = filesystem(config.reports_url)
