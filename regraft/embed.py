@@ -42,7 +42,7 @@ def choose_compute(config: TuneConfig) -> Compute:
 
 
 def judging_compute() -> Compute:
-    """fp32 on the best device: what is judged and served does not depend on the batch it is in."""
+    """fp32 on the best device: what is judged and served is the same with and without bf16."""
     return Compute(torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.float32)
 
 
