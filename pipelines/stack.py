@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from regraft.relocate import write_atomically
+from regraft.files import write_whole
 from regraft.state import State, locked
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _create_mlflow_database(state: State) -> None:
         _upgrade_db(create_sqlalchemy_engine_with_retry(state.tracking_uri))
     # The Default experiment gets its folder here; it would be the working directory's otherwise.
     SqlAlchemyStore(state.tracking_uri, str(state.mlflow_artifacts))
-    write_atomically(stamp, version)
+    write_whole(str(stamp), version.encode())
 
 
 def hush() -> None:

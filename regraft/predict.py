@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
@@ -19,8 +18,8 @@ from regraft.classifier import Card, ImageClassifier
 from regraft.config import IngestConfig
 from regraft.embed import BATCH_SIZE, forward_batches, judging_compute, probabilities
 from regraft.errors import ConfigError, ManifestError, NoPhotos, UnusablePhoto
-from regraft.ingest import absolute, filesystem, is_url, read_bytes, read_photo
-from regraft.ingest.decode import access_errors
+from regraft.files import absolute, access_errors, filesystem, is_url, write_whole
+from regraft.ingest import read_bytes, read_photo
 from regraft.ingest.manifest import is_manifest
 from regraft.ingest.sources import EXTENSIONS, find_files, is_candidate, printable
 from regraft.pixels import preprocess
@@ -124,12 +123,7 @@ def write_predictions(table: pd.DataFrame, url: str) -> None:
         ConfigError: another extension.
     """
     check_format(url)
-    data = _encoded(table, _extension(url))
-    files, path = filesystem(absolute(url))
-    files.makedirs(path.rpartition("/")[0], exist_ok=True)
-    half_written = f"{path}.{uuid4().hex}"
-    files.pipe_file(half_written, data)
-    files.mv(half_written, path)
+    write_whole(absolute(url), _encoded(table, _extension(url)))
 
 
 def _photos_of(source: str) -> list[str]:

@@ -12,7 +12,7 @@ from regraft import registry
 from regraft.config import PromoteConfig, TrackingConfig
 from regraft.embed import logits
 from regraft.evaluate import EvaluationReport
-from regraft.ingest import filesystem
+from regraft.files import write_whole
 from regraft.registry import CHAMPION, PREVIOUS, RegisteredVersion
 from regraft.report import VerdictView, render
 from regraft.split import Splits
@@ -293,9 +293,8 @@ def _publish(
     view = VerdictView(serves, verdict.reason, tuple(_rows(verdict)))
     page = render(report, f"{version.name}, version {version.version}", view)
     if config.reports_url:
-        files, folder = filesystem(config.reports_url)
-        files.makedirs(folder, exist_ok=True)
-        files.pipe_file(f"{folder}/{version.name}-v{version.version}.html", page.encode())
+        page_url = f"{config.reports_url.rstrip('/')}/{version.name}-v{version.version}.html"
+        write_whole(page_url, page.encode())
     if version.run_id:
         attach_report(Run(version.run_id, tracking.uri), page)
 

@@ -9,7 +9,6 @@ path counts only as a whole, so that /a/b is never found inside /a/bc or /mnt/a/
 import base64
 import binascii
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Callable
@@ -18,6 +17,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import yaml
+
+from regraft.files import write_whole
 
 # A path starts where no longer path can run into it: not after a name or a slash, unless that
 # slash ends the "file://" or "sqlite:///" of a URL.
@@ -62,17 +63,7 @@ def relocate_yaml(path: Path, old: Path, new: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     moved = _rewrite_tree(content, rewriter(old, new))
     if moved != content:
-        write_atomically(path, yaml.safe_dump(moved))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes the whole file or, killed in the middle, leaves it as it was."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+        write_whole(str(path), yaml.safe_dump(moved).encode())
 
 
 def rewriter(old: Path, new: Path) -> Callable[[Value], Value]:

@@ -33,7 +33,8 @@ import psutil
 from filelock import FileLock, Timeout
 
 from regraft.errors import StateError
-from regraft.relocate import relocate_database, relocate_yaml, write_atomically
+from regraft.files import write_whole
+from regraft.relocate import relocate_database, relocate_yaml
 
 FORMAT = 1
 _FOLDERS = (
@@ -289,7 +290,7 @@ def mark_run(state: State, name: str, pid: int, now: datetime) -> RunMarker:
     """Writes <root>/runs/<name>.json for a process that lives; returns what it says."""
     created = psutil.Process(pid).create_time()
     marker = RunMarker(name, pid, socket.gethostname(), created, now.isoformat())
-    write_atomically(_marker_path(state, name), json.dumps(asdict(marker)))
+    write_whole(str(_marker_path(state, name)), json.dumps(asdict(marker)).encode())
     return marker
 
 
@@ -329,7 +330,8 @@ def _prepare(state: State) -> Path | None:
         _repair(state, moved_from)
     if recorded != state.root:
         record = {"format": FORMAT, "root": str(state.root)}
-        write_atomically(state.root / "state.json", json.dumps(record))  # last: else start again
+        record_url = str(state.root / "state.json")
+        write_whole(record_url, json.dumps(record).encode())  # last: else start again
     return moved_from
 
 

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = ("commands", "pipelines", "steps", "materializers", "regraft")
 ROOMS = (
-    *("errors", "config", "relocate", "state", "ingest", "split", "backbone", "pixels"),
+    *("errors", "config", "files", "relocate", "state", "ingest", "split", "backbone", "pixels"),
     *("classifier", "freeze", "embed", "tune", "evaluate", "report", "tracking", "predict"),
     *("registry", "promote"),
 )

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from regraft.config import IngestConfig
 from regraft.errors import ConfigError, NoPhotos
-from regraft.ingest.decode import filesystem, is_url
-from regraft.ingest.sources import Listed, Listing, absolute, write_once
+from regraft.files import absolute, filesystem, is_url, write_once
+from regraft.ingest.sources import Listed, Listing
 
 PREFIX = "torchvision:"
 # Where Debian's dataset-* packages put their files: the distributor's own packed IDX files.

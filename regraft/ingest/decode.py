@@ -7,10 +7,8 @@ import sys
 import zlib
 from collections.abc import Callable
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
-from fsspec.spec import AbstractFileSystem
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -22,7 +20,8 @@ from PIL import (
 )
 
 from regraft.config import IngestConfig
-from regraft.errors import ConfigError, UnusablePhoto
+from regraft.errors import UnusablePhoto
+from regraft.files import access_errors, filesystem, is_url
 
 # The openers are called directly: Image.open would judge the size by a global limit and by a
 # warning, and neither is safe in threads.
@@ -64,34 +63,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://|::")
-
-
-def is_url(place: str) -> bool:
-    """Whether a place is an fsspec URL rather than a path on this machine.
-
-    >>> is_url("s3://bucket/cats"), is_url("/home/me/cats")
-    (True, False)
-    """
-    return bool(_URL.search(place))
-
-
-def filesystem(place: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a place, and the path on it.
-
-    Args:
-        place: local path or fsspec URL.
-
-    Raises:
-        ConfigError: nothing that is installed knows this kind of URL.
-    """
-    try:
-        fs, path = fsspec.core.url_to_fs(place)
-    except (ValueError, ImportError) as error:
-        raise ConfigError(
-            f"Expected a local path or a URL that fsspec can open, got {place} ({error})."
-        ) from None
-    return fs, str(path)
 
 
 def read_bytes(uri: str) -> bytes:
@@ -114,16 +85,6 @@ def read_bytes(uri: str) -> bytes:
         raise UnusablePhoto("missing", f"no file at {uri}") from None
     except access_errors() as error:
         raise UnusablePhoto("unreadable", f"{type(error).__name__}: {error}") from None
-
-
-def access_errors() -> tuple[type[Exception], ...]:
-    """What file systems raise: OSError, and behind URLs aiohttp's and botocore's own errors.
-
-    Both are optional. Who raised one has imported it, so nothing is imported here.
-    """
-    classes = (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"))
-    loaded = [(sys.modules[room], name) for room, name in classes if room in sys.modules]
-    return (OSError, *(getattr(room, name) for room, name in loaded))
 
 
 NO_LIMIT = sys.maxsize  # pixels, for a photo whose size ingest has judged before

@@ -11,7 +11,8 @@ import pandas as pd
 import pyarrow as pa
 
 from regraft.errors import ManifestError, NoPhotos, UnusablePhoto
-from regraft.ingest.decode import is_url, read_bytes
+from regraft.files import is_url
+from regraft.ingest.decode import read_bytes
 from regraft.ingest.sources import SPLITS, Listed, Listing, Quarantined, printable
 
 _KNOWN = ("image", "label", "split", "group")

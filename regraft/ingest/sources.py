@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fsspec.implementations.local import LocalFileSystem
-
 from regraft.errors import ClassVanished, NoPhotos
-from regraft.ingest.decode import filesystem, is_url
+from regraft.files import filesystem, is_url
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib")
@@ -70,14 +68,6 @@ class Found(NamedTuple):
     uri: str
     stamp: str  # changes when the file does; never read as anything but text
     problem: str = ""
-
-
-def absolute(place: str) -> str:
-    """The place as an fsspec URL, or as an absolute local path."""
-    if place.startswith("file://") or not is_url(place):
-        local = place.removeprefix("file://")
-        return os.path.abspath(os.path.expanduser(local))
-    return place.rstrip("/")
 
 
 def printable(name: str) -> str:
@@ -276,24 +266,3 @@ def _sibling_hint(path: Path) -> str:
     siblings = os.listdir(path.parent) if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, siblings, n=1)
     return f"Did you mean {path.parent / near[0]}?" if near else "Check the spelling."
-
-
-def write_once(url: str, data: bytes) -> None:
-    """A file with these bytes: whole or not at all, and left alone if it is there.
-
-    Args:
-        url: local path or fsspec URL, named after its content, so that whoever writes second
-            would write the same.
-        data: all of it.
-    """
-    fs, path = filesystem(url)
-    if fs.exists(path):
-        return
-    if not isinstance(fs, LocalFileSystem):
-        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        fs.pipe_file(path, data)  # object stores show an object when it is whole
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    part = f"{path}.{os.getpid()}.part"
-    Path(part).write_bytes(data)
-    os.replace(part, path)

@@ -24,14 +24,14 @@ from regraft.errors import (
     TooManyQuarantined,
     UnusablePhoto,
 )
+from regraft.files import absolute, filesystem, is_url
 from regraft.ingest.arrays import PREFIX, list_torchvision, torchvision_stamp
-from regraft.ingest.decode import decode, filesystem, is_url, read_bytes
+from regraft.ingest.decode import decode, read_bytes
 from regraft.ingest.manifest import is_manifest, list_manifest
 from regraft.ingest.sources import (
     Listed,
     Listing,
     Quarantined,
-    absolute,
     find_files,
     list_folder,
 )

@@ -11,7 +11,7 @@ import pyarrow as pa
 from filelock import FileLock
 
 from regraft.errors import DataError
-from regraft.ingest import absolute, filesystem, is_url, write_once
+from regraft.files import absolute, filesystem, is_url, write_once
 
 # Thumbnail, hash and group are kept so that a copy of a photo that has left still finds its side.
 COLUMNS = ("sha256", "side", "group", "phash", "thumbnail")

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import uuid
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from regraft.classifier import ImageClassifier
 from regraft.config import TuneConfig
+from regraft.files import write_whole
 from regraft.freeze import FreezePlan
 from regraft.split import Splits
 from regraft.tune.challenger import Phase
@@ -49,11 +49,7 @@ class Checkpoint:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         data = buffer.getvalue()
-        filesystem, path = fsspec.core.url_to_fs(self.path)
-        filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-        half_written = f"{path}.{uuid.uuid4().hex}"
-        filesystem.pipe_file(half_written, hashlib.sha256(data).digest() + data)
-        filesystem.mv(half_written, path)
+        write_whole(self.path, hashlib.sha256(data).digest() + data)
 
     def load(self) -> TreeOfTensors | None:
         """The state last saved, None if there is none or the file is not as it was written."""

@@ -19,7 +19,8 @@ from regraft.errors import (
     NoPhotos,
     TooManyQuarantined,
 )
-from regraft.ingest import fingerprint, ingest, write_once
+from regraft.files import write_once
+from regraft.ingest import fingerprint, ingest
 from regraft.ingest import sources as sources_room
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"

@@ -1,0 +1,55 @@
+"""Files: what is written is whole or not there, wherever it is written."""
+
+import os
+import resource
+from contextlib import contextmanager
+
+import fsspec
+import pytest
+
+from regraft.files import filesystem, write_once, write_whole
+
+PLACES = ("{folder}/deep/down/file", "memory://deep/down/file")
+
+
+@contextmanager
+def full_disk(n_bytes=1000):
+    """A real refusal by the system, in the middle of a write: no file may grow beyond n_bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def content(url):
+    fs, path = filesystem(url)
+    return fs.cat_file(path)
+
+
+@pytest.fixture(params=PLACES, ids=["local", "url"])
+def place(request, tmp_path):
+    yield request.param.format(folder=tmp_path)
+    fsspec.filesystem("memory").store.clear()
+
+
+def test_a_file_is_replaced_as_a_whole(place):
+    write_whole(place, b"long and old")
+    write_whole(place, b"new")
+    assert content(place) == b"new"
+
+
+def test_what_is_written_once_is_left_alone(place):
+    write_once(place, b"first")
+    write_once(place, b"second")
+    assert content(place) == b"first"
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_part_of_the_new(tmp_path):
+    place = tmp_path / "file"
+    write_whole(str(place), b"old")
+    with full_disk(), pytest.raises(OSError, match="too large"):
+        write_whole(str(place), bytes(2000))
+    assert place.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
