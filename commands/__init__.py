@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from commands.cache import app as cache_app
+from commands.compare import compare_backbones
 from commands.config import app as config_app
 from commands.demo import demo
 from commands.doctor import doctor
@@ -37,7 +39,9 @@ app.command()(predict)
 app.command()(models)
 app.command()(doctor)
 app.command()(demo)
+app.command()(compare_backbones)
 app.add_typer(config_app, name="config")
+app.add_typer(cache_app, name="cache")
 
 
 @app.callback(invoke_without_command=True)

@@ -31,12 +31,13 @@ def predict(
     opened = existing_state(state, is_debug())
     activate(opened)
     from regraft import registry
-    from regraft.config import TrackingConfig
+    from regraft.config import EmbedConfig, TrackingConfig
 
     tracking = TrackingConfig(uri=opened.tracking_uri)
     version = registry.resolve(tracking, model)
+    store = EmbedConfig(store_url=str(opened.embeddings))
     called = f"{version.name}/{version.version}"
-    table = core_predict(registry.load(tracking, version), photos, called)
+    table = core_predict(registry.load(tracking, version), photos, called, store)
     if out:
         write_predictions(table, out)
         n_read = int((table.error == "").sum())

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
     from regraft.promote import Verdict
     from regraft.registry import RegisteredVersion
     from regraft.state import State
+    from regraft.transfer import TransferGain
 
 STAGES = (
-    *("ingest", "split", "load_pretrained", "freeze"),
+    *("ingest", "split", "choose_backbone", "load_pretrained", "freeze", "measure_transfer"),
     *("fine_tune", "evaluate", "register", "promote"),
 )
 
 
 def summarise(run: "PipelineRunResponse", config: "Config", state: "State") -> str:
-    """The result in a dozen lines: accuracy, baseline, seconds a stage, version, report, next."""
+    """The result in a dozen lines: accuracy, baseline, gain, model, report, seconds, next."""
     report: EvaluationReport = run.steps["evaluate"].output.load()
     version: RegisteredVersion = run.steps["register"].output.load()
     verdict: Verdict = run.steps["promote"].output.load()
@@ -35,6 +36,7 @@ def summarise(run: "PipelineRunResponse", config: "Config", state: "State") -> s
         "",
         f"  test accuracy    {_interval(report.accuracy)}   ({report.n} photos)",
         f"  majority class   {_interval(report.baseline)}   (always {report.baseline_label!r})",
+        f"  transfer         {_gain(report.transfer)} over random weights",
         f"  model            {version.name} v{version.version} {_alias(verdict)}",
         f"  verdict          {verdict.reason}",
         f"  report           {page}",
@@ -50,6 +52,13 @@ def summarise(run: "PipelineRunResponse", config: "Config", state: "State") -> s
 
 def _interval(interval: "Interval") -> str:
     return f"{interval.value:6.1%}  [{interval.low:.1%}, {interval.high:.1%}]"
+
+
+def _gain(transfer: "TransferGain") -> str:
+    gain, low, high = (
+        100 * value for value in (transfer.gain, transfer.gain_low, transfer.gain_high)
+    )
+    return f"{gain:+.1f} points [{low:.1f}, {high:.1f}]"
 
 
 def _alias(verdict: "Verdict") -> str:

@@ -36,17 +36,19 @@ def run_training(wanted: Config, photos: str, name: str, root: Path) -> None:
 
     state = open_state(root, is_debug())
     activate(state)
-    _talk()
-    _run(_completed(wanted, photos, name, state), state)
+    talk()
+    _run(completed(wanted, photos, name, state), state)
 
 
-def _completed(wanted: Config, photos: str, name: str, state: "State") -> Config:
+def completed(wanted: Config, photos: str, name: str, state: "State") -> Config:
     """The configuration with every place and name that the user left open."""
     name = name or wanted.tracking.name or _name_of(photos)
     where = {
         "ingest.photos": _absolute(photos),
         "ingest.images_url": str(state.images),
+        "ingest.memory_url": str(state.photos),
         "split.memory_url": str(state.splits / name),
+        "embed.store_url": str(state.embeddings),
         "tune.checkpoint_url": str(state.checkpoints),
         "tracking.uri": state.tracking_uri,
         "tracking.artifacts_url": str(state.mlflow_artifacts),
@@ -111,7 +113,7 @@ def _absolute(photos: str) -> str:
     return str(Path(photos).absolute()) if is_place else photos
 
 
-def _talk() -> None:
+def talk() -> None:
     """One line a stage on the screen."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))

@@ -29,4 +29,5 @@ class ReportMaterializer(TablesMaterializer):
             "test_accuracy": float(data.accuracy.value),
             "n_test": float(data.n),
             "macro_f1": float(data.macro_f1),
+            "transfer_gain": float(data.transfer.gain),
         }

@@ -4,11 +4,13 @@ from zenml import pipeline
 from zenml.enums import ExecutionMode
 
 from regraft.config import Config
+from steps.choose_backbone import choose_backbone
 from steps.evaluate import evaluate
 from steps.fine_tune import fine_tune
 from steps.freeze import freeze
 from steps.ingest import ingest
 from steps.load_pretrained import load_pretrained
+from steps.measure_transfer import measure_transfer
 from steps.promote import promote
 from steps.register import register
 from steps.split import split
@@ -16,12 +18,14 @@ from steps.split import split
 
 @pipeline(execution_mode=ExecutionMode.FAIL_FAST)
 def train(config: Config, fingerprint: str) -> None:
-    """Ingest, split, load pretrained, freeze, fine-tune, evaluate, register, promote."""
+    """From the photos to the verdict, a stage a line."""
     table = ingest(config.ingest, fingerprint)
     splits = split(table, config.split)
-    pretrained = load_pretrained(config.backbone, splits)
+    backbone = choose_backbone(config.backbone, splits, config.split, config.tune, config.embed)
+    pretrained = load_pretrained(backbone, splits)
     plan = freeze(pretrained, config.freeze)
-    challenger = fine_tune(pretrained, plan, splits, config.tune, config.tracking)
-    report = evaluate(challenger, splits, config.evaluate, config.tracking)
+    transfer = measure_transfer(pretrained, splits, config.tune, config.embed)
+    challenger = fine_tune(pretrained, plan, splits, config.tune, config.embed, config.tracking)
+    report = evaluate(challenger, transfer, splits, config.evaluate, config.embed, config.tracking)
     version = register(challenger, report, splits, config)
-    promote(version, report, splits, config.promote, config.tracking)
+    promote(version, report, splits, config)

@@ -90,9 +90,7 @@ class ImageClassifier:
         decisive = (self.card.classes, self.card.temperature, self.card.backbone.architecture)
         digest.update(json.dumps(decisive).encode())
         digest.update(self.card.backbone.preprocessing.model_dump_json().encode())
-        for name, tensor in sorted(self.weights.items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor_bytes(tensor))
+        digest.update(tensors_hash(self.weights).encode())
         return digest.hexdigest()
 
     def build(self) -> GraftedNetwork:
@@ -126,6 +124,15 @@ class ImageClassifier:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({n: t.contiguous() for n, t in self.weights.items()}, folder / WEIGHTS_FILE)
         (folder / CARD_FILE).write_text(self.card.model_dump_json(indent=1), encoding="utf-8")
+
+
+def tensors_hash(tensors: dict[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and values, whatever the order."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:

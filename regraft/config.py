@@ -28,6 +28,9 @@ def refuse_password(url: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(refuse_password), Field(description="local path or fsspec URL")]
+_CANDIDATE = r"^((bundled|torchvision|timm|bundle):.+|file:.+@(timm|torchvision):.+@[0-9a-f]{64})$"
+Candidate = Annotated[str, AfterValidator(refuse_password), Field(pattern=_CANDIDATE)]
+INSTALLED = ("bundled:efficientnet_lite0", "bundled:efficientnet_lite2")
 
 
 class Section(BaseModel):
@@ -44,8 +47,8 @@ class IngestConfig(Section):
     max_quarantine_fraction: share of the photos that may be unusable, in [0, 1]. Guess.
     n_workers: threads that decode, 0 = one a core.
     images_url: where photos that are no files (torchvision arrays) are written as PNG.
-    torchvision_root: local folder with your own copies in torchvision's layout (the `root` of its
-        data sets); "" = look in the system's data directory, then download.
+    memory_url: folder that remembers what each photo was found to be: only new ones are decoded.
+    torchvision_root: local folder, the `root` of its data sets; "" = the system's, then download.
     """
 
     photos: Url = ""
@@ -53,6 +56,7 @@ class IngestConfig(Section):
     max_quarantine_fraction: Fraction = 0.1
     n_workers: Annotated[int, Field(ge=0, le=256)] = 0
     images_url: Url = ""
+    memory_url: Url = ""
     torchvision_root: str = ""
 
 
@@ -86,23 +90,29 @@ class BackboneConfig(Section):
     """Where the pretrained weights come from.
 
     source: bundled:NAME | torchvision:NAME[/WEIGHTS] | timm:NAME | file:PATH | champion (warm
-        start; the command turns it into bundle:URL before the run).
+        start; the command turns it into bundle:URL before the run) | auto (the fastest of the
+        candidates that is not shown to be worse than the best).
+    candidates: of auto; a file as file:PATH@ARCHITECTURE@SHA256, or a cache would miss its change.
     architecture: for file: only, timm:NAME or torchvision:NAME.
     sha256: if given, the weights file must have it.
     """
 
     source: Annotated[str, AfterValidator(refuse_password)] = "bundled:efficientnet_lite0"
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)] = INSTALLED
     architecture: str = ""
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
     @model_validator(mode="after")
     def _names_a_source(self) -> Self:
         kind, _, name = self.source.partition(":")
-        if self.source != "champion" and not (kind in BACKBONE_SOURCES and name):
+        named = kind in BACKBONE_SOURCES and name
+        if self.source not in ("champion", "auto") and not named:
             raise ValueError(
-                "expected source as bundled:NAME, torchvision:NAME[/WEIGHTS], timm:NAME, file:PATH "
-                f"or champion, got {self.source!r}"
+                "expected source as bundled:NAME, torchvision:NAME[/WEIGHTS], timm:NAME, "
+                f"file:PATH, champion or auto, got {self.source!r}"
             )
+        if self.source == "auto" and self.sha256:
+            raise ValueError("auto takes no backbone.sha256; give it with each file of candidates")
         if kind == "file" and not self.architecture:
             raise ValueError(
                 "a file says not what it is for: set backbone.architecture to timm:NAME or "
@@ -141,6 +151,17 @@ class FreezeConfig(Section):
         return self
 
 
+class EmbedConfig(Section):
+    """Where what the frozen network makes of each photo is kept, so that it is computed once.
+
+    store_url: folder of the store; several projects and machines may share one.
+    max_gb: what it may hold, in 1e9 bytes, > 0; what was not used longest goes first. Guess.
+    """
+
+    store_url: Url = ""
+    max_gb: Annotated[float, Field(gt=0.0)] = 20.0
+
+
 class TuneConfig(Section):
     """How the thawed part is trained, after the head was solved.
 
@@ -154,6 +175,9 @@ class TuneConfig(Section):
     mixup_alpha, cutmix_alpha: Beta parameters, 0 = off. Off: they need long schedules.
     class_weights: balanced = a class's loss weighs N / (K * n_class).
     augment: light = random crop of half to all of the photo, mirrored half of the time.
+    cached_views: of each training photo, what the frozen part makes of this many random views is
+        computed once, and the epochs take turns; 0 = a new view, and a whole pass, in each epoch.
+        4: guess, see docs/performance.md for what fewer views cost.
     ema_decay: a step's, 0 = off. Guess for short schedules.
     clip_norm: gradient norm, 0 = off. 1.0: GPT-3's and timm's usual value.
     patience: epochs without a better validation loss before the phase stops, 0 = never.
@@ -175,6 +199,7 @@ class TuneConfig(Section):
     mixup_alpha: Annotated[float, Field(ge=0.0)] = 0.0
     cutmix_alpha: Annotated[float, Field(ge=0.0)] = 0.0
     class_weights: Literal["none", "balanced"] = "none"
+    cached_views: Annotated[int, Field(ge=0)] = 4
     augment: Literal["none", "light"] = "light"
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
@@ -252,6 +277,7 @@ class Config(Section):
     split: SplitConfig = SplitConfig()
     backbone: BackboneConfig = BackboneConfig()
     freeze: FreezeConfig = FreezeConfig()
+    embed: EmbedConfig = EmbedConfig()
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     registry: RegistryConfig = RegistryConfig()

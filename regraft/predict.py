@@ -1,33 +1,36 @@
 """Photos in, a table of answers out: the label, how sure, or why the photo cannot be read."""
 
+import hashlib
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from urllib.parse import urlsplit
 
 import pandas as pd
 import pyarrow as pa
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from regraft.backbone import Preprocessing
 from regraft.classifier import Card, ImageClassifier
-from regraft.config import IngestConfig
-from regraft.embed import BATCH_SIZE, forward_batches, judging_compute, probabilities
+from regraft.config import EmbedConfig, IngestConfig
+from regraft.embed import NO_STORE, find_rows, head_scores, judging_compute, passage, probabilities
 from regraft.errors import ConfigError, ManifestError, NoPhotos, UnusablePhoto
 from regraft.files import absolute, access_errors, filesystem, is_url, write_whole
-from regraft.ingest import read_bytes, read_photo
+from regraft.ingest import n_cores, read_bytes
 from regraft.ingest.manifest import is_manifest
 from regraft.ingest.sources import EXTENSIONS, find_files, is_candidate, printable
-from regraft.pixels import preprocess
+from regraft.pixels import Photo
 
 FORMATS = (".parquet", ".csv", ".json")
 
 
-def predict(classifier: ImageClassifier, sources: Sequence[str], model: str = "") -> pd.DataFrame:
+def predict(
+    classifier: ImageClassifier,
+    sources: Sequence[str],
+    model: str = "",
+    store: EmbedConfig = NO_STORE,
+) -> pd.DataFrame:
     """A row a photo, in the order of the sources; a photo that cannot be read says why.
 
     Args:
@@ -35,6 +38,7 @@ def predict(classifier: ImageClassifier, sources: Sequence[str], model: str = ""
         sources: photos, folders (searched to the bottom) or manifests with a column "image"; local
             paths or fsspec URLs.
         model: its name and version, kept in a column "model"; "" = no such column.
+        store: where a photo's numbers may already be, and are kept.
 
     Returns:
         path, label, confidence in [0, 1], "prob:CLASS" for each class in order, error ("" = none).
@@ -45,14 +49,18 @@ def predict(classifier: ImageClassifier, sources: Sequence[str], model: str = ""
         ManifestError: a manifest without a column "image".
     """
     paths = list_photos(sources)
-    network = classifier.build()
-    chunks = [paths[at : at + BATCH_SIZE] for at in range(0, len(paths), BATCH_SIZE)]
-    with ThreadPoolExecutor() as pool:
-        parts = [
-            _predict_chunk(network, classifier.card, chunk, pool)
-            for chunk in tqdm(chunks, desc="predict", disable=None, delay=2)
-        ]
-    table = pd.concat(parts, ignore_index=True)
+    with ThreadPoolExecutor(n_cores()) as pool:
+        read = list(tqdm(pool.map(_photo, paths), "read", len(paths), disable=None, delay=2))
+    photos = [one for one in read if isinstance(one, Photo)]
+    way = passage(classifier, judging_compute(), max_pixels_of(classifier.card))
+    found = find_rows(way, photos, store)
+    errors = [_error(one, found.refused) for one in read]
+    usable = [at for at, error in enumerate(errors) if not error]
+    table = answers(head_scores(classifier, found.rows), classifier.card).set_axis(usable, axis=0)
+    table = table.reindex(range(len(paths)))
+    table["label"] = table.label.astype(object).where(table.label.notna(), "").astype(str)
+    table.insert(0, "path", [printable(path) for path in paths])
+    table = table.assign(error=errors)
     return table.assign(model=model) if model else table
 
 
@@ -177,36 +185,18 @@ def _read_manifest(place: str) -> pd.DataFrame:
         raise ManifestError(f"{place} is no table with a header: {error}. Save it anew.") from None
 
 
-def _predict_chunk(
-    network: nn.Module, card: Card, paths: list[str], pool: ThreadPoolExecutor
-) -> pd.DataFrame:
-    preprocessing = card.backbone.preprocessing
-    one = partial(_pixels, preprocessing=preprocessing, max_pixels=max_pixels_of(card))
-    read = list(pool.map(one, paths))
-    usable = [at for at, pixels in enumerate(read) if isinstance(pixels, Tensor)]
-    scores = torch.zeros(0, len(card.classes))
-    if usable:
-        batch = torch.stack(list(_tensors(read)))
-        scores = forward_batches(network, [batch], preprocessing, judging_compute())
-    table = answers(scores, card).set_axis(usable, axis=0).reindex(range(len(paths)))
-    table["label"] = table.label.astype(object).where(table.label.notna(), "").astype(str)
-    table.insert(0, "path", [printable(path) for path in paths])
-    return table.assign(
-        error=[str(item) if isinstance(item, UnusablePhoto) else "" for item in read]
-    )
-
-
-def _tensors(items: Iterable[Tensor | UnusablePhoto]) -> Iterable[Tensor]:
-    return (item for item in items if isinstance(item, Tensor))
-
-
-def _pixels(path: str, preprocessing: Preprocessing, max_pixels: int) -> Tensor | UnusablePhoto:
+def _photo(path: str) -> Photo | UnusablePhoto:
     try:
-        return preprocess(read_photo(path, max_pixels), preprocessing)
+        return Photo(path, hashlib.sha256(read_bytes(path)).hexdigest())
     except UnusablePhoto as error:
-        return error
+        return UnusablePhoto(error.reason, f"{error.detail} (in {path})")
     except ValueError as error:  # no path or URL at all: a port of 99999, a zero byte
         return UnusablePhoto("unreadable", f"{error} (in {path})")
+
+
+def _error(photo: Photo | UnusablePhoto, refused: dict[str, UnusablePhoto]) -> str:
+    error = photo if isinstance(photo, UnusablePhoto) else refused.get(photo.sha256)
+    return str(error or "")
 
 
 def _encoded(table: pd.DataFrame, extension: str) -> bytes:

@@ -1,24 +1,23 @@
 """The duel: champion and challenger answer the same photos, and a verdict says who serves."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
 
 from regraft import registry
-from regraft.config import PromoteConfig, TrackingConfig
+from regraft.config import Config, PromoteConfig, TrackingConfig
 from regraft.embed import logits
 from regraft.evaluate import EvaluationReport
 from regraft.files import write_whole
+from regraft.paired import mcnemar, paired_interval
+from regraft.pixels import Photo, photos_of
 from regraft.registry import CHAMPION, PREVIOUS, RegisteredVersion
 from regraft.report import VerdictView, render
 from regraft.split import Splits
 from regraft.tracking import Run, attach_report
 
-CONFIDENCE = 0.95
 Evidence = dict[str, int | float | str]
 
 
@@ -75,8 +74,7 @@ def promote(
     version: RegisteredVersion,
     report: EvaluationReport,
     splits: Splits,
-    config: PromoteConfig,
-    tracking: TrackingConfig,
+    config: Config,
 ) -> Verdict:
     """The verdict about the version, after it was carried out and written down.
 
@@ -88,8 +86,9 @@ def promote(
         report: of that challenger, with its answers to the test photos.
         splits: the same ones that the report was made on.
     """
+    tracking = config.tracking
     champion = _champion(version.name, tracking)
-    verdict = judge(_duel(version, champion, report, splits, tracking), config)
+    verdict = judge(_duel(version, champion, report, splits, config), config.promote)
     if verdict.champion != version.version:  # else what was said when it became champion stands
         word = "promote" if verdict.promote else "keep"
         registry.set_tags(tracking, version, {"verdict": word, "why": verdict.reason})
@@ -97,7 +96,7 @@ def promote(
         if champion:
             registry.set_alias(tracking, champion, PREVIOUS)
         registry.set_alias(tracking, version, CHAMPION)
-    _publish(verdict, version, report, config, tracking)
+    _publish(verdict, version, report, config)
     return verdict
 
 
@@ -204,33 +203,6 @@ def _paired_evidence(duel: Duel, champion: Contender, compared: NDArray[np.bool_
     }
 
 
-def mcnemar(only_challenger: int, only_champion: int) -> float:
-    """The exact two-sided p-value that two models equally good would differ at least so much.
-
-    Source: McNemar 1947, with the binomial distribution.
-
-    >>> mcnemar(5, 0)
-    0.0625
-    """
-    n = only_challenger + only_champion
-    return float(binomtest(only_challenger, n, 0.5).pvalue) if n else 1.0
-
-
-def paired_interval(n: int, only_challenger: int, only_champion: int) -> tuple[float, float]:
-    """The 95 % interval of the gain in accuracy, in [-1, 1], for answers in pairs.
-
-    Args:
-        n: photos, >= 1.
-        only_challenger, only_champion: photos that only one of them got right.
-
-    Source: Agresti & Min 2005 (Wald with half a photo added to each of the four cells).
-    """
-    size, b, c = n + 2, only_challenger + 0.5, only_champion + 0.5
-    middle = (b - c) / size
-    spread = float(norm.ppf((1 + CONFIDENCE) / 2)) * math.sqrt(b + c - (b - c) ** 2 / size) / size
-    return max(-1.0, middle - spread), min(1.0, middle + spread)
-
-
 def _champion(name: str, tracking: TrackingConfig) -> RegisteredVersion | None:
     if CHAMPION not in registry.aliases(tracking, name):
         return None
@@ -242,12 +214,13 @@ def _duel(
     champion: RegisteredVersion | None,
     report: EvaluationReport,
     splits: Splits,
-    tracking: TrackingConfig,
+    config: Config,
 ) -> Duel:
     """The report's answers beside the champion's, to the same photos in the same order."""
     said = report.predictions[report.predictions.side == "test"]
     photos = said.merge(splits.test[["path", "phash"]], on="path", validate="one_to_one")
-    manifests = [registry.load_manifest(tracking, one) for one in (version, champion) if one]
+    contenders = [one for one in (version, champion) if one]
+    manifests = [registry.load_manifest(config.tracking, one) for one in contenders]
     seen = [
         photos[key].isin(manifest[key]) for manifest in manifests for key in ("sha256", "phash")
     ]
@@ -258,7 +231,7 @@ def _duel(
         seen=np.logical_or.reduce(seen),
         majority_share=report.baseline.value,
         challenger=challenger,
-        champion=_rival(version, champion, challenger, photos.path.tolist(), tracking),
+        champion=_rival(version, champion, challenger, photos_of(photos), config),
     )
 
 
@@ -266,19 +239,19 @@ def _rival(
     version: RegisteredVersion,
     champion: RegisteredVersion | None,
     challenger: Contender,
-    paths: list[str],
-    tracking: TrackingConfig,
+    photos: list[Photo],
+    config: Config,
 ) -> Contender | None:
     """The champion's answers; where it is the challenger itself, they are known."""
     if champion is None or champion.version == version.version:
         return challenger if champion else None
-    return _answers(champion, paths, tracking)
+    return _answers(champion, photos, config)
 
 
-def _answers(champion: RegisteredVersion, paths: list[str], tracking: TrackingConfig) -> Contender:
-    classifier = registry.load(tracking, champion)
+def _answers(champion: RegisteredVersion, photos: list[Photo], config: Config) -> Contender:
+    classifier = registry.load(config.tracking, champion)
     classes = classifier.card.classes
-    positions = logits(classifier, paths).argmax(dim=1)  # (N,)
+    positions = logits(classifier, photos, config.embed).argmax(dim=1)  # (N,)
     return Contender(champion.version, classes, np.array(classes)[positions.numpy()])
 
 
@@ -286,17 +259,15 @@ def _publish(
     verdict: Verdict,
     version: RegisteredVersion,
     report: EvaluationReport,
-    config: PromoteConfig,
-    tracking: TrackingConfig,
+    config: Config,
 ) -> None:
     serves = verdict.promote or verdict.champion == version.version
     view = VerdictView(serves, verdict.reason, tuple(_rows(verdict)))
     page = render(report, f"{version.name}, version {version.version}", view)
-    if config.reports_url:
-        page_url = f"{config.reports_url.rstrip('/')}/{version.name}-v{version.version}.html"
-        write_whole(page_url, page.encode())
+    if folder := config.promote.reports_url.rstrip("/"):
+        write_whole(f"{folder}/{version.name}-v{version.version}.html", page.encode())
     if version.run_id:
-        attach_report(Run(version.run_id, tracking.uri), page)
+        attach_report(Run(version.run_id, config.tracking.uri), page)
 
 
 def _rows(verdict: Verdict) -> Iterator[tuple[str, str]]:

@@ -6,8 +6,10 @@
 ├── artifacts/     what ZenML's steps hand on
 ├── mlflow.db      MLflow's tracking store and model registry
 ├── mlflow/        MLflow's files: models, plots, reports
+├── embeddings/    what frozen networks made of each photo; may be deleted
 ├── checkpoints/   of trainings that were interrupted
 ├── images/        photos that came as arrays, as PNG
+├── photos/        what each photo was found to be; may be deleted
 ├── splits/        which side a photo was given
 ├── reports/       the report pages
 ├── matplotlib/    the fonts that were found on this machine
@@ -39,7 +41,7 @@ from regraft.relocate import relocate_database, relocate_yaml
 FORMAT = 1
 _FOLDERS = (
     *("zenml", "artifacts", "mlflow", "checkpoints"),
-    *("images", "splits", "reports", "runs"),
+    *("embeddings", "images", "photos", "splits", "reports", "runs"),
 )
 _LOCK_TIMEOUT_S = 300.0  # guess: first creation takes 5 s, a large move a minute
 _CLOCK_SLACK_S = 5.0  # a process's start time moves when the machine's clock is set
@@ -96,6 +98,11 @@ class State:
         return self.root / "mlflow"
 
     @property
+    def embeddings(self) -> Path:
+        """What frozen networks made of each photo."""
+        return self.root / "embeddings"
+
+    @property
     def checkpoints(self) -> Path:
         """Trainings that were interrupted."""
         return self.root / "checkpoints"
@@ -104,6 +111,11 @@ class State:
     def images(self) -> Path:
         """Photos that came as arrays, as PNG."""
         return self.root / "images"
+
+    @property
+    def photos(self) -> Path:
+        """What each photo was found to be."""
+        return self.root / "photos"
 
     @property
     def splits(self) -> Path:

@@ -7,11 +7,12 @@ from zenml import step
 
 from materializers.reports import ReportMaterializer
 from regraft import tracking
-from regraft.config import EvaluateConfig, TrackingConfig
+from regraft.config import EmbedConfig, EvaluateConfig, TrackingConfig
 from regraft.evaluate import EvaluationReport
 from regraft.evaluate import evaluate as core_evaluate
 from regraft.report import render
 from regraft.split import Splits
+from regraft.transfer import TransferGain
 from regraft.tune import Challenger
 from steps.caching import FOLLOW_CORE
 
@@ -20,10 +21,15 @@ logger = logging.getLogger("regraft.evaluate")
 
 @step(cache_policy=FOLLOW_CORE, output_materializers=ReportMaterializer)
 def evaluate(
-    challenger: Challenger, splits: Splits, config: EvaluateConfig, where: TrackingConfig
+    challenger: Challenger,
+    transfer: TransferGain,
+    splits: Splits,
+    config: EvaluateConfig,
+    store: EmbedConfig,
+    where: TrackingConfig,
 ) -> Annotated[EvaluationReport, "report"]:
     """The challenger judged on exactly the test photos."""
-    report = core_evaluate(challenger, splits, config)
+    report = core_evaluate(challenger, transfer, splits, config, store)
     run = tracking.Run(challenger.run_id, where.uri)
     tracking.log_report(run, report, render(report, where.name))
     logger.info("%s", report)

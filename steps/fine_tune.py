@@ -10,7 +10,7 @@ from zenml import get_step_context, step
 from materializers.classifier import ChallengerMaterializer
 from regraft import tracking
 from regraft.classifier import ImageClassifier
-from regraft.config import TrackingConfig, TuneConfig
+from regraft.config import EmbedConfig, TrackingConfig, TuneConfig
 from regraft.freeze import FreezePlan
 from regraft.split import Splits
 from regraft.tune import Challenger
@@ -26,12 +26,13 @@ def fine_tune(
     plan: FreezePlan,
     splits: Splits,
     config: TuneConfig,
+    store: EmbedConfig,
     where: TrackingConfig,
 ) -> Annotated[Challenger, "challenger"]:
     """The model just trained; its curves are live in the tracking store."""
     with tracking.running(where, get_step_context().pipeline_run.name) as run:
         log = partial(tracking.log_epoch, run)
-        challenger = core_fine_tune(pretrained, plan, splits, config, log)
+        challenger = core_fine_tune(pretrained, plan, splits, config, log, store)
         tracking.log_training(run, challenger)
     logger.info("%s", challenger)
     return replace(challenger, run_id=run.run_id)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from zenml import step
 
-from regraft.config import PromoteConfig, TrackingConfig
+from regraft.config import Config
 from regraft.evaluate import EvaluationReport
 from regraft.promote import Verdict
 from regraft.promote import promote as core_promote
@@ -20,10 +20,9 @@ def promote(
     version: RegisteredVersion,
     report: EvaluationReport,
     splits: Splits,
-    config: PromoteConfig,
-    where: TrackingConfig,
+    config: Config,
 ) -> Annotated[Verdict, "verdict"]:
     """The verdict, and the alias moved if it says so."""
-    verdict = core_promote(version, report, splits, config, where)
+    verdict = core_promote(version, report, splits, config)
     logger.info("%s", verdict)
     return verdict

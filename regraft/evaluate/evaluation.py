@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from regraft.config import EvaluateConfig
-from regraft.embed import logits, probabilities
+from regraft.config import EmbedConfig, EvaluateConfig
+from regraft.embed import NO_STORE, logits, probabilities
 from regraft.errors import EmptySplit
 from regraft.evaluate.calibration import Answers, calibrate
 from regraft.evaluate.gallery import gallery
@@ -25,7 +25,9 @@ from regraft.evaluate.metrics import (
 )
 from regraft.evaluate.provenance import class_counts, facts
 from regraft.freeze import FreezeAudit
+from regraft.pixels import photos_of
 from regraft.split import Splits
+from regraft.transfer import TransferGain
 from regraft.tune import Challenger
 
 
@@ -41,6 +43,7 @@ class EvaluationReport:
     per_class, confusion, reliability, slices: of the test photos, probabilities after temperature.
     predictions: a row a test and a validation photo: path, sha256, label, side, predicted,
         confidence, loss (nats), and "prob:CLASS" for each class in order.
+    transfer: what the pretrained weights were worth, on a sample of the photos.
     label_errors: among test and validation. gallery: pictures, see gallery().
     The rest says what was trained on what, by which rules, and what was left out.
     """
@@ -54,6 +57,7 @@ class EvaluationReport:
     top_k: int
     top_k_accuracy: Interval
     macro_f1: float
+    transfer: TransferGain
     temperature: float
     ece_before: float
     ece_after: float
@@ -110,19 +114,34 @@ class _Quality:
     slices: pd.DataFrame
 
 
-def evaluate(challenger: Challenger, splits: Splits, config: EvaluateConfig) -> EvaluationReport:
+def evaluate(
+    challenger: Challenger,
+    transfer: TransferGain,
+    splits: Splits,
+    config: EvaluateConfig,
+    store: EmbedConfig = NO_STORE,
+) -> EvaluationReport:
     """The report on the challenger, from one pass over the test and the validation photos.
+
+    Args:
+        transfer: measured on the same splits; the report hands it on.
+        store: where a pass over them may already be, and is kept.
 
     Raises:
         EmptySplit: there is no test photo.
         DataError: a test or validation label that the classifier does not know.
     """
     held_out = pd.concat([splits.test, splits.validation])
-    return judge(challenger, splits, logits(challenger.classifier, held_out.path.tolist()), config)
+    scores = logits(challenger.classifier, photos_of(held_out), store)
+    return judge(challenger, transfer, splits, scores, config)
 
 
 def judge(
-    challenger: Challenger, splits: Splits, scores: Tensor, config: EvaluateConfig
+    challenger: Challenger,
+    transfer: TransferGain,
+    splits: Splits,
+    scores: Tensor,
+    config: EvaluateConfig,
 ) -> EvaluationReport:
     """The report on the challenger, from its logits.
 
@@ -152,6 +171,7 @@ def judge(
         classes=classes,
         interval_level=config.confidence,
         **vars(quality),
+        transfer=transfer,
         **vars(calibration),
         predictions=predictions,
         label_errors=label_errors,

@@ -16,7 +16,7 @@ _Row = tuple[str, str, str, str, float, str]
 
 def thumbnail(path: str) -> bytes:
     """The photo as JPEG, its longer side at most THUMBNAIL_SIDE pixels."""
-    photo = read_photo(path, NO_LIMIT)
+    photo = read_photo(path, NO_LIMIT, 2 * THUMBNAIL_SIDE)
     photo.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     photo.save(buffer, "JPEG", quality=80, optimize=True)

@@ -1,18 +1,15 @@
-"""The image table: every photo decoded once, what is unusable set aside with its reason."""
+"""The image table: every new photo decoded once, what is unusable set aside with its reason."""
 
 import hashlib
 import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import imagehash
 import pandas as pd
-from PIL import Image
 from tqdm import tqdm
 
 from regraft.config import IngestConfig
@@ -26,8 +23,11 @@ from regraft.errors import (
 )
 from regraft.files import absolute, filesystem, is_url
 from regraft.ingest.arrays import PREFIX, list_torchvision, torchvision_stamp
-from regraft.ingest.decode import decode, read_bytes
+from regraft.ingest.cores import n_cores
+from regraft.ingest.decode import read_bytes
+from regraft.ingest.facts import Facts, find_facts, sha256_of
 from regraft.ingest.manifest import is_manifest, list_manifest
+from regraft.ingest.memory import recall, remembering
 from regraft.ingest.sources import (
     Listed,
     Listing,
@@ -35,8 +35,6 @@ from regraft.ingest.sources import (
     find_files,
     list_folder,
 )
-
-THUMBNAIL_SIDE = 16  # pixels; 256 grey values tell copies from look-alikes (see split)
 
 
 @dataclass(frozen=True)
@@ -68,15 +66,6 @@ class ImageTable:
             f"ingest: {len(self.frame)} photos, {len(self.classes)} classes, "
             f"{len(self.quarantine)} quarantined, {self.n_ignored} other files ignored"
         )
-
-
-class _Facts(NamedTuple):
-    sha256: str
-    phash: str
-    thumbnail: bytes
-    width: int
-    height: int
-    n_bytes: int
 
 
 def ingest(config: IngestConfig) -> ImageTable:
@@ -168,54 +157,42 @@ def _list(config: IngestConfig) -> Listing:
 
 def _read_all(
     listing: Listing, config: IngestConfig
-) -> tuple[list[tuple[Listed, _Facts]], list[Quarantined]]:
-    def read(photo: Listed) -> _Facts | UnusablePhoto:
-        return _read_one(photo.uri, config.max_pixels)
+) -> tuple[list[tuple[Listed, Facts]], list[Quarantined]]:
+    known = recall(config.memory_url)
 
-    n_workers = config.n_workers or os.cpu_count() or 1
+    def read(photo: Listed) -> Facts | UnusablePhoto:
+        return _read_one(photo.uri, config.max_pixels, known)
+
     good, bad = [], []
     # Pillow warns of odd EXIF in usable photos. The filter is process-wide, so it is set out here,
     # around the threads, and never inside one.
-    with warnings.catch_warnings(), ThreadPoolExecutor(n_workers) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(config.n_workers or n_cores()) as pool:
         warnings.simplefilter("ignore")
-        results = tqdm(
-            pool.map(read, listing.photos),
-            total=len(listing.photos),
-            desc="ingest",
-            disable=None,
-            delay=2,
-        )
+        found = pool.map(read, listing.photos)
+        shown = tqdm(found, "ingest", len(listing.photos), disable=None, delay=2)
+        results = remembering(shown, known, config.memory_url)
         for photo, result in zip(listing.photos, results, strict=True):
-            if isinstance(result, _Facts):
+            if isinstance(result, Facts):
                 good.append((photo, result))
             else:
                 bad.append(Quarantined(photo.uri, photo.label, result.reason, result.detail))
     return good, bad
 
 
-def _read_one(uri: str, max_pixels: int) -> _Facts | UnusablePhoto:
+def _read_one(uri: str, max_pixels: int, known: Mapping[str, Facts]) -> Facts | UnusablePhoto:
     try:
         data = read_bytes(uri)
-        return _facts(data, decode(data, max_pixels))
+        sha256 = sha256_of(data)
+        facts = known.get(sha256)
+        if facts and facts.width * facts.height <= max_pixels:
+            return facts
+        return find_facts(data, sha256, max_pixels)
     except UnusablePhoto as error:
         return error
 
 
-def _facts(data: bytes, photo: Image.Image) -> _Facts:
-    grey = photo.convert("L")
-    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    return _Facts(
-        sha256=hashlib.sha256(data).hexdigest(),
-        phash=str(imagehash.phash(grey)),
-        thumbnail=grey.resize(side, Image.Resampling.BOX).tobytes(),
-        width=photo.width,
-        height=photo.height,
-        n_bytes=len(data),
-    )
-
-
-def _frame(rows: Iterable[tuple[Listed, _Facts]], slice_names: tuple[str, ...]) -> pd.DataFrame:
-    columns = [*Listed._fields[:-1], *_Facts._fields, *[f"slice:{name}" for name in slice_names]]
+def _frame(rows: Iterable[tuple[Listed, Facts]], slice_names: tuple[str, ...]) -> pd.DataFrame:
+    columns = [*Listed._fields[:-1], *Facts._fields, *[f"slice:{name}" for name in slice_names]]
     cells = [(*photo[:-1], *facts, *photo.slices) for photo, facts in sorted(rows)]
     frame = pd.DataFrame(cells, columns=columns)
     return frame.rename(columns={"uri": "path"})

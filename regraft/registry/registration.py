@@ -17,10 +17,11 @@ from safetensors import SafetensorError
 
 from regraft.classifier import ImageClassifier
 from regraft.config import Config, TrackingConfig
-from regraft.embed import logits
+from regraft.embed import NO_STORE, logits
 from regraft.errors import RegraftError, ReloadMismatch
 from regraft.evaluate import EvaluationReport
 from regraft.ingest import read_bytes
+from regraft.pixels import Photo, photos_of
 from regraft.predict import answers
 from regraft.registry.package import git_sha, save_model
 from regraft.registry.versions import (
@@ -77,7 +78,7 @@ def register(
         log_config(run, config)
         tags = {**origin, **_tags(challenger)}
         made = _create(challenger, tracking, tags)
-        _check_reload(made, classifier, splits.test.path.tolist(), config)
+        _check_reload(made, classifier, photos_of(splits.test), config)
         version = with_content(tracking, content_hash)  # another process may have been faster
         if version:
             delete(tracking, made)
@@ -146,13 +147,14 @@ def _ensure_name(tracking: TrackingConfig) -> None:
 def _check_reload(
     version: RegisteredVersion,
     classifier: ImageClassifier,
-    paths: list[str],
+    photos: list[Photo],
     config: Config,
 ) -> None:
     """Refuses and deletes a version whose answers, in any form, are not the classifier's."""
     wanted, tracking = config.registry, config.tracking
-    paths = paths[:: max(1, len(paths) // wanted.n_parity)][: wanted.n_parity]
-    expected = answers(logits(classifier, paths), classifier.card)
+    photos = photos[:: max(1, len(photos) // wanted.n_parity)][: wanted.n_parity]
+    expected = answers(logits(classifier, photos, NO_STORE), classifier.card)
+    paths = [photo.path for photo in photos]
     try:
         difference = max(
             _difference(expected, given) for given in _served_answers(version, paths, tracking)
@@ -164,7 +166,7 @@ def _check_reload(
         delete(tracking, version)
         raise ReloadMismatch(
             f"Expected {version.name}/{version.version}, read back from the registry, to answer as "
-            f"the trained model on {len(paths)} test photos within {wanted.parity_tolerance:g}, "
+            f"the trained model on {len(photos)} test photos within {wanted.parity_tolerance:g}, "
             f"but {found}. The version was deleted; look at the disk of the artifact store, then "
             "run again."
         )

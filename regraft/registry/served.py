@@ -20,10 +20,10 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from torch import Tensor
 
 from regraft.classifier import Card, load_classifier
-from regraft.embed import BATCH_SIZE, forward_batches, judging_compute
+from regraft.embed import BATCH_SIZE, forward, judging_compute, prepared
 from regraft.errors import ConfigError, UnusablePhoto
 from regraft.ingest import decode, read_bytes
-from regraft.pixels import preprocess
+from regraft.pixels import least_side, preprocess
 from regraft.predict import answers, max_pixels_of
 
 # How JPEG, PNG, GIF, WebP, BMP, TIFF and BigTIFF files begin when they are written in base64.
@@ -49,7 +49,7 @@ class ServedClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no type
         """Reads the bundle, once."""
         classifier = load_classifier(Path(context.artifacts["bundle"]))
         self.card = classifier.card
-        self.network = classifier.build()
+        self.network = prepared(classifier.build(), judging_compute())
 
     def predict(
         self,
@@ -66,8 +66,8 @@ class ServedClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no type
         cells = enumerate(model_input["image"])
         pixels = [_pixels(cell, at, self.card) for at, cell in cells]
         batches = torch.split(torch.stack(pixels), BATCH_SIZE)
-        scores = forward_batches(self.network, batches, preprocessing, judging_compute())
-        return answers(scores, self.card)
+        scores = forward(self.network, batches, preprocessing, judging_compute())
+        return answers(torch.cat(list(scores)), self.card)
 
 
 def image_bytes(cell: object) -> bytes:
@@ -86,8 +86,10 @@ def image_bytes(cell: object) -> bytes:
 
 def _pixels(cell: object, at: int, card: Card) -> Tensor:
     try:
-        photo = decode(image_bytes(cell), max_pixels_of(card))
-        return preprocess(photo, card.backbone.preprocessing)
+        preprocessing = card.backbone.preprocessing
+        side = least_side(preprocessing)  # else other pixels would be judged than are served
+        photo = decode(image_bytes(cell), max_pixels_of(card), side)
+        return preprocess(photo, preprocessing)
     except UnusablePhoto as error:
         raise MlflowException.invalid_parameter_value(f"Image {at}: {error}") from None
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from regraft.evaluate import EvaluationReport, Interval
 
 UNDEFINED = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 Tone = Literal["bad", "look", "good"]
 
 
@@ -34,9 +35,21 @@ def bounds(low: float, high: float, digits: int = 1) -> str:
     return f"{100 * low:.{digits}f}\N{EN DASH}{percent(high, digits)}"
 
 
+def points(gain: float, digits: int = 1) -> str:
+    """The difference of two shares in points, signed.
+
+    >>> points(0.432)
+    '+43.2'
+    """
+    return f"{100 * gain:+.{digits}f}".replace("-", MINUS)
+
+
 def findings(report: EvaluationReport) -> tuple[Finding, ...]:
     """The sentences, what endangers the numbers themselves first."""
-    parts = (_baseline, _leaks, _label_errors, _classes, _pair, _slices, _quarantine, _calibration)
+    parts = (
+        *(_baseline, _transfer, _leaks, _label_errors, _classes, _pair, _slices, _quarantine),
+        _calibration,
+    )
     return tuple(finding for part in parts for finding in part(report))
 
 
@@ -53,6 +66,24 @@ def _baseline(report: EvaluationReport) -> Iterator[Finding]:
             "Not clearly better than always saying <b>{}</b>: the intervals {} and {} overlap."
         ).format(report.baseline_label, _bounds(report.accuracy), _bounds(report.baseline))
         yield Finding("bad", "headline", text)
+
+
+def _transfer(report: EvaluationReport) -> Iterator[Finding]:
+    transfer = report.transfer
+    gain = Markup("{} points, 95\N{NO-BREAK SPACE}% interval {} to {}, on {} test photos").format(
+        *map(points, (transfer.gain, transfer.gain_low, transfer.gain_high)), transfer.n_test
+    )
+    if transfer.is_negative:
+        text = Markup(
+            "<b>Negative transfer</b>: the pretrained weights are worse here than random ones "
+            "({}). Choose a backbone whose source task is nearer to these photos."
+        )
+        yield Finding("bad", "headline", text.format(gain))
+    elif transfer.is_unproven:
+        text = Markup(
+            "Whether the pretrained weights help is unproven: random ones may do as well ({})."
+        )
+        yield Finding("look", "headline", text.format(gain))
 
 
 def _leaks(report: EvaluationReport) -> Iterator[Finding]:

@@ -9,7 +9,14 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from regraft.evaluate import EvaluationReport
-from regraft.report.findings import UNDEFINED, bounds, confused_pairs, findings, percent
+from regraft.report.findings import (
+    UNDEFINED,
+    bounds,
+    confused_pairs,
+    findings,
+    percent,
+    points,
+)
 from regraft.report.matrix import matrix
 from regraft.report.plots import learning_curves, reliability_bars
 
@@ -78,6 +85,7 @@ def _environment(source: str) -> Environment:
         "data_uri": _data_uri,
         "percent": percent,
         "number": _number,
+        "points": points,
         "rows": _rows,
         "short": lambda path: short_path(path, source),
     }

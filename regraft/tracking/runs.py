@@ -231,6 +231,8 @@ def _numbers(report: EvaluationReport) -> Iterator[tuple[str, float]]:
     if report.top_k:
         yield f"top_{report.top_k}_accuracy", report.top_k_accuracy.value
     yield "macro_f1", report.macro_f1
+    yield "transfer_gain", report.transfer.gain
+    yield "random_accuracy", report.transfer.random_accuracy
     yield "temperature", report.temperature
     yield "ece_before", report.ece_before
     yield "ece_after", report.ece_after

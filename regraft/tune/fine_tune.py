@@ -3,21 +3,22 @@
 from dataclasses import asdict
 from importlib.metadata import version
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from regraft.classifier import GraftedNetwork, ImageClassifier
-from regraft.config import TuneConfig
-from regraft.embed import choose_compute, embed
+from regraft.config import EmbedConfig, TuneConfig
+from regraft.embed import NO_STORE, Rows, choose_compute, embed, judging_compute
 from regraft.errors import EmptySplit, TrainingDiverged
 from regraft.freeze import FreezePlan, audit, frozen_hashes
+from regraft.pixels import photos_of
 from regraft.split import Splits
 from regraft.tune.challenger import Challenger, EpochLog
 from regraft.tune.checkpoint import Checkpoint, checkpoint_of
-from regraft.tune.head import Embedded, SolvedHead, head_of, solve_head, state_of
-from regraft.tune.loop import Photos, Settings, train_thawed
+from regraft.tune.feed import Photos, Settings
+from regraft.tune.head import CHUNK, Embedded, SolvedHead, head_of, solve_head, state_of
+from regraft.tune.loop import train_thawed
 
 MANIFEST = ("sha256", "phash", "label", "side")
 RECORDED_VERSIONS = ("regraft", "torch", "torchvision", "timm", "pillow", "safetensors")
@@ -29,6 +30,7 @@ def fine_tune(
     splits: Splits,
     config: TuneConfig,
     log: EpochLog,
+    store: EmbedConfig = NO_STORE,
 ) -> Challenger:
     """The challenger: its head solved on the frozen backbone, then the thawed part trained.
 
@@ -37,6 +39,7 @@ def fine_tune(
 
     Args:
         log: told every epoch, for live curves.
+        store: where what the frozen part makes of the photos is kept.
 
     Raises:
         EmptySplit: nothing to validate on.
@@ -45,7 +48,7 @@ def fine_tune(
     """
     photos = _photos(pretrained, splits)
     checkpoint = checkpoint_of(pretrained, plan, splits, config)
-    settings = Settings(plan, config, choose_compute(config), checkpoint.of("tune"), log)
+    settings = Settings(plan, config, choose_compute(config), checkpoint.of("tune"), log, store)
     hashes = frozen_hashes(pretrained.build(), plan)
     head = _solved(pretrained, photos, settings, checkpoint.of("head"))
     network = _with_head(pretrained, head)
@@ -79,11 +82,12 @@ def _photos(pretrained: ImageClassifier, splits: Splits) -> Photos:
     if not len(validation):
         raise EmptySplit("Expected photos to validate on, got none. Set split.validation_fraction.")
     return Photos(
-        train.path.tolist(),
+        photos_of(train),
         _positions(train.label, classes),
-        validation.path.tolist(),
+        photos_of(validation),
         _positions(validation.label, classes),
         pretrained.card.backbone.preprocessing,
+        pretrained.card.backbone.architecture,
         len(classes),
     )
 
@@ -107,19 +111,24 @@ def _solved(
 
 
 def _solve(pretrained: ImageClassifier, photos: Photos, settings: Settings) -> SolvedHead:
-    train, validation = (
-        Embedded(embed(pretrained, paths, settings.compute).double().numpy(), targets.numpy())
-        for paths, targets in (
-            (photos.train_paths, photos.train_targets),
-            (photos.validation_paths, photos.validation_targets),
-        )
-    )
-    if not (np.isfinite(train.x).all() and np.isfinite(validation.x).all()):
+    train = embed(pretrained, photos.train, settings.compute, settings.store)
+    # What chooses is computed as what judges, so evaluate() finds it in the store.
+    validation = embed(pretrained, photos.validation, judging_compute(), settings.store)
+    if not (_is_finite(train) and _is_finite(validation)):
         raise TrainingDiverged(
             "Expected finite embeddings, got some that are not, before any training. The weights "
             f"of {pretrained.card.backbone.source} are damaged, or set tune.precision=fp32."
         )
-    return solve_head(train, validation, photos.n_classes, settings.config)
+    return solve_head(
+        Embedded(train, photos.train_targets.numpy()),
+        Embedded(validation, photos.validation_targets.numpy()),
+        photos.n_classes,
+        settings.config,
+    )
+
+
+def _is_finite(rows: Rows) -> bool:
+    return all(bool(torch.isfinite(chunk).all()) for chunk in rows.chunks(CHUNK))
 
 
 def _with_head(pretrained: ImageClassifier, head: SolvedHead) -> GraftedNetwork:

@@ -15,37 +15,16 @@ from torch.optim.swa_utils import AveragedModel
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from regraft.backbone import Preprocessing
 from regraft.config import TuneConfig
-from regraft.embed import BATCH_SIZE, Compute
+from regraft.embed import Compute
 from regraft.errors import TrainingDiverged
-from regraft.freeze import FreezePlan, set_modes, thaw
-from regraft.pixels import normalise, test_batches, train_batches
-from regraft.tune.challenger import EpochLog, EpochRecord
-from regraft.tune.checkpoint import Checkpoint, TreeOfTensors
+from regraft.freeze import set_modes, thaw
+from regraft.tune.challenger import EpochRecord
+from regraft.tune.checkpoint import TreeOfTensors
+from regraft.tune.feed import Feed, Photos, Settings, feed_of
+from regraft.tune.precision import training_compute
 
-
-@dataclass(frozen=True)
-class Photos:
-    """Paths (N,) and class positions (N,) int64 of the two sides that training sees."""
-
-    train_paths: list[str]
-    train_targets: Tensor
-    validation_paths: list[str]
-    validation_targets: Tensor
-    preprocessing: Preprocessing
-    n_classes: int
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the loop is told; fixed for the whole training."""
-
-    plan: FreezePlan
-    config: TuneConfig
-    compute: Compute
-    checkpoint: Checkpoint
-    log: EpochLog
+DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16)}
 
 
 @dataclass
@@ -56,6 +35,7 @@ class Progress:
     average: AveragedModel
     optimizer: torch.optim.Optimizer
     scheduler: LambdaLR
+    compute: Compute
     epoch: int = 0
     best: EpochRecord | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -75,6 +55,7 @@ class Progress:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "dtype": str(self.compute.dtype),
             "epoch": self.epoch,
             "best": asdict(self.best) if self.best else {},
             "best_weights": self.best_weights,
@@ -86,6 +67,7 @@ class Progress:
         """Takes up what state() gave."""
         for part in ("network", "average", "optimizer", "scheduler"):
             vars(self)[part].load_state_dict(state[part])
+        self.compute = Compute(self.compute.device, DTYPES[state["dtype"]])
         self.epoch, self.spent_s = state["epoch"], state["spent_s"]
         self.best = EpochRecord(**state["best"]) if state["best"] else None
         self.best_weights = state["best_weights"]
@@ -101,7 +83,7 @@ def train_thawed(network: nn.Module, photos: Photos, settings: Settings) -> tupl
     Raises:
         TrainingDiverged: a loss or a gradient is not finite; names epoch and step.
     """
-    progress = _start(network, photos, settings)
+    progress, feed = _start(network, photos, settings)
     if resumed := settings.checkpoint.load():
         progress.resume(resumed)
         for record in progress.records:
@@ -109,30 +91,32 @@ def train_thawed(network: nn.Module, photos: Photos, settings: Settings) -> tupl
     while not (stopped := _why_stop(progress, settings.config)):
         began = time.monotonic()
         progress.epoch += 1
-        train_loss, train_accuracy = _train_epoch(progress, photos, settings)
-        loss, accuracy = _validate(progress, photos, settings.compute)
+        trained = _train_epoch(progress, feed, photos, settings)
+        judged = _validate(progress, feed, photos)
         seconds = time.monotonic() - began
         lr = settings.config.lr * progress.lr_share
-        record = EpochRecord(
-            "tune", progress.epoch, train_loss, train_accuracy, loss, accuracy, lr, 0.0, seconds
-        )
+        record = EpochRecord("tune", progress.epoch, *trained, *judged, lr, 0.0, seconds)
         _remember(progress, record)
         settings.checkpoint.save(progress.state())
         settings.log(record)
     return progress, stopped
 
 
-def _start(network: nn.Module, photos: Photos, settings: Settings) -> Progress:
+def _start(network: nn.Module, photos: Photos, settings: Settings) -> tuple[Progress, Feed]:
     config = settings.config
-    network = network.to(settings.compute.device).to(memory_format=torch.channels_last)
     groups = thaw(network, settings.plan, config.lr, config.weight_decay)
+    feed = feed_of(network, photos, settings)
+    network = network.to(settings.compute.device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(groups)
-    n_steps = config.epochs * len(_order(len(photos.train_paths), config, epoch=1))
+    order = _order(len(photos.train), config, epoch=1)
+    n_steps = config.epochs * len(order)
+    batch = next(feed.train(1, order[:1]))
+    compute = training_compute(feed.part(network), batch, settings, n_steps)
     scheduler = LambdaLR(optimizer, lambda step: lr_scale(step, n_steps, config.warmup_fraction))
     average = AveragedModel(
         network, multi_avg_fn=partial(_follow, config.ema_decay), use_buffers=True
     )
-    return Progress(network, average, optimizer, scheduler)
+    return Progress(network, average, optimizer, scheduler, compute), feed
 
 
 @torch.no_grad()
@@ -185,23 +169,25 @@ def _why_stop(progress: Progress, config: TuneConfig) -> str:
     return ""
 
 
-def _train_epoch(progress: Progress, photos: Photos, settings: Settings) -> tuple[float, float]:
+def _train_epoch(
+    progress: Progress, feed: Feed, photos: Photos, settings: Settings
+) -> tuple[float, float]:
     """Mean training loss, and accuracy on the photos as augmented."""
-    config, device = settings.config, settings.compute.device
-    batches = _order(len(photos.train_paths), config, progress.epoch)
+    config, compute = settings.config, progress.compute
+    device = compute.device
+    batches = _order(len(photos.train), config, progress.epoch)
+    part = feed.part(progress.network)
     set_modes(progress.network, settings.plan)
     losses, n_right = [], 0
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, deterministic=True):
         torch.manual_seed(config.seed * 100_003 + progress.epoch)
-        seed = (config.seed, progress.epoch) if config.augment == "light" else None
-        pixels = train_batches(photos.train_paths, photos.preprocessing, batches, seed)
+        fed = feed.train(progress.epoch, batches)
         name = f"epoch {progress.epoch}/{config.epochs}"
-        for step, batch in enumerate(tqdm(pixels, name, len(batches), disable=None, delay=2)):
+        for step, batch in enumerate(tqdm(fed, name, len(batches), disable=None, delay=2)):
             targets = photos.train_targets[batches[step]].to(device)  # (B,)
-            normal = normalise(batch.to(device), photos.preprocessing)  # (B, 3, S, S)
-            mixed, soft_targets = _mix(normal, targets, photos.n_classes, config)
-            with torch.autocast(device.type, settings.compute.dtype, _is_low(settings.compute)):
-                logits = progress.network(mixed)  # (B, K)
+            mixed, soft_targets = _mix(batch, targets, photos.n_classes, config)
+            with torch.autocast(device.type, compute.dtype, _is_low(compute)):
+                logits = part(mixed)  # (B, K)
             loss = functional.cross_entropy(
                 logits.float(),
                 soft_targets,
@@ -211,7 +197,7 @@ def _train_epoch(progress: Progress, photos: Photos, settings: Settings) -> tupl
             _step(progress, loss, config, f"epoch {progress.epoch}, step {step + 1}")
             losses.append(loss.item() * len(targets))
             n_right += int((logits.argmax(1) == targets).sum())
-    return sum(losses) / len(photos.train_paths), n_right / len(photos.train_paths)
+    return sum(losses) / len(photos.train), n_right / len(photos.train)
 
 
 def _mix(
@@ -251,20 +237,15 @@ def _step(progress: Progress, loss: Tensor, config: TuneConfig, where: str) -> N
     progress.average.update_parameters(progress.network)
 
 
-def _validate(progress: Progress, photos: Photos, compute: Compute) -> tuple[float, float]:
+def _validate(progress: Progress, feed: Feed, photos: Photos) -> tuple[float, float]:
     """Mean negative log-likelihood and accuracy of the averaged weights on validation."""
-    network = progress.average.module.eval()
-    batches = test_batches(photos.validation_paths, photos.preprocessing, BATCH_SIZE)
+    part, compute = feed.part(progress.average.module), progress.compute
+    progress.average.module.eval()
     with (
         torch.inference_mode(),
         torch.autocast(compute.device.type, compute.dtype, _is_low(compute)),
     ):
-        logits = torch.cat(
-            [
-                network(normalise(pixels.to(compute.device), photos.preprocessing)).float().cpu()
-                for pixels in batches
-            ]
-        )  # (N, K)
+        logits = torch.cat([part(batch).float().cpu() for batch in feed.validation()])  # (N, K)
     loss = functional.cross_entropy(logits, photos.validation_targets).item()
     if not math.isfinite(loss):
         raise TrainingDiverged(

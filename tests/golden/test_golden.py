@@ -12,12 +12,14 @@ from PIL import Image
 
 from regraft.classifier import ImageClassifier, load_pretrained
 from regraft.config import Config, IngestConfig, load_config
-from regraft.embed import Compute, embed
+from regraft.embed import NO_STORE, Compute, embed
 from regraft.evaluate import EvaluationReport, evaluate
 from regraft.freeze import freeze
 from regraft.ingest import ingest
+from regraft.pixels import photos_of
 from regraft.predict import predict
 from regraft.split import Splits, split
+from regraft.transfer import measure_transfer
 from regraft.tune import Challenger, fine_tune
 
 pytestmark = pytest.mark.golden
@@ -53,8 +55,10 @@ def probe(photos: Path, config: Config | None = None) -> Probed:
 def probe_splits(splits: Splits, config: Config) -> Probed:
     pretrained = load_pretrained(config.backbone, splits.classes)
     plan = freeze(pretrained, config.freeze)
+    transfer = measure_transfer(pretrained, splits, config.tune, NO_STORE)
     challenger = fine_tune(pretrained, plan, splits, config.tune, lambda record: None)
-    return Probed(splits, pretrained, challenger, evaluate(challenger, splits, config.evaluate))
+    report = evaluate(challenger, transfer, splits, config.evaluate)
+    return Probed(splits, pretrained, challenger, report)
 
 
 def assert_as_promised(name: str, report: EvaluationReport):
@@ -112,9 +116,9 @@ def test_new_photos_are_labelled_as_the_report_says(clothes, tmp_path):
 
 def test_wrong_normalisation_is_not_silent(clothes):
     """On few photos of few classes it may cost no accuracy, but the network sees other things."""
-    paths = clothes.splits.test.path.tolist()[:32]
+    photos = photos_of(clothes.splits.test)[:32]
     right, again, wrong = (
-        embed(classifier, paths, Compute(torch.device("cpu"), dtype))
+        embed(classifier, photos, Compute(torch.device("cpu"), dtype), NO_STORE).all().float()
         for classifier, dtype in (
             (clothes.served, torch.float32),
             (clothes.served, torch.bfloat16),

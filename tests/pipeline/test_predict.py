@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tiny_challenger import trained
 
-from regraft.embed import logits, probabilities
+from regraft.config import EmbedConfig, EvaluateConfig, TuneConfig
+from regraft.embed import NO_STORE, logits, probabilities
 from regraft.errors import ConfigError, ManifestError, NoPhotos
+from regraft.evaluate import evaluate
+from regraft.pixels import photos_of
 from regraft.predict import list_photos, max_pixels_of, predict, write_predictions
+from regraft.tune import fine_tune
 
 pytestmark = pytest.mark.pipeline  # not for its stores, but for the training behind trained()
 
@@ -44,11 +49,76 @@ def mixed(tmp_path) -> Path:
 
 def test_answers_are_those_of_the_evaluation():
     table = predict(classifier(), photos())
-    expected = probabilities(logits(classifier(), photos()), 2.0).numpy()
+    expected = probabilities(
+        logits(classifier(), photos_of(trained().splits.test), NO_STORE), 2.0
+    ).numpy()
     assert table.path.tolist() == photos()
     assert np.allclose(table.filter(like="prob:").to_numpy(), expected, atol=1e-6)
     said = trained().report.predictions.set_index("path").predicted
     assert table.label.tolist() == said[photos()].tolist()
+    assert (table.error == "").all()
+
+
+@pytest.fixture
+def store(tmp_path) -> EmbedConfig:
+    return EmbedConfig(store_url=str(tmp_path / "embeddings"))
+
+
+@pytest.fixture
+def said(caplog):
+    """What the store said of known and new photos, and what passed the network, in photos."""
+    caplog.set_level("INFO", "regraft.embed")
+    size = classifier().card.backbone.preprocessing.size
+    passed = []
+
+    def count(module, inputs, output):
+        is_first = isinstance(module, torch.nn.Conv2d) and inputs[0].shape[1:] == (3, size, size)
+        if is_first and inputs[0].any():  # zeros measure how wide a new network is
+            passed.append(len(output))
+
+    def since() -> tuple[str, int]:
+        line, n_passed = caplog.messages[-1], sum(passed)
+        passed.clear()
+        return line, n_passed
+
+    hook = torch.nn.modules.module.register_module_forward_hook(count)
+    yield since
+    hook.remove()
+
+
+def test_what_was_predicted_once_passes_no_network_again(store, said):
+    first = predict(classifier(), photos(), store=store)
+    n = len(photos())
+    assert said()[1] == n
+    second = predict(classifier(), photos(), store=store)
+    line, n_passed = said()
+    assert n_passed == 0
+    assert f"embed: {n} photos: {n} known, 0 new (float32 on " in line
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
+    pd.testing.assert_frame_equal(first, predict(classifier(), photos()))
+
+
+def test_broken_photos_have_their_reason_with_a_store_too(mixed, store, said):
+    plain = predict(classifier(), [str(mixed)])
+    said()
+    for n_new in (1, 0):
+        table = predict(classifier(), [str(mixed)], store=store)
+        assert said()[1] == n_new
+        pd.testing.assert_frame_equal(table, plain)
+    assert list(table.error.str.partition(":")[0]) == [
+        *("truncated", "empty file", "git-lfs pointer", "")
+    ]
+
+
+def test_what_the_training_has_judged_passes_no_network_again(tmp_path, store, said):
+    made = trained()
+    pretrained, plan = classifier(), made.challenger.plan  # of the same backbone
+    config = TuneConfig(epochs=0, precision="fp32", head_l2=(0.1,))
+    challenger = fine_tune(pretrained, plan, made.splits, config, lambda record: None, store)
+    evaluate(challenger, made.report.transfer, made.splits, EvaluateConfig(), store)
+    assert said()[1] == len(made.splits.frame)
+    table = predict(challenger.classifier, photos(), store=store)
+    assert said()[1] == 0
     assert (table.error == "").all()
 
 

@@ -30,7 +30,7 @@ LONG = (
 )
 TIMEOUT_S = 200
 STAGES = [
-    *("ingest", "split", "load_pretrained", "freeze"),
+    *("ingest", "split", "choose_backbone", "load_pretrained", "freeze", "measure_transfer"),
     *("fine_tune", "evaluate", "register", "promote"),
 ]
 

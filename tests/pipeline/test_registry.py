@@ -20,10 +20,11 @@ from tiny_challenger import Trained, answering, put, tracking_in, train_tiny, tr
 
 from regraft import registry
 from regraft.classifier import ImageClassifier
-from regraft.config import EvaluateConfig, PromoteConfig
-from regraft.embed import logits, probabilities
+from regraft.config import Config, EvaluateConfig, PromoteConfig
+from regraft.embed import NO_STORE, logits, probabilities
 from regraft.errors import ModelNotFound, ReloadMismatch, UnusablePhoto
 from regraft.evaluate import evaluate
+from regraft.pixels import photos_of
 from regraft.promote import promote
 from regraft.registry.package import git_sha, requirements
 from regraft.registry.served import image_bytes
@@ -51,9 +52,13 @@ def tracking(tmp_path, monkeypatch):
     assert not {path.name for path in elsewhere.iterdir()} & {"mlflow.db", "mlruns"}
 
 
+def rules(config, tracking):
+    return Config(promote=config, tracking=tracking)
+
+
 def on_stage(new: Trained, tracking, config=PromoteConfig()):  # noqa: B008  # frozen
     """Registers and judges."""
-    return promote(put(new, tracking), new.report, new.splits, config, tracking)
+    return promote(put(new, tracking), new.report, new.splits, rules(config, tracking))
 
 
 def improved(seed: int) -> Trained:
@@ -70,9 +75,10 @@ def served(version, tracking):
     return mlflow.pyfunc.load_model(version.bundle_url.removesuffix("/artifacts/bundle"))
 
 
-def expected_probs(made: Trained, paths: list[str]) -> np.ndarray:
-    classifier = made.challenger.classifier
-    return probabilities(logits(classifier, paths), made.report.temperature).numpy()
+def expected_probs(made: Trained, n_photos: int) -> np.ndarray:
+    photos = photos_of(made.splits.test)[:n_photos]
+    scores = logits(made.challenger.classifier, photos, NO_STORE)
+    return probabilities(scores, made.report.temperature).numpy()
 
 
 def test_version_carries_the_tags_and_the_alias(tracking):
@@ -141,7 +147,7 @@ def test_served_model_takes_file_bytes_base64_and_paths(tracking):
     for images in (files, encoded, data_urls, paths, urls, [files[0], *paths[1:]]):
         answer = model.predict(pd.DataFrame({"image": images}))
         probs = answer.filter(like="prob:").to_numpy()
-        assert np.allclose(probs, expected_probs(trained(), paths), atol=1e-5)
+        assert np.allclose(probs, expected_probs(trained(), len(paths)), atol=1e-5)
 
 
 def test_served_answer_names_the_classes_in_order(tracking):
@@ -186,7 +192,7 @@ def test_model_serves_http_requests_without_a_checkout(tracking, tmp_path):
     assert where.startswith(model)
     answer = json.loads(response)["predictions"][0]
     probs = [answer[f"prob:{name}"] for name in trained().splits.classes]
-    assert probs == pytest.approx(expected_probs(trained(), [path])[0].tolist(), abs=1e-5)
+    assert probs == pytest.approx(expected_probs(trained(), 1)[0].tolist(), abs=1e-5)
 
 
 def invoke(model, image: object):
@@ -345,7 +351,8 @@ def weak_champion() -> Trained:
     bias[0] = -1e4
     classifier = replace(right, weights=right.weights | {"head.bias": bias})
     challenger = replace(trained().challenger, classifier=classifier)
-    report = evaluate(challenger, trained().splits, EvaluateConfig())
+    same = trained().report.transfer  # of the backbone, which is the same
+    report = evaluate(challenger, same, trained().splits, EvaluateConfig())
     return Trained(challenger, report, trained().splits)
 
 
@@ -369,7 +376,7 @@ def test_killed_between_registry_calls_exactly_one_champion_remains(tracking, mo
         done.append(alias)
         write(self, name, alias, number)
 
-    judged = (version, trained().report, trained().splits, PromoteConfig(), tracking)
+    judged = (version, trained().report, trained().splits, rules(PromoteConfig(), tracking))
     with monkeypatch.context() as patched:
         patched.setattr(MlflowClient, "set_registered_model_alias", killed_after)
         with pytest.raises(KeyboardInterrupt):

@@ -15,7 +15,7 @@ from regraft import registry
 pytestmark = pytest.mark.pipeline
 
 STAGES = [
-    *("ingest", "split", "load_pretrained", "freeze"),
+    *("ingest", "split", "choose_backbone", "load_pretrained", "freeze", "measure_transfer"),
     *("fine_tune", "evaluate", "register", "promote"),
 ]
 
@@ -40,7 +40,7 @@ def outputs(run):
     return [step.output for step in run.steps.values()]
 
 
-def test_eight_steps_run_in_the_order_of_the_house(run):
+def test_ten_steps_run_in_the_order_of_the_house(run):
     assert list(stages(run)) == STAGES
     assert set(stages(run).values()) == {"completed"}
     assert run.status == "completed"

@@ -20,6 +20,7 @@ from regraft.classifier import load_pretrained
 from regraft.config import (
     BackboneConfig,
     Config,
+    EmbedConfig,
     EvaluateConfig,
     FreezeConfig,
     IngestConfig,
@@ -33,6 +34,7 @@ from regraft.freeze import freeze
 from regraft.ingest import ingest
 from regraft.registry import RegisteredVersion, register
 from regraft.split import Splits, split
+from regraft.transfer import measure_transfer
 from regraft.tune import Challenger, fine_tune
 
 ARCHITECTURE = "timm:test_efficientnet"
@@ -80,8 +82,9 @@ def train_tiny(folder: Path, seed: int = 0) -> Trained:
     pretrained = load_pretrained(backbone, splits.classes)
     plan = freeze(pretrained, FreezeConfig())
     config = TuneConfig(epochs=0, precision="fp32", head_l2=(0.1,))
+    transfer = measure_transfer(pretrained, splits, config, EmbedConfig())
     challenger = fine_tune(pretrained, plan, splits, config, lambda record: None)
-    return Trained(challenger, evaluate(challenger, splits, EvaluateConfig()), splits)
+    return Trained(challenger, evaluate(challenger, transfer, splits, EvaluateConfig()), splits)
 
 
 def answering(trained: Trained, label: str) -> Trained:
@@ -94,7 +97,7 @@ def answering(trained: Trained, label: str) -> Trained:
         "head.bias": bias,
     }
     challenger = replace(trained.challenger, classifier=replace(classifier, weights=weights))
-    report = evaluate(challenger, trained.splits, EvaluateConfig())
+    report = evaluate(challenger, trained.report.transfer, trained.splits, EvaluateConfig())
     return Trained(challenger, report, trained.splits)
 
 

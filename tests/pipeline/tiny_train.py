@@ -21,7 +21,16 @@ SETTINGS = (
     *("registry.n_parity=3", "evaluate.n_gallery=2"),
 )
 # What a run writes, next to the two databases.
-FOLDERS = ("artifacts", "mlflow", "checkpoints", "splits", "reports", "runs")
+FOLDERS = (
+    "artifacts",
+    "mlflow",
+    "checkpoints",
+    "embeddings",
+    "photos",
+    "splits",
+    "reports",
+    "runs",
+)
 
 
 @dataclass(frozen=True)

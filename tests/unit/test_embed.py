@@ -1,19 +1,29 @@
 """Embeddings: one pass over exactly the photos given, in order, on a stated device."""
 
+import sys
+
 import pytest
 import torch
 
 from regraft import embed as room
 from regraft.config import TuneConfig
-from regraft.errors import ConfigError
+from regraft.embed import NO_STORE
+from regraft.errors import ConfigError, UnusablePhoto
+from regraft.pixels import Photo, normalise, photo_batches, photos_of, stacked
 
 FP32 = room.Compute(torch.device("cpu"), torch.float32)
 BF16 = room.Compute(torch.device("cpu"), torch.bfloat16)
 
 
 @pytest.fixture
-def paths(splits):
-    return splits.frame.path.tolist()[:7]
+def photos(splits):
+    return photos_of(splits.frame)[:7]
+
+
+@pytest.fixture
+def batches_of(monkeypatch):
+    """Sets how many photos go through the network at once."""
+    return lambda size: monkeypatch.setattr(sys.modules["regraft.embed.embed"], "BATCH_SIZE", size)
 
 
 @pytest.fixture(scope="module")
@@ -27,35 +37,62 @@ def trained_like(start):
     return type(start)(start.card, start.weights | head)
 
 
-def test_a_pass_is_over_exactly_the_photos_and_in_order(start, paths, monkeypatch):
-    monkeypatch.setattr(room, "BATCH_SIZE", 3)
-    together = room.embed(start, paths, FP32)
+def test_a_pass_is_over_exactly_the_photos_and_in_order(start, photos, batches_of):
+    batches_of(3)
+    together = room.embed(start, photos, FP32, NO_STORE).all()
     assert together.shape == (7, 256)
-    backwards = room.embed(start, paths[::-1], FP32)
+    backwards = room.embed(start, photos[::-1], FP32, NO_STORE).all()
     torch.testing.assert_close(together.flip(0), backwards, atol=1e-5, rtol=1e-5)
     assert torch.cdist(together, together).fill_diagonal_(9).min() > 1e-3  # all seven differ
 
 
-def test_the_batch_size_changes_no_logit(trained_like, paths, monkeypatch):
-    whole = room.logits(trained_like, paths)
-    monkeypatch.setattr(room, "BATCH_SIZE", 2)
-    torch.testing.assert_close(room.logits(trained_like, paths), whole, atol=1e-5, rtol=1e-5)
+def test_a_photo_that_is_named_twice_has_a_row_each_time(start, photos):
+    rows = room.embed(start, [photos[0], photos[1], photos[0]], FP32, NO_STORE).all()
+    assert torch.equal(rows[0], rows[2])
+    assert not torch.equal(rows[0], rows[1])
 
 
-def test_no_photo_gives_no_row(start):
-    assert room.embed(start, [], FP32).shape == (0, 0)
+def test_the_batch_size_changes_no_logit(trained_like, photos, batches_of):
+    whole = room.logits(trained_like, photos, NO_STORE)
+    batches_of(2)
+    again = room.logits(trained_like, photos, NO_STORE)
+    torch.testing.assert_close(again, whole, atol=1e-5, rtol=1e-5)
 
 
-def test_judging_is_done_in_fp32(start, paths, monkeypatch):
+def test_logits_are_those_of_the_whole_network(trained_like, photos):
+    look = room.passage(trained_like, FP32).look
+    [loaded] = photo_batches(photos, [list(range(7))], look)
+    with torch.inference_mode():
+        expected = trained_like.build()(normalise(stacked(loaded), look.preprocessing))
+    found = room.logits(trained_like, photos, NO_STORE)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_no_photo_gives_no_row(trained_like):
+    assert room.embed(trained_like, [], FP32, NO_STORE).all().shape == (0, 0)
+    assert room.logits(trained_like, [], NO_STORE).shape == (0, 3)
+
+
+def test_judging_is_done_in_fp32(start, photos):
     assert room.judging_compute().dtype == torch.float32
-    assert room.logits(start, paths).dtype == torch.float32
+    assert room.logits(start, photos, NO_STORE).dtype == torch.float32
 
 
-def test_bf16_is_near_fp32_and_comes_back_as_float32(start, paths):
-    exact, rough = (room.embed(start, paths, compute) for compute in (FP32, BF16))
-    assert rough.dtype == torch.float32
+def test_bf16_is_near_fp32_and_kept_as_it_is(start, photos):
+    exact, rough = (room.embed(start, photos, one, NO_STORE).all() for one in (FP32, BF16))
+    assert rough.dtype == torch.bfloat16
+    rough = rough.float()
     assert not torch.equal(exact, rough)
     assert ((exact - rough).norm(dim=1) / exact.norm(dim=1)).max() < 0.05
+
+
+def test_a_photo_that_cannot_be_read_ends_the_pass_or_is_told(start, photos, tmp_path):
+    broken = Photo(str(tmp_path / "gone.png"), "0" * 64)
+    with pytest.raises(UnusablePhoto, match=r"missing: no file at .*gone\.png"):
+        room.embed(start, [*photos, broken], FP32, NO_STORE)
+    found = room.find_rows(room.passage(start, FP32), [photos[0], broken, photos[1]], NO_STORE)
+    assert torch.equal(found.rows.all(), room.embed(start, photos[:2], FP32, NO_STORE).all())
+    assert list(found.refused) == [broken.sha256]
 
 
 @pytest.mark.parametrize(

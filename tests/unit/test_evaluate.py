@@ -15,10 +15,13 @@ from regraft.config import EvaluateConfig
 from regraft.errors import DataError, EmptySplit
 from regraft.evaluate import judge
 from regraft.freeze import FreezeAudit, FreezePlan, PlannedParameter
+from regraft.pixels import photos_of
 from regraft.split import Splits
+from regraft.transfer import TransferGain
 from regraft.tune import Challenger
 
 CLASSES = ("ant", "bee", "cat")
+TRANSFER = TransferGain(4, 10, 0.8, 0.5, 0.4, 0.3, 0.1, 0.5)
 SURE = 4.0  # logit of the class that a fake network believes in; the others have 0
 
 
@@ -114,7 +117,7 @@ def report(photos):
     test = photos(truth, "test", **{"slice:light": light})
     splits = splits_of(pd.concat([train, validation, test], ignore_index=True))
     scores = scores_for([*said, "ant", "bee", "cat"])
-    return judge(challenger(), splits, scores, EvaluateConfig())
+    return judge(challenger(), TRANSFER, splits, scores, EvaluateConfig())
 
 
 def test_exactly_the_test_photos_are_scored(report):
@@ -197,7 +200,9 @@ def test_mistakes_are_pictured_and_the_pictures_are_small_jpegs(report):
 
 def test_a_class_missing_from_test_shifts_no_label(photos):
     frame = pd.concat([photos(list(CLASSES), "train"), photos(["ant", "cat"], "test")])
-    report = judge(challenger(), splits_of(frame), scores_for(["ant", "cat"]), EvaluateConfig())
+    report = judge(
+        challenger(), TRANSFER, splits_of(frame), scores_for(["ant", "cat"]), EvaluateConfig()
+    )
     table = report.per_class.set_index("label")
     assert report.accuracy.value == 1.0
     assert table.n.tolist() == [1, 0, 1]
@@ -210,7 +215,9 @@ def test_two_classes_have_no_top_k(photos):
     classes = ("ant", "bee")
     frame = pd.concat([photos(list(classes), "train"), photos(["ant", "bee"], "test")])
     scores = scores_for(["ant", "ant"], classes)
-    report = judge(challenger(classes), splits_of(frame, classes=classes), scores, EvaluateConfig())
+    report = judge(
+        challenger(classes), TRANSFER, splits_of(frame, classes=classes), scores, EvaluateConfig()
+    )
     assert report.top_k == 0
     assert math.isnan(report.top_k_accuracy.value)
     assert report.accuracy.value == 0.5
@@ -220,14 +227,14 @@ def test_leaked_photos_are_pictured_on_both_sides(photos):
     train, test = photos(list(CLASSES), "train"), photos(list(CLASSES), "test")
     leak = (train.path[0], "ant", "train", test.path[0], "ant", "test", "copy", 0, "dropped")
     splits = splits_of(pd.concat([train[1:], test]), leaks=[leak])
-    report = judge(challenger(), splits, scores_for(CLASSES), EvaluateConfig())
+    report = judge(challenger(), TRANSFER, splits, scores_for(CLASSES), EvaluateConfig())
     assert report.gallery.path.tolist() == [train.path[0], test.path[0]]
     assert report.gallery.note.tolist() == ["train", "test"]
 
 
 def test_without_validation_photos_the_confidence_stays_as_it_is(photos):
     frame = pd.concat([photos(list(CLASSES), "train"), photos(list(CLASSES), "test")])
-    report = judge(challenger(), splits_of(frame), scores_for(CLASSES), EvaluateConfig())
+    report = judge(challenger(), TRANSFER, splits_of(frame), scores_for(CLASSES), EvaluateConfig())
     assert report.temperature == 1.0
     assert report.ece_before == report.ece_after
     assert len(report.predictions) == 3
@@ -235,7 +242,9 @@ def test_without_validation_photos_the_confidence_stays_as_it_is(photos):
 
 def test_a_class_that_is_never_predicted_counts_in_macro_f1_and_has_no_precision(photos):
     frame = pd.concat([photos(list(CLASSES), "train"), photos(["ant", "bee"], "test")])
-    report = judge(challenger(), splits_of(frame), scores_for(["ant", "ant"]), EvaluateConfig())
+    report = judge(
+        challenger(), TRANSFER, splits_of(frame), scores_for(["ant", "ant"]), EvaluateConfig()
+    )
     assert report.macro_f1 == pytest.approx((2 / 3 + 0) / 2)
     assert math.isnan(report.per_class.set_index("label").precision["bee"])
 
@@ -243,23 +252,24 @@ def test_a_class_that_is_never_predicted_counts_in_macro_f1_and_has_no_precision
 def test_the_classifier_is_asked_once_about_every_held_out_photo(photos, monkeypatch):
     asked = []
 
-    def logits(_, paths):
-        asked.extend(paths)
+    def logits(_, photos, store):
+        asked.extend(photos)
         return scores_for(["ant", "bee", "cat", "ant"])
 
     monkeypatch.setattr("regraft.evaluate.evaluation.logits", logits)
     train, validation = photos(list(CLASSES), "train"), photos(["ant"], "validation")
     test = photos(list(CLASSES), "test")
     splits = splits_of(pd.concat([validation, train, test]))
-    report = room.evaluate(challenger(), splits, EvaluateConfig())
-    assert asked == [*test.path, *validation.path]
+    report = room.evaluate(challenger(), TRANSFER, splits, EvaluateConfig())
+    assert asked == [*photos_of(test), *photos_of(validation)]
+    assert report.transfer == TRANSFER
     assert (report.n, report.accuracy.value) == (3, 1.0)
 
 
 def test_an_empty_test_side_is_an_error(photos):
     splits = splits_of(photos(list(CLASSES), "train"))
     with pytest.raises(EmptySplit, match=r"test photos to judge by in photos, got none"):
-        judge(challenger(), splits, torch.zeros(0, 3), EvaluateConfig())
+        judge(challenger(), TRANSFER, splits, torch.zeros(0, 3), EvaluateConfig())
 
 
 def test_a_label_that_the_classifier_does_not_know_is_an_error():

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regraft.config import IngestConfig
+from regraft.config import IngestConfig, SplitConfig
 from regraft.errors import (
     ClassVanished,
     ConfigError,
@@ -22,6 +22,7 @@ from regraft.errors import (
 from regraft.files import write_once
 from regraft.ingest import fingerprint, ingest
 from regraft.ingest import sources as sources_room
+from regraft.split.copies import find_near_pairs
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 
@@ -265,6 +266,43 @@ def test_files_and_folders_that_may_not_be_read_are_in_quarantine(tmp_path, monk
 def test_a_photo_outside_every_class_is_in_quarantine(tmp_path):
     write(two_classes(tmp_path, n=10), {"stray.png": photo(1)})
     assert read(tmp_path).quarantine["reason"].tolist() == ["no class folder"]
+
+
+# at a reduced scale
+
+
+def scene(seed, size=(1280, 1024)):
+    """Large shapes with fine grain on them."""
+    rng = np.random.default_rng(seed)
+    shapes = Image.fromarray(rng.integers(0, 256, (10, 12, 3), dtype=np.uint8))
+    grain = rng.normal(0, 20, (size[1], size[0], 1))
+    pixels = np.asarray(shapes.resize(size, Image.Resampling.BICUBIC)) + grain
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def test_a_photo_and_its_smaller_copies_stay_near_copies(tmp_path):
+    """The large ones are decoded at an eighth, the others at a half or whole."""
+    for number, label in enumerate(("cat", "dog", "eel")):
+        (tmp_path / label).mkdir()
+        large = scene(number)
+        large.save(tmp_path / label / "0 large.jpg", quality=90)
+        for name, scale, kind in (("half", 2, "jpg"), ("quarter", 4, "png"), ("sixth", 6, "jpg")):
+            small = large.resize((1280 // scale, 1024 // scale), Image.Resampling.BICUBIC)
+            small.save(tmp_path / label / f"{name}.{kind}")
+    table = read(tmp_path).frame
+    pairs = find_near_pairs(table, SplitConfig().near_duplicate_bits)
+    label = table["label"].to_numpy()
+    assert (label[pairs.first] == label[pairs.second]).all()
+    assert len(pairs.first) == 3 * 6  # every two of the four copies, in each class
+
+
+def test_the_table_tells_the_full_upright_size_of_a_photo_decoded_at_reduced_scale(tmp_path):
+    two_classes(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    scene(0).save(tmp_path / "cat/turned.jpg", exif=exif)
+    row = read(tmp_path).frame.set_index("path").loc[str(tmp_path / "cat/turned.jpg")]
+    assert (row["width"], row["height"]) == (1024, 1280)
 
 
 # giving up

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from regraft.errors import ConfigError, UnusablePhoto
-from regraft.ingest import decode, read_photo
+from regraft.ingest import decode, n_cores, read_photo
+from regraft.ingest.decode import unpack
 
 LIMIT = 10_000
 
@@ -162,3 +163,74 @@ def test_read_photo_reads_paths_and_urls_and_names_the_file_that_fails(tmp_path)
 def test_the_reason_survives_a_process_boundary():
     error = pickle.loads(pickle.dumps(UnusablePhoto("truncated", "at byte 7")))
     assert (error.reason, error.detail) == ("truncated", "at byte 7")
+
+
+# at a reduced scale
+
+
+def smooth(width, height, seed=0):
+    """A photo with structure that a quarter of its size still shows."""
+    return noise(8, seed).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+@pytest.mark.parametrize(
+    ("at_least", "size"),
+    [(0, (160, 128)), (65, (160, 128)), (64, (80, 64)), (32, (40, 32)), (1, (20, 16))],
+)
+def test_the_shorter_side_stays_as_long_as_asked(kind, at_least, size):
+    found = unpack(file_bytes(smooth(160, 128), kind), 160 * 128, at_least)
+    assert (found.photo.size, found.width, found.height) == (size, 160, 128)
+
+
+def test_a_reduced_photo_shows_what_the_whole_one_shows():
+    data = file_bytes(smooth(256, 192), "JPEG", quality=95)
+    whole, reduced = decode(data, 10**6), decode(data, 10**6, 48)
+    expected = np.asarray(whole.resize(reduced.size, Image.Resampling.BOX), float)
+    assert reduced.size == (64, 48)
+    assert np.abs(np.asarray(reduced) - expected).mean() < 1
+
+
+def test_a_scale_that_would_cut_a_pixel_is_not_used():
+    assert decode(file_bytes(smooth(164, 128), "JPEG"), 10**6, 16).size == (41, 32)
+    assert decode(file_bytes(smooth(161, 128), "JPEG"), 10**6, 16).size == (161, 128)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "GIF"])
+def test_other_formats_have_their_full_scale(kind):
+    found = unpack(file_bytes(noise(32), kind), LIMIT, 1)
+    assert (found.photo.size, found.width, found.height) == ((32, 32), 32, 32)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_full_size_is_that_of_the_upright_photo(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = file_bytes(smooth(64, 32), kind, exif=exif)
+    found, upright = unpack(data, LIMIT, 8), decode(data, LIMIT)
+    assert (found.width, found.height) == upright.size
+    assert (found.photo.width > found.photo.height) == (upright.width > upright.height)
+    assert upright.size == ((64, 32) if orientation < 5 else (32, 64))
+
+
+def test_the_limit_is_judged_on_the_full_size():
+    with pytest.raises(UnusablePhoto, match=r"160 x 128, ingest\.max_pixels is 20479"):
+        decode(file_bytes(smooth(160, 128), "JPEG"), 160 * 128 - 1, 16)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("cut", [0.1, 0.5, 0.9, 0.99])
+def test_a_jpeg_that_was_cut_is_found_at_every_scale(progressive, cut):
+    data = file_bytes(noise(256), "JPEG", progressive=progressive, quality=90)
+    for at_least in (0, 128, 64, 32):
+        with pytest.raises(UnusablePhoto, match="truncated"):
+            decode(data[: int(cut * len(data))], 10**6, at_least)
+
+
+def test_threads_are_as_many_as_the_cores_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
+    assert n_cores() == 3
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert n_cores() == 1

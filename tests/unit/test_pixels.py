@@ -1,9 +1,13 @@
 """Pixels: nothing is squashed, nothing depends on threads, order is kept."""
 
+import hashlib
+import shutil
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -12,19 +16,32 @@ from tiny import photo
 from regraft import pixels as room
 from regraft.backbone import Preprocessing
 from regraft.errors import UnusablePhoto
+from regraft.ingest import read_photo
 
 SEEN = Preprocessing(
     size=32, resize=36, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2), interpolation="bicubic"
 )
+TESTED = room.Look(SEEN)
+FIRST = room.View(0, 1)
+TRAINED = room.Look(SEEN, FIRST)
+
+
+def saved(image, file):
+    image.save(file)
+    return room.Photo(str(file), hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 @pytest.fixture
-def paths(tmp_path):
+def photos(tmp_path):
     """Seven grey photos, each of its own brightness."""
-    files = [tmp_path / f"{number}.png" for number in range(7)]
-    for number, file in enumerate(files):
-        Image.new("RGB", (40, 48), (number * 30,) * 3).save(file)
-    return [str(file) for file in files]
+    images = [Image.new("RGB", (40, 48), (number * 30,) * 3) for number in range(7)]
+    return [saved(image, tmp_path / f"{number}.png") for number, image in enumerate(images)]
+
+
+@pytest.fixture
+def textured(tmp_path):
+    """Six photos in which no two places look alike."""
+    return [saved(photo(number), tmp_path / f"textured {number}.png") for number in range(6)]
 
 
 def disc(width, height):
@@ -34,6 +51,17 @@ def disc(width, height):
     box = (width / 2 - radius, height / 2 - radius, width / 2 + radius, height / 2 + radius)
     ImageDraw.Draw(image).ellipse(box, fill="white")
     return image
+
+
+def shown(size, generator):
+    """Width and height of a random crop of a photo of this size, in its pixels, nearly."""
+    width, height = size
+    ramps = np.zeros((height, width, 3), np.uint8)
+    ramps[..., 0] = np.linspace(0, 255, width)[None, :]
+    ramps[..., 1] = np.linspace(0, 255, height)[:, None]
+    crop = room.augment(Image.fromarray(ramps), SEEN, generator).float()
+    spans = crop.amax(dim=(1, 2)) - crop.amin(dim=(1, 2))
+    return float(spans[0]) / 255 * width, float(spans[1]) / 255 * height
 
 
 def extent(tensor):
@@ -76,18 +104,10 @@ def test_the_test_crop_is_the_centre():
 @pytest.mark.parametrize("size", [(400, 400), (900, 300), (300, 900)])
 def test_augmentation_distorts_no_more_than_stated(size):
     """Also in long photos, where a crop of the wished area does not fit."""
-    width, height = size
-    stripes = np.zeros((height, width, 3), np.uint8)
-    stripes[..., 0], stripes[..., 1] = (
-        np.linspace(0, 255, width)[None, :],
-        np.linspace(0, 255, height)[:, None],
-    )
     generator = np.random.default_rng(0)
     for _ in range(20):
-        crop = room.augment(Image.fromarray(stripes), SEEN, generator).float()
-        shown_width = float(crop[0].amax() - crop[0].amin()) / 255 * width
-        shown_height = float(crop[1].amax() - crop[1].amin()) / 255 * height
-        assert 0.7 < shown_width / shown_height < 1.43
+        width, height = shown(size, generator)
+        assert 0.7 < width / height < 1.43
 
 
 def test_a_training_crop_shows_half_of_a_square_photo_at_least_and_half_are_mirrored():
@@ -106,58 +126,123 @@ def test_normalise_is_the_cards_own_arithmetic():
     assert normal.dtype == torch.float32
 
 
-def test_test_batches_keep_the_order_and_the_last_is_smaller(paths):
-    batches = list(room.test_batches(paths, SEEN, 3))
+def test_batches_keep_the_order_and_the_last_is_smaller(photos):
+    batches = list(room.photo_batches(photos, room.consecutive(7, 3), TESTED))
     assert [len(batch) for batch in batches] == [3, 3, 1]
-    assert torch.cat(batches)[:, 0, 0, 0].tolist() == [0, 30, 60, 90, 120, 150, 180]
+    shades = [int(one[0, 0, 0]) for batch in batches for one in batch]
+    assert shades == [0, 30, 60, 90, 120, 150, 180]
 
 
-def test_train_batches_follow_the_given_positions(paths):
-    batches = list(room.train_batches(paths, SEEN, [[6, 0], [3, 1, 2]], (0, 1)))
-    assert [batch[:, 0, 0, 0].tolist() for batch in batches] == [[180, 0], [90, 30, 60]]
+@pytest.mark.parametrize("look", [TESTED, TRAINED], ids=["tested", "trained"])
+def test_batches_follow_the_given_positions(photos, look):
+    batches = list(room.photo_batches(photos, [[6, 0], [3, 1, 2]], look))
+    shades = [room.stacked(batch)[:, 0, 0, 0].tolist() for batch in batches]
+    assert shades == [[180, 0], [90, 30, 60]]
 
 
-def test_without_a_seed_training_sees_what_testing_sees(paths):
-    (plain,) = room.train_batches(paths, SEEN, [[2, 1]], None)
-    (tested,) = room.test_batches([paths[2], paths[1]], SEEN, 2)
-    assert torch.equal(plain, tested)
+def test_without_a_view_training_sees_what_testing_sees(textured):
+    (batch,) = room.photo_batches(textured, [[2]], TESTED)
+    tested = room.preprocess(Image.open(textured[2].path), SEEN)
+    assert torch.equal(room.stacked(batch)[0], tested)
+    (batch,) = room.photo_batches(textured, [[2]], TRAINED)
+    assert not torch.equal(room.stacked(batch)[0], tested)
 
 
 def test_no_photos_make_no_batch():
-    assert list(room.test_batches([], SEEN, 3)) == []
+    assert list(room.photo_batches([], room.consecutive(0, 3), TESTED)) == []
 
 
-def test_a_crop_depends_on_seed_epoch_and_position_alone(tmp_path, monkeypatch):
-    files = [str(tmp_path / f"{number}.png") for number in range(6)]
-    for number, file in enumerate(files):
-        photo(number).save(file)
-
-    def crops(order, seed=(0, 1)):
-        batches = list(room.train_batches(files, SEEN, order, seed))
-        flat = [at for batch in order for at in batch]
-        return dict(zip(flat, torch.cat(batches), strict=True))
-
-    first = crops([[0, 1, 2], [3, 4, 5]])
-    monkeypatch.setattr(room, "ThreadPoolExecutor", lambda: ThreadPoolExecutor(1))
-    again = crops([[5, 3], [1, 0], [4, 2]])
-    assert all(torch.equal(first[at], again[at]) for at in range(6))
-    for other in (crops([[0]], (0, 2)), crops([[0]], (1, 1))):
-        assert not torch.equal(other[0], first[0])
+def test_a_table_gives_its_photos_in_its_order(textured):
+    frame = pd.DataFrame(textured[::-1]).assign(label="x")
+    assert room.photos_of(frame) == textured[::-1]
 
 
-def test_the_readers_error_reaches_the_caller(paths, tmp_path):
-    (tmp_path / "3.png").write_bytes(b"no photo")
-    batches = room.test_batches(paths, SEEN, 3)
-    assert len(next(batches)) == 3
-    with pytest.raises(UnusablePhoto):
-        list(batches)
+def views(photos, order, view=FIRST):
+    """The view of each photo, by its content."""
+    batches = room.photo_batches(photos, order, room.Look(SEEN, view))
+    flat = [photos[at].sha256 for batch in order for at in batch]
+    return dict(zip(flat, torch.cat([room.stacked(batch) for batch in batches]), strict=True))
 
 
-def test_a_reader_that_leaves_early_leaves_no_thread_behind(paths):
-    batches = room.test_batches(paths, SEEN, 1)
+def test_a_view_does_not_depend_on_position_path_or_threads(textured, tmp_path, monkeypatch):
+    first = views(textured, [[0, 1, 2], [3, 4, 5]])
+    moved = [
+        room.Photo(str(tmp_path / f"moved {at}.png"), p.sha256) for at, p in enumerate(textured)
+    ]
+    for here, there in zip(textured, moved, strict=True):
+        shutil.copy(here.path, there.path)
+    monkeypatch.setattr(room, "n_cores", lambda: 1)
+    again = views(moved[::-1], [[5, 3], [1, 0], [4, 2]])
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[sha256], again[sha256]) for sha256 in first)
+
+
+@pytest.mark.parametrize("view", [room.View(0, 2), room.View(1, 1)])
+def test_another_number_or_seed_is_another_view(textured, view):
+    first, other = (views(textured, [[0]], view) for view in (FIRST, view))
+    assert not torch.equal(first[textured[0].sha256], other[textured[0].sha256])
+
+
+def test_two_contents_are_cropped_differently(textured):
+    same_pixels = textured[0]._replace(sha256=textured[1].sha256)
+    one, other = (views([photo], [[0]]) for photo in (textured[0], same_pixels))
+    assert not torch.equal(one[textured[0].sha256], other[textured[1].sha256])
+
+
+def test_an_unreadable_photo_stands_in_its_place_and_cannot_be_stacked(photos):
+    Path(photos[3].path).write_bytes(b"no photo")
+    first, second, _ = room.photo_batches(photos, room.consecutive(7, 3), TESTED)
+    assert room.stacked(first).shape == (3, 3, 32, 32)
+    assert [type(one) for one in second] == [UnusablePhoto, torch.Tensor, torch.Tensor]
+    with pytest.raises(UnusablePhoto, match=r"unreadable: neither .* \(in .*3\.png\)"):
+        room.stacked(second)
+
+
+def test_a_photo_over_the_looks_limit_is_unusable(photos):
+    ((one,),) = room.photo_batches(photos, [[0]], room.Look(SEEN, max_pixels=100))
+    assert one.reason == "too many pixels"
+
+
+def test_a_reader_that_leaves_early_leaves_no_thread_behind(photos):
+    before = threading.active_count()
+    batches = room.photo_batches(photos, room.consecutive(7, 1), TESTED)
     next(batches)
     batches.close()
+    assert threading.active_count() == before
     assert list(batches) == []
+
+
+@pytest.mark.parametrize("size", [(300, 300), (400, 300), (300, 900)])
+def test_the_smallest_crop_has_the_side_that_decoding_counts_on(size):
+    generator = np.random.default_rng(0)
+    smallest = min(min(shown(size, generator)) for _ in range(150)) / 300
+    kept = smallest * room.least_side(SEEN, augmented=True)  # pixels of such a crop
+    assert kept >= 0.95 * room.OVERSAMPLING * SEEN.size  # a crop's outermost pixels are not seen
+
+
+def test_the_photo_of_a_phone_is_decoded_at_a_quarter():
+    usual = SEEN.model_copy(update={"size": 224, "resize": 256})
+    assert room.least_side(usual) <= 3024 // 4
+
+
+def test_a_large_jpeg_is_decoded_at_reduced_scale_and_looks_the_same(tmp_path, monkeypatch):
+    side = 4 * room.least_side(SEEN)  # the worst case: a quarter is just enough
+    file = tmp_path / "large.jpg"
+    photo(3, size=(side, side // 8 * 10)).save(file, quality=92)
+    asked = []
+
+    def spied(path, max_pixels, at_least=0):
+        read = read_photo(path, max_pixels, at_least)
+        asked.append(read.size)
+        return read
+
+    monkeypatch.setattr(room, "read_photo", spied)
+    ((reduced,),) = room.photo_batches([room.Photo(str(file), "0" * 64)], [[0]], TESTED)
+    assert min(asked[0]) == room.least_side(SEEN)
+    whole = room.preprocess(read_photo(str(file)), SEEN)
+    difference = (whole.float() - reduced.float()).abs()
+    assert difference.mean() < 0.5  # grey levels; at twice the side 0.7
+    assert difference.max() <= 2
 
 
 @pytest.mark.parametrize("width", [333, 400, 401, 997])

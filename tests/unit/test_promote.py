@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from regraft.config import PromoteConfig
-from regraft.promote import Contender, Duel, judge, mcnemar, paired_interval
+from regraft.paired import mcnemar, paired_interval
+from regraft.promote import Contender, Duel, judge
 
 LABELS = "aaaabbbccc"  # the majority class is a: 40 %
 

@@ -24,9 +24,11 @@ from regraft.report import VerdictView, render
 from regraft.report.findings import confused_pairs, findings
 from regraft.report.matrix import MAX_CLASSES, matrix
 from regraft.report.page import short_path
+from regraft.transfer import TransferGain
 
 PHOTO = ("path", "label", "side")
 DASH = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 VOID = {"meta", "img", "line", "rect", "circle", "polyline"}
 
 
@@ -52,6 +54,7 @@ def report_of(classes=("ant", "bee", "cat"), truth=(0, 0, 1, 1, 2), said=(0, 1, 
         top_k=0,
         top_k_accuracy=Interval(math.nan, math.nan, math.nan),
         macro_f1=0.5,
+        transfer=TransferGain(150, 120, 0.842, 0.41, 0.175, 0.432, 0.351, 0.51),
         temperature=1.25,
         ece_before=0.2,
         ece_after=0.1,
@@ -192,6 +195,32 @@ def test_findings_say_when_the_model_is_not_better_than_the_baseline():
     report = replace(report_of(), baseline=Interval(0.5, 0.3, 0.7))
     assert findings(report)[0].tone == "bad"
     assert "Not clearly better than always saying ant" in findings(report)[0].text.striptags()
+
+
+def test_the_transfer_gain_stands_by_the_headline_with_its_three_accuracies():
+    page = text(render(report_of(), "insects"))
+    assert "Transfer gives +43.2 points (+35.1 to +51.0): 84.2 % with the pretrained" in page
+    assert "41.0 % with random ones, 17.5 % by always saying the largest class" in page
+    assert "on the same 150 training and 120 test photos" in page
+    assert not [f for f in findings(report_of()) if "pretrained" in f.text]
+
+
+def test_negative_transfer_is_an_alarm_that_stands_first():
+    gain = TransferGain(150, 120, 0.3, 0.5, 0.2, -0.2, -0.3, -0.1)
+    report = replace(report_of(), transfer=gain, baseline=Interval(0.0, 0.0, 0.1))
+    assert findings(report)[0].tone == "bad"
+    assert findings(report)[0].text.striptags() == (
+        "Negative transfer: the pretrained weights are worse here than random ones "
+        f"({MINUS}20.0 points, 95 % interval {MINUS}30.0 to {MINUS}10.0, on 120 test photos). "
+        "Choose a backbone whose source task is nearer to these photos."
+    )
+    assert "Negative transfer" in render(report, "insects")
+
+
+def test_unproven_transfer_is_a_note():
+    gain = TransferGain(150, 120, 0.5, 0.5, 0.2, 0.0, -0.1, 0.1)
+    notes = [f for f in findings(replace(report_of(), transfer=gain)) if "unproven" in f.text]
+    assert [note.tone for note in notes] == ["look"]
 
 
 def test_findings_name_a_class_that_is_never_predicted():

@@ -50,7 +50,14 @@ def database(tmp_path):
 def test_a_fresh_state_has_every_folder_and_remembers_its_place(tmp_path):
     state = open_state(tmp_path / "a b" / "state")
     folders = (state.zenml, state.artifacts, state.mlflow_artifacts, state.checkpoints)
-    folders += (state.images, state.splits, state.reports, state.runs)
+    folders += (
+        state.embeddings,
+        state.images,
+        state.photos,
+        state.splits,
+        state.reports,
+        state.runs,
+    )
     assert all(folder.is_dir() and folder.parent == state.root for folder in folders)
     record = json.loads((state.root / "state.json").read_text())
     assert record == {"format": 1, "root": str(tmp_path / "a b" / "state")}

@@ -19,11 +19,13 @@ from tiny import (
 
 from regraft.classifier import ImageClassifier, regraft, tensor_bytes
 from regraft.config import FreezeConfig, TuneConfig
-from regraft.embed import choose_compute, logits
+from regraft.embed import NO_STORE, choose_compute, logits
 from regraft.errors import EmptySplit, FreezeDrift, TrainingDiverged
 from regraft.freeze import freeze
+from regraft.pixels import photos_of
 from regraft.tune import fine_tune, loop
 from regraft.tune.checkpoint import Checkpoint
+from regraft.tune.feed import Photos, Settings
 
 STILL_NORMS = FreezeConfig(
     policy="rules", rules=(("head.*", 1), ("backbone.blocks.4.*conv*", 1), ("*", 0))
@@ -62,20 +64,21 @@ def steps(monkeypatch):
     return seen
 
 
-def photos_of(splits, start):
-    return loop.Photos(
-        splits.train.path.tolist(),
+def both_sides(splits, start):
+    return Photos(
+        photos_of(splits.train),
         torch.tensor([CLASSES.index(label) for label in splits.train.label]),
-        splits.validation.path.tolist(),
+        photos_of(splits.validation),
         torch.tensor([CLASSES.index(label) for label in splits.validation.label]),
         start.card.backbone.preprocessing,
+        start.card.backbone.architecture,
         len(CLASSES),
     )
 
 
 def loop_settings(start, config):
     plan = freeze(start, FreezeConfig(policy="last_block"))
-    return loop.Settings(plan, config, choose_compute(config), Checkpoint("", ""), print)
+    return Settings(plan, config, choose_compute(config), Checkpoint("", ""), print, NO_STORE)
 
 
 def test_a_probe_beats_chance_and_a_shuffled_label_run_does_not(start, tmp_path):
@@ -85,7 +88,15 @@ def test_a_probe_beats_chance_and_a_shuffled_label_run_does_not(start, tmp_path)
         path = tmp_path / f"{number}.png"
         photo(1000 + number, colour=COLOURS[label]).save(path)
         side = "train" if number < 45 else "validation"
-        rows.append({"path": str(path), "label": label, "side": side, "sha256": "", "phash": ""})
+        rows.append(
+            {
+                "path": str(path),
+                "label": label,
+                "side": side,
+                "sha256": f"{number:064x}",
+                "phash": "",
+            }
+        )
     frame = pd.DataFrame(rows)
     shuffled = frame.assign(label=np.random.default_rng(0).permutation(frame.label))
     accuracies = [
@@ -121,10 +132,10 @@ def test_frozen_tensors_and_counters_are_bit_identical_under_averaging(
 def test_a_drift_fails_the_run_whichever_phase_is_kept(start, splits, monkeypatch):
     original = loop._train_epoch
 
-    def drifting(progress, photos, given):
+    def drifting(progress, *given):
         with torch.no_grad():
             progress.network.backbone.bn1.running_mean[0] += 1
-        return original(progress, photos, given)
+        return original(progress, *given)
 
     monkeypatch.setattr(loop, "_train_epoch", drifting)
     with pytest.raises(FreezeDrift, match=r"first: backbone\.bn1\.running_mean"):
@@ -165,11 +176,11 @@ def test_another_seed_gives_other_weights(start, splits, tuned_is_kept):
 
 
 def test_training_does_not_throw_the_processes_dice(start, splits):
-    photos, given = photos_of(splits, start), loop_settings(start, settings(mixup_alpha=0.4))
-    progress = loop._start(start.build(), photos, given)
+    photos, given = both_sides(splits, start), loop_settings(start, settings(mixup_alpha=0.4))
+    progress, feed = loop._start(start.build(), photos, given)
     progress.epoch = 1
     before = torch.get_rng_state()
-    loop._train_epoch(progress, photos, given)
+    loop._train_epoch(progress, feed, photos, given)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -231,7 +242,7 @@ def test_a_class_missing_from_validation_shifts_no_label(start, splits):
     frame = splits.frame
     lacking = splits_of(frame[(frame.side != "validation") | (frame.label != "blue")])
     challenger = tuned(start, lacking, "probe")
-    scores = logits(challenger.classifier, lacking.validation.path.tolist())
+    scores = logits(challenger.classifier, photos_of(lacking.validation), NO_STORE)
     named = [CLASSES[at] for at in scores.argmax(1)]
     assert np.mean(np.array(named) == lacking.validation.label) == 1.0
     assert challenger.history.validation_accuracy.max() == 1.0
@@ -251,13 +262,13 @@ def test_a_loss_that_is_no_number_names_epoch_and_step(start, splits):
 
 
 def test_a_validation_loss_that_is_no_number_names_the_epoch(start, splits):
-    photos, given = photos_of(splits, start), loop_settings(start, SETTINGS)
-    progress = loop._start(start.build(), photos, given)
+    photos, given = both_sides(splits, start), loop_settings(start, SETTINGS)
+    progress, feed = loop._start(start.build(), photos, given)
     progress.epoch = 2
     with torch.no_grad():
         progress.average.module.head.bias[0] = torch.nan
     with pytest.raises(TrainingDiverged, match="finite validation loss, got nan after epoch 2"):
-        loop._validate(progress, photos, given.compute)
+        loop._validate(progress, feed, photos)
 
 
 def test_weights_that_are_no_numbers_are_refused_before_training(start, splits):
@@ -282,7 +293,7 @@ def test_the_tuned_phase_is_measured_against_its_own_best(start, splits, tuned_i
 
 
 def test_the_best_epoch_is_kept_not_the_last():
-    progress = loop.Progress(*(torch.nn.Linear(1, 1),) * 2, None, None)
+    progress = loop.Progress(*(torch.nn.Linear(1, 1),) * 2, None, None, None)
     progress.average = torch.optim.swa_utils.AveragedModel(progress.network)
     for epoch, loss in enumerate((3.0, 1.0, 2.0), start=1):
         with torch.no_grad():
@@ -322,7 +333,7 @@ def test_no_batch_ever_holds_one_photo_and_every_photo_comes_once(batch_size):
 
 def test_class_weights_are_inverse_frequencies(start, splits):
     photos = replace(
-        photos_of(splits, start), train_targets=torch.tensor([0, 0, 0, 1]), n_classes=2
+        both_sides(splits, start), train_targets=torch.tensor([0, 0, 0, 1]), n_classes=2
     )
     weights = loop._class_weights(photos, settings(class_weights="balanced"), torch.device("cpu"))
     assert weights.tolist() == pytest.approx([4 / 6, 2])
@@ -339,7 +350,7 @@ def test_averages_follow_floats_and_copy_counters():
 def test_a_warm_start_trains_on_with_its_classes_in_another_order(start, splits):
     champion = tuned(start, splits, "probe").classifier
     challenger = tuned(regraft(champion, ("green", "blue", "amber")), splits)
-    scores = logits(challenger.classifier, splits.test.path.tolist())
+    scores = logits(challenger.classifier, photos_of(splits.test), NO_STORE)
     named = [challenger.classifier.card.classes[at] for at in scores.argmax(1)]
     assert named == splits.test.label.tolist()
     assert challenger.classifier.card.contract.kept == ("green", "blue", "amber")

@@ -1,0 +1,47 @@
+"""What a frozen network makes of photos: computed once for each photo, kept, read by all."""
+
+from regraft.embed.compute import Compute, choose_compute, judging_compute
+from regraft.embed.embed import (
+    NO_STORE,
+    Found,
+    Passage,
+    embed,
+    find_rows,
+    head_scores,
+    logits,
+    passage,
+    probabilities,
+    rows_of,
+)
+from regraft.embed.network import BATCH_SIZE, UNTRACEABLE, forward, prepared, trace
+from regraft.embed.recipe import Recipe, maker
+from regraft.embed.room import ShelfUse, contents, count_photos, make_room
+from regraft.embed.rows import Rows
+
+__all__ = [
+    "BATCH_SIZE",
+    "NO_STORE",
+    "UNTRACEABLE",
+    "Compute",
+    "Found",
+    "Passage",
+    "Recipe",
+    "Rows",
+    "ShelfUse",
+    "choose_compute",
+    "contents",
+    "count_photos",
+    "embed",
+    "find_rows",
+    "forward",
+    "head_scores",
+    "judging_compute",
+    "logits",
+    "make_room",
+    "maker",
+    "passage",
+    "prepared",
+    "probabilities",
+    "rows_of",
+    "trace",
+]

@@ -1,0 +1,46 @@
+"""Where and how precisely a network computes."""
+
+from dataclasses import dataclass
+
+import torch
+
+from regraft.config import TuneConfig
+from regraft.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and a precision."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}"
+
+
+def choose_compute(config: TuneConfig) -> Compute:
+    """The device and precision that the configuration means on this machine.
+
+    Raises:
+        ConfigError: cuda asked for and none there.
+    """
+    cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not cuda:
+        raise ConfigError("tune.device is cuda, but torch sees no GPU here. Use auto or cpu.")
+    device = torch.device("cuda" if cuda and config.device != "cpu" else "cpu")
+    if config.precision == "auto":
+        fast_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
+    else:
+        fast_bf16 = config.precision == "bf16"
+    return Compute(device, torch.bfloat16 if fast_bf16 else torch.float32)
+
+
+def judging_compute() -> Compute:
+    """fp32 on the best device: what is judged and served is the same with and without bf16."""
+    return Compute(torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.float32)
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,41 @@
+"""What, next to the photo, decides the numbers that a network makes of it."""
+
+import hashlib
+
+from pydantic import BaseModel, ConfigDict
+
+from regraft.backbone import Preprocessing
+from regraft.ingest import code_hash
+
+ROOMS = ("ingest/decode.py", "pixels.py", "embed/network.py")
+LIBRARIES = ("torch", "torchvision", "timm", "pillow")
+
+
+class Recipe(BaseModel):
+    """All that decides the numbers but the photo itself.
+
+    architecture, weights: of the network; weights is the sha256 over its tensors.
+    until: the block whose input is kept; "" = to the end.
+    view: "" = the photo as it is tested; else which random view of it, by seed and number.
+    compute: precision and device.
+    maker: hash of the code that decodes and computes, and the versions of the libraries below it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    architecture: str
+    weights: str
+    preprocessing: Preprocessing
+    compute: str
+    view: str = ""
+    until: str = ""
+    maker: str
+
+    @property
+    def key(self) -> str:
+        """sha256 of all of it, 64 hex digits."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def maker() -> str:
+    """Hash of the code between a file's bytes and a row, and of the libraries that it rests on."""
+    return code_hash(ROOMS, LIBRARIES)

@@ -1,0 +1,184 @@
+"""What the thawed part is fed with: pixels, or what the frozen part has made of them once."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from regraft.backbone import Preprocessing
+from regraft.classifier import tensors_hash
+from regraft.config import EmbedConfig, TuneConfig
+from regraft.embed import BATCH_SIZE, Compute, Passage, Recipe, Rows, maker, prepared, rows_of
+from regraft.files import absolute, is_url
+from regraft.freeze import FreezePlan, set_modes
+from regraft.pixels import Look, Photo, View, consecutive, normalise, photo_batches, stacked
+from regraft.tune.boundary import Cut, cut
+from regraft.tune.challenger import EpochLog
+from regraft.tune.checkpoint import Checkpoint
+
+logger = logging.getLogger("regraft.fine_tune")
+
+IN_MEMORY_GB = 1.0  # of boundary values, where no store is given. Guess
+FREE_DISK_SHARE = 0.5  # of the free disk that boundary values may take. Guess
+FP32 = Compute(torch.device("cpu"), torch.float32)
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The two sides that training sees: photos (N,), and class positions (N,) int64."""
+
+    train: list[Photo]
+    train_targets: Tensor
+    validation: list[Photo]
+    validation_targets: Tensor
+    preprocessing: Preprocessing
+    architecture: str
+    n_classes: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the training of the thawed part is told; fixed for the whole of it."""
+
+    plan: FreezePlan
+    config: TuneConfig
+    compute: Compute
+    checkpoint: Checkpoint
+    log: EpochLog
+    store: EmbedConfig
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What the trained part of a network reads, on the device.
+
+    part: the part of such a network that runs, in training mode; it shares the network's modules.
+    train: the batches of an epoch (from 1), each of the given positions.
+    validation: the batches in order.
+    """
+
+    part: Callable[[nn.Module], nn.Module]
+    train: Callable[[int, list[list[int]]], Iterator[Tensor]]
+    validation: Callable[[], Iterator[Tensor]]
+
+
+def feed_of(network: nn.Module, photos: Photos, settings: Settings) -> Feed:
+    """The feed that pays for the frozen part once a view; the pixels, where that cannot be.
+
+    Args:
+        network: its modes set by the plan.
+    """
+    config = settings.config
+    if not config.cached_views:
+        return _pixel_feed(photos, settings)
+    if config.mixup_alpha or config.cutmix_alpha:
+        return _refused("mixing needs pixels", photos, settings)
+    found = cut(network, settings.plan)
+    if found is None:
+        return _refused("nothing below is frozen, or it cannot be cut off", photos, settings)
+    needed = _needed_bytes(found, photos, settings)
+    room = _room(settings.store)
+    if needed > room:
+        why = f"its values would take {needed / 1e9:.1f} GB, there is room for {room / 1e9:.1f}"
+        return _refused(why, photos, settings)
+    return _boundary_feed(found, photos, settings)
+
+
+def _refused(why: str, photos: Photos, settings: Settings) -> Feed:
+    logger.info("fine_tune: the frozen part runs in each epoch: %s", why)
+    return _pixel_feed(photos, settings)
+
+
+def _pixel_feed(photos: Photos, settings: Settings) -> Feed:
+    device = settings.compute.device
+
+    def fed(side: list[Photo], order: list[list[int]], view: View | None) -> Iterator[Tensor]:
+        for batch in photo_batches(side, order, Look(photos.preprocessing, view)):
+            yield normalise(stacked(batch).to(device), photos.preprocessing)  # (B, 3, S, S)
+
+    def train(epoch: int, order: list[list[int]]) -> Iterator[Tensor]:
+        return fed(photos.train, order, _view(settings.config, epoch))
+
+    def validation() -> Iterator[Tensor]:
+        return fed(photos.validation, consecutive(len(photos.validation), BATCH_SIZE), None)
+
+    return Feed(lambda network: network, train, validation)
+
+
+def _boundary_feed(found: Cut, photos: Photos, settings: Settings) -> Feed:
+    """Reads what the frozen part has made of each view, computed when an epoch first asks."""
+    way = _passage(found, photos, settings)
+    judged = rows_of(way, photos.validation, settings.store)
+    seen: dict[int, Rows] = {}
+
+    def fed(rows: Rows, order: list[list[int]]) -> Iterator[Tensor]:
+        for positions in order:
+            yield rows.take(positions).to(settings.compute.device).float()  # (B, ...)
+
+    def train(epoch: int, order: list[list[int]]) -> Iterator[Tensor]:
+        number = (epoch - 1) % settings.config.cached_views + 1
+        if number not in seen:
+            view = _view(settings.config, number)
+            seen[number] = rows_of(_seen_in(way, view), photos.train, settings.store)
+        return fed(seen[number], order)
+
+    def validation() -> Iterator[Tensor]:
+        return fed(judged, consecutive(len(judged), BATCH_SIZE))
+
+    def tail(network: nn.Module) -> nn.Module:
+        set_modes(network, settings.plan)
+        again = cut(network, settings.plan)
+        assert again is not None  # it is the network that was cut above, or its average
+        return again.tail
+
+    return Feed(tail, train, validation)
+
+
+def _view(config: TuneConfig, number: int) -> View | None:
+    return View(config.seed, number) if config.augment == "light" else None
+
+
+def _passage(found: Cut, photos: Photos, settings: Settings) -> Passage:
+    """The way of a photo, as it is tested, through the frozen part."""
+    recipe = Recipe(
+        architecture=photos.architecture,
+        weights=tensors_hash(found.frozen.state_dict()),
+        preprocessing=photos.preprocessing,
+        compute=str(settings.compute),
+        until=found.at,
+        maker=maker(),
+    )
+    look = Look(photos.preprocessing)
+    return Passage(recipe, lambda: found.frozen, settings.compute, look)
+
+
+def _seen_in(way: Passage, view: View | None) -> Passage:
+    """The same way, of a random view of the photo."""
+    if view is None:
+        return way
+    recipe = way.recipe.model_copy(update={"view": f"seed {view.seed}, view {view.number}"})
+    return replace(way, recipe=recipe, look=replace(way.look, view=view))
+
+
+def _needed_bytes(found: Cut, photos: Photos, settings: Settings) -> int:
+    """What the boundary values of all views and of validation take."""
+    side = photos.preprocessing.size
+    with torch.inference_mode():
+        value = prepared(found.frozen, FP32)(torch.zeros(1, 3, side, side))  # (1, ...)
+    n_views = settings.config.cached_views if settings.config.augment == "light" else 1
+    n_rows = n_views * len(photos.train) + len(photos.validation)
+    return int(value.numel() * settings.compute.dtype.itemsize * n_rows)
+
+
+def _room(store: EmbedConfig) -> float:
+    """Bytes that boundary values may take."""
+    if not store.store_url:
+        return IN_MEMORY_GB * 1e9
+    if is_url(place := absolute(store.store_url)):
+        return store.max_gb * 1e9
+    os.makedirs(place, exist_ok=True)
+    return min(store.max_gb * 1e9, FREE_DISK_SHARE * shutil.disk_usage(place).free)

@@ -1,0 +1,30 @@
+"""Doorway of the stage choose_backbone."""
+
+import logging
+from typing import Annotated
+
+from zenml import step
+
+from regraft.compare import choose_backbone as core_choose_backbone
+from regraft.config import BackboneConfig, EmbedConfig, SplitConfig, TuneConfig
+from regraft.split import Splits
+from steps.caching import FOLLOW_CORE
+
+logger = logging.getLogger("regraft.choose_backbone")
+
+
+@step(cache_policy=FOLLOW_CORE)
+def choose_backbone(
+    config: BackboneConfig,
+    splits: Splits,
+    split: SplitConfig,
+    tune: TuneConfig,
+    store: EmbedConfig,
+) -> Annotated[BackboneConfig, "backbone"]:
+    """The backbone to start from; named in the configuration, or the choice among its candidates.
+
+    Only the source "auto" costs anything.
+    """
+    backbone = core_choose_backbone(config, splits, split, tune, store)
+    logger.info("choose_backbone: %s", backbone.source)
+    return backbone

@@ -1,0 +1,107 @@
+"""regraft cache: what is kept of photos, and room for more."""
+
+import json
+import re
+
+import pytest
+import torch
+from test_cli import HEAVY, imported_by
+from test_cli import run as run_cli
+
+from regraft.backbone import Preprocessing
+from regraft.embed import Recipe
+from regraft.embed.store import Shard, Shelf
+from regraft.state import State, open_state
+
+LOOK = Preprocessing(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1), interpolation="bilinear")
+
+
+@pytest.fixture
+def state(tmp_path) -> State:
+    return open_state(tmp_path / "state folder")
+
+
+def keep(state: State, weights: str, n_photos: int, until: str = "", view: str = ""):
+    made = {"architecture": "timm:tiny", "weights": weights * 64, "preprocessing": LOOK}
+    recipe = Recipe(**made, compute="float32 on cpu", maker="m", until=until, view=view)
+    shelf = Shelf(str(state.embeddings), recipe)
+    for first in range(0, n_photos, 100):
+        photos = tuple(f"{number:064x}" for number in range(first, min(first + 100, n_photos)))
+        shelf.add(Shard(photos, torch.zeros(len(photos), 2500)))
+    shelf.touch()
+
+
+def run(state: State, *arguments: str) -> str:
+    done = run_cli("cache", *arguments, "--state", str(state.root))
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_info_tells_what_is_kept_for_whom(state):
+    keep(state, "a", 100)
+    keep(state, "b", 250, until="blocks.6", view="seed 0, number 3")
+    head, first, second, total = run(state, "info").splitlines()
+    assert re.split(" {2,}", head) == [
+        *("network", "at", "precision", "view", "photos", "MB", "last used")
+    ]
+    cells = re.split(" {2,}", first)
+    assert cells[:6] == [
+        *("timm:tiny bbbbbbbbbbbb", "blocks.6", "float32 on cpu", "seed 0, number 3"),
+        *("250", "2.5"),
+    ]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", cells[6])
+    assert re.split(" {2,}", second)[1:5] == ["embedding", "float32 on cpu", "as tested", "100"]
+    assert total == f"3.5 MB of 20000 MB in {state.embeddings}"
+
+
+def test_info_in_json_has_the_same_and_numbers_as_numbers(state):
+    keep(state, "a", 100)
+    said = json.loads(run(state, "info", "--json"))
+    assert (said["total_MB"], said["max_MB"]) == (1.0, 20000.0)
+    [row] = said["kept"]
+    assert (row["network"], row["photos"], row["MB"]) == ("timm:tiny aaaaaaaaaaaa", 100, 1.0)
+
+
+def test_info_of_nothing(state):
+    assert run(state, "info") == f"0.0 MB of 20000 MB in {state.embeddings}\n"
+    assert json.loads(run(state, "info", "--json"))["kept"] == []
+
+
+def test_what_another_version_kept_is_told_as_that(state):
+    keep(state, "a", 100)
+    [recipe] = state.embeddings.glob("*/recipe.json")
+    recipe.write_text("{}")
+    row = run(state, "info").splitlines()[1]
+    assert row.startswith("of another version ")
+    assert " 100 " in row
+
+
+def test_gc_leaves_what_fits_and_says_what_went(state):
+    keep(state, "a", 100)
+    keep(state, "b", 100)
+    assert run(state, "gc") == f"Freed 0.0 MB, 2.0 MB are left in {state.embeddings}\n"
+    said = run(state, "gc", "--max-gb", "0.0015")
+    assert said == f"Freed 1.0 MB, 1.0 MB are left in {state.embeddings}\n"
+    assert "timm:tiny bbbb" in run(state, "info")
+    assert "timm:tiny aaaa" not in run(state, "info")
+
+
+def test_gc_to_nothing_empties(state):
+    keep(state, "a", 300)
+    said = run(state, "gc", "--max-gb", "0")
+    assert said == f"Freed 3.0 MB, 0.0 MB are left in {state.embeddings}\n"
+    assert list(state.embeddings.iterdir()) == []
+
+
+def test_less_than_nothing_is_refused(state):
+    assert run_cli("cache", "gc", "--max-gb", "-1", "--state", str(state.root)).exit_code == 2
+
+
+def test_no_state_folder_is_told(tmp_path):
+    done = run_cli("cache", "info", "--state", str(tmp_path / "nothing"))
+    assert "Expected a state folder at" in str(done.exception)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_its_help_is_quick():
+    assert not imported_by("cache", "--help") & HEAVY

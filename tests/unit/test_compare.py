@@ -1,0 +1,210 @@
+"""The bake-off: the same photos and folds for every backbone, a table, a front, a choice."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot
+from safetensors.torch import load_file, save_file
+from tiny import ARCHITECTURE, splits_of, write_weights
+
+from regraft.classifier import load_pretrained
+from regraft.compare import choose_backbone, compare, config_of, plot, settings_of
+from regraft.compare import comparison as room
+from regraft.compare.candidate import label_of
+from regraft.compare.folds import folds_of
+from regraft.compare.measure import _embeddings, probe
+from regraft.config import BackboneConfig, EmbedConfig, SplitConfig, TuneConfig
+from regraft.embed import choose_compute, embed, judging_compute
+from regraft.errors import ConfigError, WeightsNotFound
+from regraft.pixels import photos_of
+from regraft.split import Splits
+
+SPLIT = SplitConfig(near_duplicate_bits=0)
+TUNE = TuneConfig(precision="fp32", head_l2=(0.1, 1.0))
+NUMBERS = ["probe", "probe_low", "probe_high", "knn", "logme", "ms", "ms_low", "ms_high"]
+
+
+def file_candidate(path, sha256: str = "") -> str:
+    return f"file:{path}@{ARCHITECTURE}" + (f"@{sha256}" if sha256 else "")
+
+
+@pytest.fixture(autouse=True)
+def _two_batches(monkeypatch):
+    monkeypatch.setattr("regraft.compare.cost.N_TIMED", 2)
+
+
+@pytest.fixture(scope="session")
+def photos(splits) -> Splits:
+    return splits_of(splits.frame.assign(group=""))
+
+
+@pytest.fixture(scope="session")
+def candidates(weights_path, tmp_path_factory):
+    """Two tiny networks, and two that nobody can have."""
+    other = write_weights(tmp_path_factory.mktemp("other") / "other.safetensors", seed=1)
+    good = (file_candidate(weights_path), file_candidate(other))
+    return (*good, file_candidate("/nowhere.safetensors"), "bundled:nothing")
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    return EmbedConfig(store_url=str(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="session")
+def comparison(photos, candidates, store):
+    return compare(photos, candidates, SPLIT, TUNE, store)
+
+
+def test_every_backbone_has_a_row_and_numbers_that_can_be_meant(comparison, candidates):
+    table = comparison.table
+    assert set(table.source) == set(candidates)
+    good = table[table.error == ""]
+    assert len(good) == 2
+    assert good[NUMBERS].notna().all(axis=None)
+    assert (good.probe_low < good.probe).all()
+    assert (good.probe <= good.probe_high).all()
+    assert (good.ms_low <= good.ms).all()
+    assert (good.ms <= good.ms_high).all()
+    assert (good.embedding_dim == 256).all()
+    assert (good.memory_mb > good.weights_mb).all()
+    assert good.probe.is_monotonic_decreasing
+    assert (good.probe > 0.6).all()  # three colours: chance is a third
+    assert comparison.n_photos == 27
+
+
+def test_a_backbone_that_cannot_be_had_is_a_row_with_its_error(comparison):
+    bad = comparison.table[comparison.table.error != ""]
+    assert bad.index.tolist() == [2, 3]
+    assert "Expected a weights file at /nowhere.safetensors, found none." in bad.error.tolist()[0]
+    assert "Expected bundled:NAME with NAME one of" in bad.error.tolist()[1]
+    assert not bad.on_front.any()
+    assert not bad.is_chosen.any()
+
+
+def test_the_chosen_one_is_one_row_and_said_with_its_reason(comparison):
+    [chosen] = comparison.table[comparison.table.is_chosen].source
+    assert chosen == comparison.chosen
+    assert "of 27 photos right at" in comparison.reason
+    assert str(comparison) == f"compare: {chosen}, {comparison.reason}"
+
+
+def test_when_not_one_can_be_had_the_error_names_each(photos):
+    with pytest.raises(WeightsNotFound, match=r"got none of 2\. bundled:a: .* bundled:b: ") as said:
+        compare(photos, ("bundled:a", "bundled:b"), SPLIT, TUNE)
+    assert "efficientnet_lite0" in str(said.value)
+
+
+def test_test_photos_are_never_opened(photos, candidates, store):
+    frame = photos.frame.copy()
+    frame.loc[frame.side == "test", "path"] = "/nowhere.png"
+    compared = compare(splits_of(frame), candidates[:1], SPLIT, TUNE, store)
+    assert compared.n_photos == 27
+
+
+def test_a_training_finds_the_embeddings_computed(comparison, photos, candidates, store, caplog):
+    classifier = load_pretrained(config_of(candidates[0]), photos.classes)
+    caplog.set_level("INFO", "regraft.embed")
+    for side, compute in (
+        (photos.train, choose_compute(TUNE)),
+        (photos.validation, judging_compute()),
+    ):
+        caplog.clear()
+        embed(classifier, photos_of(side), compute, store)
+        assert f"{len(side)} known, 0 new" in caplog.text
+
+
+def test_weights_that_compute_no_numbers_do_not_end_it(photos, candidates, store, tmp_path):
+    weights = load_file(candidates[0].removeprefix("file:").partition("@")[0])
+    weights["bn2.bias"] = weights["bn2.bias"] * float("nan")
+    save_file(weights, tmp_path / "nan.safetensors")
+    broken = file_candidate(tmp_path / "nan.safetensors")
+    table = compare(photos, (broken, candidates[0]), SPLIT, TUNE, store).table
+    assert table.source.tolist() == [candidates[0], broken]
+    assert table.error[0] == ""
+    assert table.error[1].startswith("Expected finite embeddings from file:")
+
+
+def test_shuffled_labels_are_told_no_better_than_by_chance(photos, candidates, store):
+    task = room._task(photos, SPLIT, TUNE)
+    classifier = load_pretrained(config_of(candidates[0]), photos.classes)
+    x = _embeddings(classifier, task.photos, TUNE, store)
+    hits = []
+    for seed in range(10):
+        y = np.random.default_rng(seed).permutation(task.y)
+        for fold in folds_of(y, np.arange(27), seed=0):
+            hits += list(probe(x, y, fold, TUNE) == y[fold.judge])
+    assert len(hits) == 270
+    assert abs(np.mean(hits) - 1 / 3) < 3 * np.sqrt(2 / 9 / 270)
+
+
+def test_of_many_photos_each_class_gives_its_share_and_always_the_same(photos, monkeypatch):
+    monkeypatch.setattr(room, "MAX_PHOTOS", 9)
+    pool = pd.concat([photos.train, photos.validation], ignore_index=True)
+    drawn = room._drawn(pool)
+    assert drawn.label.value_counts().to_dict() == {"amber": 3, "blue": 3, "green": 3}
+    again = room._drawn(pool.sample(frac=1, random_state=0).reset_index(drop=True))
+    assert set(again.sha256) == set(drawn.sha256)
+
+
+def test_any_source_but_auto_is_answered_unchanged_and_costs_nothing(photos, monkeypatch):
+    def never(*arguments):
+        raise AssertionError
+
+    monkeypatch.setattr(room, "compare", never)
+    for source in ("bundled:efficientnet_lite2", "champion", "timm:resnet18"):
+        config = BackboneConfig(source=source)
+        assert choose_backbone(config, photos, SPLIT, TUNE, EmbedConfig()) is config
+
+
+def test_auto_is_answered_with_the_chosen_candidate(photos, weights_path, caplog):
+    sha256 = hashlib.sha256(weights_path.read_bytes()).hexdigest()
+    caplog.set_level("INFO", "regraft.compare")
+    config = BackboneConfig(source="auto", candidates=(file_candidate(weights_path, sha256),))
+    chosen = choose_backbone(config, photos, SPLIT, TUNE, EmbedConfig())
+    assert chosen.source == f"file:{weights_path}"
+    assert (chosen.architecture, chosen.sha256) == (ARCHITECTURE, sha256)
+    assert "the only one that can be had" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "candidate", ["resnet18", "file:a.safetensors", "auto", "champion", "", "file:a@timm:b@beef"]
+)
+def test_a_candidate_that_cannot_be_meant_is_refused_with_the_forms(candidate):
+    with pytest.raises(ConfigError, match="Expected each backbone as bundled:NAME") as said:
+        config_of(candidate)
+    assert repr(candidate) in str(said.value)
+
+
+def test_a_file_says_what_it_is_for_even_with_an_at_sign_in_its_path():
+    config = config_of("file:s3://me@host/a@b.safetensors@torchvision:resnet18")
+    assert config.source == "file:s3://me@host/a@b.safetensors"
+    assert config.architecture == "torchvision:resnet18"
+
+
+def test_settings_for_a_training_start_from_the_same_backbone():
+    assert settings_of("timm:resnet18") == ("backbone.source=timm:resnet18",)
+    sha256 = "0" * 64
+    assert settings_of(f"file:a@timm:b@{sha256}")[2] == f"backbone.sha256={sha256}"
+
+
+def test_a_file_among_the_candidates_of_auto_needs_its_sha256():
+    with pytest.raises(ValueError, match="should match pattern"):
+        BackboneConfig(source="auto", candidates=("file:a@timm:b",))
+    with pytest.raises(ValueError, match=r"auto takes no backbone\.sha256"):
+        BackboneConfig(source="auto", sha256="0" * 64)
+    with pytest.raises(ValueError, match="at least 1 item"):
+        BackboneConfig(source="auto", candidates=())
+
+
+def test_the_picture_shows_each_backbone_that_could_be_had(comparison, tmp_path):
+    figure = plot(comparison)
+    [axes] = figure.axes
+    assert {text.get_text() for text in axes.texts} == {
+        *(f"tiny.safetensors ({ARCHITECTURE})", f"other.safetensors ({ARCHITECTURE})")
+    }
+    assert label_of(comparison.chosen) in axes.get_title()
+    figure.savefig(tmp_path / "plot.png")
+    assert not pyplot.get_fignums()

@@ -1,0 +1,186 @@
+"""Promises of ingest's memory: only new content is decoded, and the table never shows it."""
+
+import io
+import logging
+import sys
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from regraft.config import IngestConfig
+from regraft.ingest import ingest
+from regraft.ingest import memory as room
+
+facts_room = sys.modules["regraft.ingest.facts"]
+
+
+def jpeg(seed, size=24):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def add(folder, seeds):
+    for seed in seeds:
+        path = folder / ("cat", "dog")[seed % 2] / f"{seed}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(seed))
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Eight photos of two classes, a copy of one of them, and a broken file."""
+    folder = tmp_path / "pets"
+    add(folder, range(8))
+    (folder / "cat/copy.jpg").write_bytes(jpeg(0))
+    (folder / "dog/broken.jpg").write_bytes(jpeg(9)[:300])
+    return folder
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The sha256 of every file that was decoded."""
+    seen = []
+    unpack = facts_room.unpack
+
+    def counted(data, max_pixels, at_least):
+        seen.append(facts_room.sha256_of(data))
+        return unpack(data, max_pixels, at_least)
+
+    monkeypatch.setattr(facts_room, "unpack", counted)
+    return seen
+
+
+def read(folder, memory="", **options):
+    options = {"max_quarantine_fraction": 0.5, "n_workers": 1} | options
+    return ingest(IngestConfig(photos=str(folder), memory_url=str(memory), **options))
+
+
+def assert_same(one, other):
+    pd.testing.assert_frame_equal(one.frame, other.frame)
+    pd.testing.assert_frame_equal(one.quarantine, other.quarantine)
+    assert (one.digest, one.classes) == (other.digest, other.classes)
+
+
+def shards(memory):
+    return sorted(memory.rglob("*.parquet"))
+
+
+def test_only_new_content_is_decoded(pets, tmp_path, decoded):
+    (pets / "dog/broken.jpg").unlink()
+    read(pets, tmp_path / "memory")
+    assert len(set(decoded)) == 8
+    decoded.clear()
+    read(pets, tmp_path / "memory")
+    assert len(decoded) == 0
+    add(pets, (10, 11))
+    (pets / "dog/1.jpg").rename(pets / "dog/renamed.jpg")
+    read(pets, tmp_path / "memory")
+    assert len(decoded) == 2
+    assert len(shards(tmp_path / "memory")) == 2
+
+
+@pytest.mark.parametrize("place", ["local", "memory://facts"])
+def test_the_table_is_the_same_with_and_without_a_memory(pets, tmp_path, place):
+    url = place if "://" in place else tmp_path / place
+    plain = read(pets)
+    assert len(plain.quarantine) == 1
+    for _ in range(2):
+        assert_same(read(pets, url), plain)
+    if "://" in place:
+        assert fsspec.filesystem("memory").glob("/facts/*/*.parquet")
+
+
+def test_without_a_place_nothing_is_written(pets, tmp_path):
+    read(pets)
+    assert [path.name for path in tmp_path.iterdir()] == ["pets"]
+
+
+def test_why_a_photo_is_unusable_is_found_out_anew(pets, tmp_path, decoded):
+    read(pets, tmp_path / "memory")
+    decoded.clear()
+    read(pets, tmp_path / "memory")
+    assert decoded == [facts_room.sha256_of((pets / "dog/broken.jpg").read_bytes())]
+
+
+def test_a_lower_limit_refuses_what_is_remembered(pets, tmp_path):
+    (pets / "dog/large.jpg").write_bytes(jpeg(12, size=40))
+    read(pets, tmp_path / "memory")
+    limited = read(pets, tmp_path / "memory", max_pixels=30 * 30)
+    assert "too many pixels" in set(limited.quarantine["reason"])
+    assert_same(limited, read(pets, max_pixels=30 * 30))
+    assert len(read(pets, tmp_path / "memory").quarantine) == 1
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda data: data[:-9], lambda data: b"", lambda data: data + b"x"]
+)
+def test_a_damaged_shard_is_removed_and_its_photos_are_decoded_again(
+    pets, tmp_path, caplog, decoded, harm
+):
+    plain = read(pets, tmp_path / "memory")
+    (shard,) = shards(tmp_path / "memory")
+    shard.write_bytes(harm(shard.read_bytes()))
+    decoded.clear()
+    with caplog.at_level(logging.WARNING, "regraft.ingest"):
+        assert_same(read(pets, tmp_path / "memory"), plain)
+    assert "removed a damaged memory of photos" in caplog.text
+    assert str(shard) in caplog.text
+    assert len(set(decoded)) == 9
+    assert_same(read(pets, tmp_path / "memory"), plain)
+
+
+def test_a_shard_that_is_no_table_is_removed_although_its_name_is_right(pets, tmp_path, caplog):
+    folder = tmp_path / "memory" / room.code_hash(room.ROOMS, room.LIBRARIES)
+    folder.mkdir(parents=True)
+    (folder / f"{facts_room.sha256_of(b'no table')}.parquet").write_bytes(b"no table")
+    with caplog.at_level(logging.WARNING, "regraft.ingest"):
+        assert_same(read(pets, tmp_path / "memory"), read(pets))
+    assert "removed a damaged memory of photos" in caplog.text
+    assert len(shards(tmp_path / "memory")) == 1
+
+
+def test_a_memory_that_cannot_be_written_or_read_does_not_end_the_run(
+    pets, tmp_path, caplog, monkeypatch
+):
+    (tmp_path / "file").write_bytes(b"")
+    with caplog.at_level(logging.WARNING, "regraft.ingest"):
+        assert_same(read(pets, tmp_path / "file"), read(pets))
+    assert "file cannot be written" in caplog.text
+
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(room.filesystem(str(tmp_path))[0].__class__, "glob", refuse)
+    with caplog.at_level(logging.WARNING, "regraft.ingest"):
+        assert room.recall(str(tmp_path / "memory")) == {}
+    assert "cannot be read ([Errno 13] Permission denied): photos are decoded anew" in caplog.text
+
+
+def test_after_a_change_of_code_or_library_all_is_found_out_anew(
+    pets, tmp_path, decoded, monkeypatch
+):
+    read(pets, tmp_path / "memory")
+    decoded.clear()
+    monkeypatch.setattr(room, "LIBRARIES", ("pillow", "imagehash", "numpy"))
+    read(pets, tmp_path / "memory")
+    assert len(set(decoded)) == 9
+
+
+def test_the_hash_sees_another_file_and_another_version(monkeypatch):
+    maker_room = sys.modules["regraft.ingest.maker"]
+    first = room.code_hash(room.ROOMS, room.LIBRARIES)
+    assert room.code_hash(room.ROOMS[:1], room.LIBRARIES) != first
+    monkeypatch.setattr(maker_room, "version", lambda library: "another")
+    assert room.code_hash(room.ROOMS, room.LIBRARIES) != first
+
+
+def test_a_killed_run_has_kept_whole_shards(pets, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "SHARD_PHOTOS", 3)
+    read(pets, tmp_path / "memory")
+    assert len(shards(tmp_path / "memory")) == 3
+    assert len(room.recall(str(tmp_path / "memory"))) == 8

@@ -1,0 +1,252 @@
+"""The frozen part is paid for once: counted in passes, and the same training comes out."""
+
+import copy
+import logging
+from contextlib import contextmanager
+
+import pytest
+import torch
+from tiny import POLICIES, SETTINGS, keep_the_tuned_phase, tuned
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from regraft.backbone import build_body
+from regraft.classifier import GraftedNetwork
+from regraft.config import EmbedConfig, FreezeConfig
+from regraft.embed import Compute
+from regraft.freeze import FreezePlan, PlannedParameter, freeze, set_modes
+from regraft.tune.boundary import cut
+from regraft.tune.checkpoint import Checkpoint
+from regraft.tune.feed import Settings
+from regraft.tune.precision import training_compute
+
+N_TRAIN, N_VALIDATION = 18, 9
+BF16 = Compute(torch.device("cpu"), torch.bfloat16)
+
+
+@pytest.fixture(autouse=True)
+def tuned_is_kept(monkeypatch):
+    keep_the_tuned_phase(monkeypatch)
+
+
+@contextmanager
+def photos_seen():
+    """How many photos have passed through a first convolution, real ones, wherever it is called."""
+    seen = []
+
+    def count(module, inputs, output):
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3 and len(inputs[0]) > 1:
+            seen.append(len(inputs[0]))
+
+    hook = register_module_forward_hook(count)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def settings(**changes):
+    return SETTINGS.model_copy(update=changes)
+
+
+def train(start, splits, store=None, policy="last_block", **changes):
+    """Also for what the head needs: its rows are in the store before counting starts."""
+    from regraft.tune import fine_tune
+
+    place = EmbedConfig(store_url=str(store)) if store else EmbedConfig()
+    plan = freeze(start, POLICIES[policy])
+    return fine_tune(start, plan, splits, settings(**changes), lambda record: None, place)
+
+
+def curves(challenger):
+    return challenger.history.drop(columns="seconds")
+
+
+def test_training_from_cached_values_is_training_from_pixels(start, splits):
+    """In fp32 and with as many views as epochs there is nothing that could be lost."""
+    cached, whole = (train(start, splits, cached_views=views) for views in (3, 0))
+    for column in ("train_loss", "validation_loss"):
+        torch.testing.assert_close(
+            *(torch.tensor(curves(c)[column].to_numpy()) for c in (cached, whole)),
+            atol=1e-3,
+            rtol=1e-3,
+        )
+    for name, tensor in whole.classifier.weights.items():
+        torch.testing.assert_close(cached.classifier.weights[name], tensor, atol=2e-2, rtol=2e-2)
+
+
+def test_the_frozen_part_sees_each_view_once(start, splits, tmp_path):
+    tuned(start, splits, policy="probe")
+    train(start, splits, tmp_path, policy="probe")
+    with photos_seen() as seen:
+        train(start, splits, tmp_path, cached_views=2, epochs=6)
+    assert sum(seen) == 2 * N_TRAIN + N_VALIDATION
+
+
+def test_without_augmentation_there_is_one_view(start, splits, tmp_path):
+    train(start, splits, tmp_path, policy="probe")
+    with photos_seen() as seen:
+        train(start, splits, tmp_path, augment="none", epochs=6)
+    assert sum(seen) == N_TRAIN + N_VALIDATION
+
+
+def test_another_training_on_the_same_photos_pays_nothing(start, splits, tmp_path):
+    train(start, splits, tmp_path)
+    with photos_seen() as seen:
+        train(start, splits, tmp_path, lr=1e-3, epochs=5)
+    assert sum(seen) == N_TRAIN  # the fourth view, which three epochs did not ask for
+
+
+def test_the_store_changes_no_weight(start, splits, tmp_path):
+    one, other = train(start, splits), train(start, splits, tmp_path)
+    again = train(start, splits, tmp_path)
+    assert one.classifier.content_hash == other.classifier.content_hash
+    assert other.classifier.content_hash == again.classifier.content_hash
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"mixup_alpha": 0.4}, "mixing needs pixels"),
+        ({"policy": "all"}, "nothing below is frozen"),
+        ({"store": "small"}, "there is room for 0.0"),
+    ],
+)
+def test_where_caching_cannot_be_the_frozen_part_runs_each_epoch_and_says_why(
+    start, splits, tmp_path, caplog, changes, why
+):
+    from regraft.tune import fine_tune
+
+    max_gb = 1e-9 if changes.pop("store", "") else 1.0
+    plan = freeze(start, POLICIES[changes.pop("policy", "last_block")])
+    store = EmbedConfig(store_url=str(tmp_path), max_gb=max_gb)
+    with caplog.at_level(logging.INFO, "regraft.fine_tune"), photos_seen() as seen:
+        fine_tune(start, plan, splits, settings(**changes), lambda record: None, store)
+    assert why in caplog.text
+    assert sum(seen) >= 3 * (N_TRAIN + N_VALIDATION)
+
+
+def network_of(architecture, n_classes=3):
+    body = build_body(architecture)
+    network = GraftedNetwork(body.module, body.embedding_dim, n_classes)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return network
+
+
+def plan_of(network, thawed):
+    planned = [
+        PlannedParameter(name, thawed[0], p.numel(), float(name.startswith(thawed)))
+        for name, p in network.named_parameters()
+    ]
+    return FreezePlan("rules", tuple(planned), "still")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "thawed", "side"),
+    [
+        (
+            "timm:test_efficientnet",
+            ("backbone.blocks.4", "backbone.conv_head", "backbone.bn2", "head"),
+            64,
+        ),
+        ("torchvision:resnet18", ("backbone.layer4", "head"), 64),
+        ("timm:vit_tiny_patch16_224", ("backbone.blocks.11", "backbone.norm", "head"), 224),
+        ("timm:test_resnet", ("backbone.layer4", "head"), 64),
+    ],
+)
+def test_the_two_parts_in_a_row_are_the_network(architecture, thawed, side):
+    network = network_of(architecture)
+    plan = plan_of(network, thawed)
+    set_modes(network, plan)
+    found = cut(network, plan)
+    assert found is not None
+    network.eval()
+    photos = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(found.tail(found.frozen(photos)), network(photos))
+    thawed_weights = {name for name, p in found.tail.named_parameters()}
+    assert thawed_weights == {p.name for p in plan.parameters if p.lr_factor}
+
+
+def test_a_step_on_the_tail_moves_the_network_itself(start):
+    network = start.build()
+    plan = freeze(start, POLICIES["last_block"])
+    found = cut(network, plan)
+    weight = network.backbone.blocks[4][0].conv_pw.weight
+    before = weight.detach().clone()
+    nn.init.ones_(network.head.weight)
+    found.tail(found.frozen(torch.randn(2, 3, 32, 32))).sum().backward()
+    torch.optim.SGD(found.tail.parameters(), 1.0).step()
+    assert not torch.equal(weight, before)
+
+
+class Dropping(nn.Module):
+    def __init__(self, share):
+        super().__init__()
+        self.stem, self.drop = nn.Conv2d(3, 4, 3), nn.Dropout(share)
+        self.middle, self.head = nn.Conv2d(4, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, pixels):
+        return self.head(self.middle(self.drop(self.stem(pixels))).mean((2, 3)))
+
+
+def test_what_is_dropped_at_random_is_not_cached():
+    """Where it is at work: not with a share of 0, and not in a frozen block, which is in eval."""
+    for share, trains, expected in ((0.5, True, 1), (0.0, True, 2), (0.5, False, 2)):
+        network = Dropping(share)
+        network.drop.train(trains)
+        found = cut(network, plan_of(network, ("head",)))
+        frozen = [m for m in found.frozen.modules() if isinstance(m, nn.Conv2d)]
+        assert len(frozen) == expected
+
+
+def test_a_norm_without_parameters_whose_statistics_move_is_not_cached():
+    network = Dropping(0.0)
+    network.drop = nn.BatchNorm2d(4, affine=False)
+    plan = plan_of(network, ("head",))
+    moving = FreezePlan("rules", plan.parameters, "moving")
+    counts = [
+        sum(isinstance(m, nn.Conv2d) for m in cut(network, one).frozen.modules())
+        for one in (plan, moving)
+    ]
+    assert counts == [2, 1]
+
+
+def told(start, config):
+    plan = freeze(start, FreezeConfig(policy="last_block"))
+    return Settings(plan, config, BF16, Checkpoint("", ""), print, EmbedConfig())
+
+
+def test_precision_is_tried_only_where_it_may_be_chosen_and_pays(start):
+    network, batch = start.build(), torch.randn(8, 3, 32, 32)
+    before = copy.deepcopy(network.state_dict())
+    auto, pinned = (settings(precision=wish) for wish in ("auto", "bf16"))
+    assert training_compute(network, batch, told(start, auto), 49) == BF16
+    assert training_compute(network, batch, told(start, pinned), 1000) == BF16
+    tried = training_compute(network, batch, told(start, auto), 1000)
+    assert tried.dtype in (torch.float32, torch.bfloat16)
+    assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_bf16_that_is_not_faster_is_not_used(start):
+    """On this machine or any other: here its backward pass takes its time."""
+
+    class Slow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, values):
+            if torch.is_autocast_enabled("cpu"):
+                for _ in range(200):
+                    values = values + 0 * torch.randn(100_000).sum()
+            return self.head(values)
+
+    chosen = training_compute(
+        Slow(), torch.randn(8, 4), told(start, settings(precision="auto")), 99
+    )
+    assert chosen.dtype is torch.float32
