@@ -1,0 +1,115 @@
+"""What grows with the photos, and what does not: retraining, volume, throughput, overhead."""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from regraft.classifier import load_pretrained
+from regraft.config import EmbedConfig, load_config
+from regraft.embed import BATCH_SIZE, Compute, passage, prepared, rows_of
+from regraft.ingest import ingest
+from regraft.pixels import photos_of
+from tests.bench.measure import Row, measured, regraft_train, told
+from tests.bench.sides import lay_out
+
+BF16 = Compute(torch.device("cpu"), torch.bfloat16)
+FP32 = Compute(torch.device("cpu"), torch.float32)
+
+
+def accuracy(photos: Path, config: str, runs: int, folder: Path) -> list[Row]:
+    """A training a seed; where the photos come without a split, each with another one."""
+    rows: list[Row] = []
+    for seed in range(runs):
+        state = folder / f"accuracy-{seed}" / "state"
+        command = [sys.executable, "-m", "commands", "train", str(photos), "--config", config]
+        command += ["--state", str(state), "--set", f"tune.seed={seed}"]
+        command += ["--set", f"split.salt='split-{seed}'"]
+        state.parent.mkdir(parents=True)
+        run = measured(command, state.parent / "log")
+        rows.append({"bench": "accuracy", "who": Path(config).stem, "seed": seed} | told(run))
+        shutil.rmtree(state.parent)
+    return rows
+
+
+def retrain(photos: Path, folder: Path) -> list[Row]:
+    """A first training on ten elevenths of the photos, then on all: one tenth more; then again."""
+    sides = lay_out(photos, "retrain", folder / "retrain-photos")
+    everything = sorted(path for path in sides.rglob("*") if path.is_file())
+    kept = [path for number, path in enumerate(everything) if number % 11]
+    first = folder / "retrain-first"
+    for path in kept:
+        place = first / path.relative_to(sides)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(path.resolve())
+    state, rows = folder / "retrain" / "state", []
+    for who in ("first", "10 % more", "nothing new"):
+        if who == "10 % more":
+            for path in set(everything) - set(kept):
+                (first / path.relative_to(sides)).symlink_to(path.resolve())
+        rows.append({"bench": "retrain", "who": who} | told(regraft_train(first, state)))
+        print(rows[-1], flush=True)
+    return rows
+
+
+def volume(source: str, sizes: list[int], folder: Path) -> list[Row]:
+    """Trainings on N photos of one large set: seconds and memory against N."""
+    config = load_config(None, (f"ingest.photos={source}", f"ingest.images_url={folder}/images"))
+    frame = ingest(config.ingest).frame.sample(frac=1, random_state=0)
+    rows: list[Row] = []
+    for size in sizes:
+        manifest = folder / f"{size}.csv"
+        part = frame.head(size)
+        pd.DataFrame({"image": part.path, "label": part.label}).to_csv(manifest, index=False)
+        state = folder / f"volume-{size}" / "state"
+        run = regraft_train(manifest, state, "split.near_duplicate_bits=0")
+        rows.append({"bench": "volume", "who": f"{size} photos", "n": size} | told(run))
+        print(rows[-1], flush=True)
+        shutil.rmtree(state.parent)
+    return rows
+
+
+def throughput(photos: Path, folder: Path, trials: int = 5) -> list[Row]:
+    """Photos a second from files to kept embeddings, against the bare forward pass on tensors."""
+    frame = ingest(load_config(None, (f"ingest.photos={photos}",)).ingest).frame
+    classifier = load_pretrained(load_config(None).backbone, tuple(sorted(set(frame.label))))
+    found = photos_of(frame)
+    rows: list[Row] = []
+    for compute in (BF16, FP32):
+        network = prepared(classifier.build().backbone, compute)
+        size = classifier.card.backbone.preprocessing.size
+        batch = torch.randn(BATCH_SIZE, 3, size, size).to(compute.dtype)
+        batch = batch.to(memory_format=torch.channels_last)
+        for trial in range(trials):
+            began = time.monotonic()
+            with torch.inference_mode():
+                for _ in range(len(found) // BATCH_SIZE):
+                    network(batch)
+            bare = len(found) // BATCH_SIZE * BATCH_SIZE / (time.monotonic() - began)
+            store = folder / f"throughput-{compute.dtype}-{trial}"
+            began = time.monotonic()
+            rows_of(passage(classifier, compute), found, EmbedConfig(store_url=str(store)))
+            whole = len(found) / (time.monotonic() - began)
+            figures = {"bare": bare, "from_files": whole, "share": whole / bare}
+            rows.append({"bench": "throughput", "who": str(compute), "seed": trial} | figures)
+    return rows
+
+
+def overhead(photos: Path, folder: Path, trials: int = 3) -> list[Row]:
+    """`regraft train` against a plain script that calls the core alone, in turns."""
+    rows: list[Row] = []
+    for trial in range(trials):
+        place = folder / f"overhead-{trial}"
+        (place / "plain").mkdir(parents=True)
+        script = [sys.executable, "-m", "tests.bench.plain", str(photos), str(place / "plain")]
+        plain = measured(script, place / "plain.log")
+        rows.append({"bench": "overhead", "who": "plain script", "seed": trial} | plain.figures())
+        whole = told(regraft_train(photos, place / "state"))
+        rows.append({"bench": "overhead", "who": "regraft train", "seed": trial} | whole)
+        again = told(regraft_train(photos, place / "state", "tune.seed=1"))
+        rows.append({"bench": "overhead", "who": "again, all known", "seed": trial} | again)
+        shutil.rmtree(place)
+    return rows
