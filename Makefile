@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 PHOTOS ?= ../shared/datasets/trash
+BENCH ?= race
 
 .PHONY: help setup demo test test-unit lint types fmt check-configs bench lock clean
 
@@ -19,7 +20,7 @@ $(READY): requirements/lock.txt requirements/uv.txt pyproject.toml
 	@$(PYTHON) -m venv .venv || \
 		{ echo "Python's venv module cannot make an environment here. On Debian: apt-get install python3-venv"; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/lock.txt
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/lock.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --offline -e .
 	@touch $(READY)
 
@@ -44,8 +45,8 @@ fmt: $(READY) ## format, and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## accuracy with its spread, seconds a stage, peak memory: make bench PHOTOS=folder
-	$(BIN)/python -m tests.bench "$(PHOTOS)"
+bench: $(READY) ## side by side with the peers; BENCH=retrain, volume, ... for the rest (docs/performance.md)
+	$(BIN)/python -m tests.bench $(BENCH) "$(PHOTOS)" $(ARGS)
 
 lock: ## compile the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras \

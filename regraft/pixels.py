@@ -71,10 +71,17 @@ def preprocess(photo: Image.Image, preprocessing: Preprocessing) -> Tensor:
     photo = _middle(photo)
     scale = preprocessing.resize / min(photo.size)
     size = tuple(max(preprocessing.size, round(side * scale)) for side in photo.size)
-    resized = photo.resize((size[0], size[1]), _filter(preprocessing))
-    left, top = ((side - preprocessing.size) // 2 for side in resized.size)
-    box = (left, top, left + preprocessing.size, top + preprocessing.size)
-    return _tensor(resized.crop(box))
+    left, top = ((side - preprocessing.size) // 2 for side in size)
+    wide, high = photo.width / size[0], photo.height / size[1]  # of a resized pixel, in the photo
+    right, bottom = left + preprocessing.size, top + preprocessing.size
+    # Only the crop is computed, half of the work; the pixels are those of the whole, cropped.
+    box = (
+        left * wide,
+        top * high,
+        min(photo.width, right * wide),
+        min(photo.height, bottom * high),
+    )
+    return _tensor(photo.resize((preprocessing.size,) * 2, _filter(preprocessing), box=box))
 
 
 def augment(
@@ -185,7 +192,7 @@ def stacked(loaded: list[Tensor | UnusablePhoto]) -> Tensor:
 def _load(photo: Photo, look: Look) -> Tensor | UnusablePhoto:
     side = least_side(look.preprocessing, augmented=look.view is not None)
     try:
-        pixels = read_photo(photo.path, look.max_pixels, side)
+        pixels = read_photo(photo.path, look.max_pixels, side, photo.sha256)
     except UnusablePhoto as error:
         return error
     if look.view is None:

@@ -1,5 +1,6 @@
 """Bytes in, an upright RGB photo out; or the reason why there is none."""
 
+import hashlib
 import io
 import re
 import struct
@@ -101,7 +102,7 @@ NO_LIMIT = sys.maxsize  # pixels, for a photo whose size ingest has judged befor
 
 
 def read_photo(
-    uri: str, max_pixels: int = IngestConfig().max_pixels, at_least: int = 0
+    uri: str, max_pixels: int = IngestConfig().max_pixels, at_least: int = 0, sha256: str = ""
 ) -> Image.Image:
     """The upright RGB photo in a file.
 
@@ -109,12 +110,17 @@ def read_photo(
         uri: local path or fsspec URL.
         max_pixels: width * height at most, >= 1.
         at_least: as in unpack.
+        sha256: of the file as it was listed; "" = whatever is there now.
 
     Raises:
-        UnusablePhoto: there is no usable photo in that file; the message names the file.
+        UnusablePhoto: there is no usable photo in that file, or another one than was listed; the
+            message names the file.
     """
     try:
-        return decode(read_bytes(uri), max_pixels, at_least)
+        data = read_bytes(uri)
+        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+            raise UnusablePhoto("changed", "not the file that was listed; run again")
+        return decode(data, max_pixels, at_least)
     except UnusablePhoto as error:
         raise UnusablePhoto(error.reason, f"{error.detail} (in {uri})") from None
 

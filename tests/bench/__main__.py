@@ -1,7 +1,7 @@
 """make bench: Regraft beside its peers, and what its own parts cost. Prints a table, writes JSON.
 
-    python -m tests.bench accuracy PHOTOS --config configs/probe.yaml --runs 5
-    python -m tests.bench race PHOTOS --policy probe --epochs 10 --runs 3
+    python -m tests.bench accuracy PHOTOS --config configs/probe.yaml --seeds 0 1 2 3 4
+    python -m tests.bench race PHOTOS --policy probe --epochs 10
     python -m tests.bench retrain|throughput|overhead PHOTOS
     python -m tests.bench volume torchvision:FashionMNIST --sizes 500 5000 20000 70000
 
@@ -14,6 +14,7 @@ import argparse
 import json
 import statistics
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench import scale
@@ -33,31 +34,33 @@ def main() -> None:
     parser.add_argument("bench", choices=benches)
     parser.add_argument("photos")
     parser.add_argument("--config", default="configs/probe.yaml")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--policy", default="probe")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 5000, 20_000, 70_000])
     parser.add_argument("--work", type=Path, help="folder to keep; left out: a temporary one")
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
     arguments = parser.parse_args()
+    rows: list[Row] = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.work or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        rows = _measure(arguments, folder.resolve())
-    known = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
-    arguments.out.write_text(json.dumps(known + rows, indent=1))
+        for row in _measure(arguments, folder.resolve()):
+            print(row, flush=True)
+            rows.append(row)
+            arguments.out.write_text(json.dumps(rows, indent=1))
     print(table(rows))
-    draw(known + rows, arguments.out.with_suffix(".svg"))
+    draw(rows, arguments.out.with_suffix(".svg"))
     print(f"\n{arguments.out} {arguments.out.with_suffix('.svg')}")
 
 
-def _measure(arguments: argparse.Namespace, folder: Path) -> list[Row]:
+def _measure(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
     photos = Path(arguments.photos).resolve()
     match arguments.bench:
         case "accuracy":
-            return scale.accuracy(photos, arguments.config, arguments.runs, folder)
+            return scale.accuracy(photos, arguments.config, arguments.seeds, folder)
         case "race":
-            return race(photos, arguments.policy, arguments.epochs, arguments.runs, folder)
+            return race(photos, arguments.policy, arguments.epochs, arguments.seeds, folder)
         case "retrain":
             return scale.retrain(photos, folder)
         case "volume":

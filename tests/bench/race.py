@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,12 +13,11 @@ from tests.bench.peers.environments import PEERS, SCRIPTS, python_of
 from tests.bench.sides import lay_out
 
 
-def race(photos: Path, policy: str, epochs: int, seeds: int, folder: Path) -> list[Row]:
+def race(photos: Path, policy: str, epochs: int, seeds: list[int], folder: Path) -> Iterator[Row]:
     """A row a competitor and seed; the seed is also that of the split."""
     weights = _weights(folder / "lite0.pth")
     interpreters = {peer: python_of(peer, folder / "environments") for peer in PEERS}
-    rows: list[Row] = []
-    for seed in range(seeds):
+    for seed in seeds:
         sides = lay_out(photos, f"race-{seed}", folder / f"photos-{policy}-{seed}")
         for peer in PEERS:
             out = folder / f"{peer}.json"
@@ -27,11 +27,8 @@ def race(photos: Path, policy: str, epochs: int, seeds: int, folder: Path) -> li
             run = measured(command, folder / f"{peer}.log")
             result = json.loads(out.read_text())
             figures = {name: result[name] for name in ("training_s", "test_accuracy")}
-            rows.append(_row(peer, policy, epochs, seed) | figures | run.figures())
-            print(rows[-1], flush=True)
-        rows.append(_regraft(sides, policy, epochs, seed, folder))
-        print(rows[-1], flush=True)
-    return rows
+            yield _row(peer, policy, epochs, seed) | figures | run.figures()
+        yield _regraft(sides, policy, epochs, seed, folder)
 
 
 def _regraft(sides: Path, policy: str, epochs: int, seed: int, folder: Path) -> Row:

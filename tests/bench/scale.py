@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -20,22 +21,20 @@ BF16 = Compute(torch.device("cpu"), torch.bfloat16)
 FP32 = Compute(torch.device("cpu"), torch.float32)
 
 
-def accuracy(photos: Path, config: str, runs: int, folder: Path) -> list[Row]:
+def accuracy(photos: Path, config: str, seeds: list[int], folder: Path) -> Iterator[Row]:
     """A training a seed; where the photos come without a split, each with another one."""
-    rows: list[Row] = []
-    for seed in range(runs):
+    for seed in seeds:
         state = folder / f"accuracy-{seed}" / "state"
         command = [sys.executable, "-m", "commands", "train", str(photos), "--config", config]
         command += ["--state", str(state), "--set", f"tune.seed={seed}"]
         command += ["--set", f"split.salt='split-{seed}'"]
         state.parent.mkdir(parents=True)
         run = measured(command, state.parent / "log")
-        rows.append({"bench": "accuracy", "who": Path(config).stem, "seed": seed} | told(run))
+        yield {"bench": "accuracy", "who": Path(config).stem, "seed": seed} | told(run)
         shutil.rmtree(state.parent)
-    return rows
 
 
-def retrain(photos: Path, folder: Path) -> list[Row]:
+def retrain(photos: Path, folder: Path) -> Iterator[Row]:
     """A first training on ten elevenths of the photos, then on all: one tenth more; then again."""
     sides = lay_out(photos, "retrain", folder / "retrain-photos")
     everything = sorted(path for path in sides.rglob("*") if path.is_file())
@@ -45,39 +44,33 @@ def retrain(photos: Path, folder: Path) -> list[Row]:
         place = first / path.relative_to(sides)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(path.resolve())
-    state, rows = folder / "retrain" / "state", []
+    state = folder / "retrain" / "state"
     for who in ("first", "10 % more", "nothing new"):
         if who == "10 % more":
             for path in set(everything) - set(kept):
                 (first / path.relative_to(sides)).symlink_to(path.resolve())
-        rows.append({"bench": "retrain", "who": who} | told(regraft_train(first, state)))
-        print(rows[-1], flush=True)
-    return rows
+        yield {"bench": "retrain", "who": who} | told(regraft_train(first, state))
 
 
-def volume(source: str, sizes: list[int], folder: Path) -> list[Row]:
+def volume(source: str, sizes: list[int], folder: Path) -> Iterator[Row]:
     """Trainings on N photos of one large set: seconds and memory against N."""
     config = load_config(None, (f"ingest.photos={source}", f"ingest.images_url={folder}/images"))
     frame = ingest(config.ingest).frame.sample(frac=1, random_state=0)
-    rows: list[Row] = []
     for size in sizes:
         manifest = folder / f"{size}.csv"
         part = frame.head(size)
         pd.DataFrame({"image": part.path, "label": part.label}).to_csv(manifest, index=False)
         state = folder / f"volume-{size}" / "state"
         run = regraft_train(manifest, state, "split.near_duplicate_bits=0")
-        rows.append({"bench": "volume", "who": f"{size} photos", "n": size} | told(run))
-        print(rows[-1], flush=True)
+        yield {"bench": "volume", "who": f"{size} photos", "n": size} | told(run)
         shutil.rmtree(state.parent)
-    return rows
 
 
-def throughput(photos: Path, folder: Path, trials: int = 5) -> list[Row]:
+def throughput(photos: Path, folder: Path, trials: int = 5) -> Iterator[Row]:
     """Photos a second from files to kept embeddings, against the bare forward pass on tensors."""
     frame = ingest(load_config(None, (f"ingest.photos={photos}",)).ingest).frame
     classifier = load_pretrained(load_config(None).backbone, tuple(sorted(set(frame.label))))
     found = photos_of(frame)
-    rows: list[Row] = []
     for compute in (BF16, FP32):
         network = prepared(classifier.build().backbone, compute)
         size = classifier.card.backbone.preprocessing.size
@@ -94,22 +87,19 @@ def throughput(photos: Path, folder: Path, trials: int = 5) -> list[Row]:
             rows_of(passage(classifier, compute), found, EmbedConfig(store_url=str(store)))
             whole = len(found) / (time.monotonic() - began)
             figures = {"bare": bare, "from_files": whole, "share": whole / bare}
-            rows.append({"bench": "throughput", "who": str(compute), "seed": trial} | figures)
-    return rows
+            yield {"bench": "throughput", "who": str(compute), "seed": trial} | figures
 
 
-def overhead(photos: Path, folder: Path, trials: int = 3) -> list[Row]:
+def overhead(photos: Path, folder: Path, trials: int = 3) -> Iterator[Row]:
     """`regraft train` against a plain script that calls the core alone, in turns."""
-    rows: list[Row] = []
     for trial in range(trials):
         place = folder / f"overhead-{trial}"
         (place / "plain").mkdir(parents=True)
         script = [sys.executable, "-m", "tests.bench.plain", str(photos), str(place / "plain")]
         plain = measured(script, place / "plain.log")
-        rows.append({"bench": "overhead", "who": "plain script", "seed": trial} | plain.figures())
+        yield {"bench": "overhead", "who": "plain script", "seed": trial} | plain.figures()
         whole = told(regraft_train(photos, place / "state"))
-        rows.append({"bench": "overhead", "who": "regraft train", "seed": trial} | whole)
+        yield {"bench": "overhead", "who": "regraft train", "seed": trial} | whole
         again = told(regraft_train(photos, place / "state", "tune.seed=1"))
-        rows.append({"bench": "overhead", "who": "again, all known", "seed": trial} | again)
+        yield {"bench": "overhead", "who": "again, all known", "seed": trial} | again
         shutil.rmtree(place)
-    return rows

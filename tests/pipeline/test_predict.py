@@ -77,7 +77,7 @@ def said(caplog):
             passed.append(len(output))
 
     def since() -> tuple[str, int]:
-        line, n_passed = caplog.messages[-1], sum(passed)
+        line, n_passed = "".join(caplog.messages[-1:]), sum(passed)
         passed.clear()
         return line, n_passed
 

@@ -20,6 +20,7 @@ from test_files import full_disk
 
 from regraft.config import EmbedConfig
 from regraft.embed import NO_STORE, Compute, contents, embed, find_rows, passage
+from regraft.errors import UnusablePhoto
 from regraft.pixels import photos_of
 
 FP32 = Compute(torch.device("cpu"), torch.float32)
@@ -476,3 +477,13 @@ def test_what_is_over_the_bound_goes_after_the_run(start, photos, config):
     rows = embed(start, photos[:5], FP32, bounded)
     assert shards(bounded) == []
     assert rows.all().shape == (5, 256)
+
+
+def test_a_photo_that_changed_since_it_was_listed_poisons_nothing(start, splits, config, tmp_path):
+    first, other = photos_of(splits.frame)[:2]
+    swapped = first._replace(path=str(shutil.copy(other.path, tmp_path / "changed.png")))
+    with pytest.raises(UnusablePhoto, match="changed: not the file that was listed"):
+        embed(start, [swapped], FP32, config)
+    right, n_passed = passing(start, [first], config)
+    assert n_passed == 1
+    assert torch.equal(right, embed(start, [first], FP32, NO_STORE).all())

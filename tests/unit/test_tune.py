@@ -1,5 +1,6 @@
 """Fine-tuning: frozen stays frozen, the same seed gives the same weights, and it learns."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_a_probe_beats_chance_and_a_shuffled_label_run_does_not(start, tmp_path)
                 "path": str(path),
                 "label": label,
                 "side": side,
-                "sha256": f"{number:064x}",
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                 "phash": "",
             }
         )
