@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from regraft.transfer import TransferGain
 
 STAGES = (
-    *("ingest", "split", "choose_backbone", "load_pretrained", "freeze", "measure_transfer"),
-    *("fine_tune", "evaluate", "register", "promote"),
+    *("ingest", "split", "choose_backbone", "load_pretrained", "freeze"),
+    *("fine_tune", "measure_transfer", "evaluate", "register", "promote"),
 )
 
 

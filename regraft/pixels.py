@@ -73,14 +73,9 @@ def preprocess(photo: Image.Image, preprocessing: Preprocessing) -> Tensor:
     size = tuple(max(preprocessing.size, round(side * scale)) for side in photo.size)
     left, top = ((side - preprocessing.size) // 2 for side in size)
     wide, high = photo.width / size[0], photo.height / size[1]  # of a resized pixel, in the photo
-    right, bottom = left + preprocessing.size, top + preprocessing.size
+    right, bottom = (left + preprocessing.size) * wide, (top + preprocessing.size) * high
     # Only the crop is computed, half of the work; the pixels are those of the whole, cropped.
-    box = (
-        left * wide,
-        top * high,
-        min(photo.width, right * wide),
-        min(photo.height, bottom * high),
-    )
+    box = (left * wide, top * high, min(photo.width, right), min(photo.height, bottom))
     return _tensor(photo.resize((preprocessing.size,) * 2, _filter(preprocessing), box=box))
 
 
@@ -121,7 +116,8 @@ def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """
     mean = torch.tensor(preprocessing.mean, device=pixels.device).view(1, 3, 1, 1) * 255
     std = torch.tensor(preprocessing.std, device=pixels.device).view(1, 3, 1, 1) * 255
-    return ((pixels.float() - mean) / std).to(memory_format=torch.channels_last)
+    normal = pixels.float().sub_(mean).div_(std)  # in place: memory that is new costs more
+    return normal.to(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -178,7 +174,7 @@ def photo_batches(
 
 
 def stacked(loaded: list[Tensor | UnusablePhoto]) -> Tensor:
-    """(B, 3, S, S) uint8.
+    """(B, 3, S, S) uint8, channels last.
 
     Raises:
         UnusablePhoto: one of them is none; training would miss it in silence.
@@ -186,7 +182,12 @@ def stacked(loaded: list[Tensor | UnusablePhoto]) -> Tensor:
     for photo in loaded:
         if isinstance(photo, UnusablePhoto):
             raise photo
-    return torch.stack([photo for photo in loaded if isinstance(photo, Tensor)])
+    return batch_of([photo for photo in loaded if isinstance(photo, Tensor)])
+
+
+def batch_of(photos: list[Tensor]) -> Tensor:
+    """(B, 3, S, S) uint8, channels last as the decoder left them: nothing is transposed."""
+    return torch.stack([photo.permute(1, 2, 0) for photo in photos]).permute(0, 3, 1, 2)
 
 
 def _load(photo: Photo, look: Look) -> Tensor | UnusablePhoto:

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import timm
@@ -46,11 +47,18 @@ class Block:
 
 @dataclass(frozen=True)
 class Body:
-    """The module without classifiers, (B, 3, S, S) -> (B, D), and where they stood."""
+    """The module without classifiers, (B, 3, S, S) -> (B, D), where they stood, and its side S."""
 
     module: nn.Module
-    embedding_dim: int
     head_prefixes: tuple[str, ...]
+    side: int
+
+    @cached_property
+    def embedding_dim(self) -> int:
+        """D, by a pass of zeros: who has it from a card need not pay for that."""
+        self.module.eval()
+        with torch.inference_mode():
+            return int(self.module(torch.zeros(1, 3, self.side, self.side)).shape[-1])
 
 
 def build_body(architecture: str) -> Body:
@@ -136,7 +144,7 @@ def _timm_body(name: str) -> Body:
     module = timm.create_model(name, pretrained=False, num_classes=0)
     head = module.pretrained_cfg.get("classifier") or ()
     heads = (head,) if isinstance(head, str) else tuple(head)
-    return Body(module, _measured_width(module, preprocessing_of(f"timm:{name}").size), heads)
+    return Body(module, heads, preprocessing_of(f"timm:{name}").size)
 
 
 def _torchvision_body(name: str) -> Body:
@@ -149,8 +157,7 @@ def _torchvision_body(name: str) -> Body:
         raise _without_embedding(name)
     parent, _, last = head.rpartition(".")
     setattr(module.get_submodule(parent), last, nn.Identity())
-    size = preprocessing_of(f"torchvision:{name}").size
-    return Body(module, _measured_width(module, size), (head,))
+    return Body(module, (head,), preprocessing_of(f"torchvision:{name}").size)
 
 
 def _without_embedding(name: str) -> UnknownBackbone:
@@ -158,12 +165,6 @@ def _without_embedding(name: str) -> UnknownBackbone:
         f"torchvision:{name} does not end in one linear layer, so its embedding cannot be taken. "
         "Choose another network, such as torchvision:resnet18."
     )
-
-
-def _measured_width(module: nn.Module, size: int) -> int:
-    module.eval()
-    with torch.inference_mode():
-        return int(module(torch.zeros(1, 3, size, size)).shape[-1])
 
 
 def _torchvision_names() -> list[str]:

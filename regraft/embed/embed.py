@@ -20,7 +20,7 @@ from regraft.embed.store import SHARD_PHOTOS, Shard, Shelf
 from regraft.errors import UnusablePhoto
 from regraft.files import access_errors
 from regraft.ingest import NO_LIMIT
-from regraft.pixels import Look, Photo, consecutive, photo_batches
+from regraft.pixels import Look, Photo, batch_of, consecutive, photo_batches
 
 NO_STORE = EmbedConfig()  # nothing is kept: every photo is new
 
@@ -187,7 +187,7 @@ def _computed(
             refused.update({name: one for name, one in pairs if isinstance(one, UnusablePhoto)})
             usable.extend(name for name, one in pairs if isinstance(one, Tensor))
             if tensors := [one for _, one in pairs if isinstance(one, Tensor)]:
-                yield torch.stack(tensors)
+                yield batch_of(tensors)
 
     network = prepared(way.build(), way.compute)
     outputs = forward(network, pixels(), way.look.preprocessing, way.compute)

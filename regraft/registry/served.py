@@ -23,7 +23,7 @@ from regraft.classifier import Card, load_classifier
 from regraft.embed import BATCH_SIZE, forward, judging_compute, prepared
 from regraft.errors import ConfigError, UnusablePhoto
 from regraft.ingest import decode, read_bytes
-from regraft.pixels import least_side, preprocess
+from regraft.pixels import batch_of, least_side, preprocess
 from regraft.predict import answers, max_pixels_of
 
 # How JPEG, PNG, GIF, WebP, BMP, TIFF and BigTIFF files begin when they are written in base64.
@@ -65,7 +65,7 @@ class ServedClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no type
         preprocessing = self.card.backbone.preprocessing
         cells = enumerate(model_input["image"])
         pixels = [_pixels(cell, at, self.card) for at, cell in cells]
-        batches = torch.split(torch.stack(pixels), BATCH_SIZE)
+        batches = torch.split(batch_of(pixels), BATCH_SIZE)
         scores = forward(self.network, batches, preprocessing, judging_compute())
         return answers(torch.cat(list(scores)), self.card)
 

@@ -20,10 +20,11 @@ from regraft.embed import Compute
 from regraft.errors import TrainingDiverged
 from regraft.freeze import set_modes, thaw
 from regraft.tune.challenger import EpochRecord
-from regraft.tune.checkpoint import TreeOfTensors
+from regraft.tune.checkpoint import Checkpoint, TreeOfTensors
 from regraft.tune.feed import Feed, Photos, Settings, feed_of
 from regraft.tune.precision import training_compute
 
+SAVING_SHARE = 0.1  # of the time may go into checkpoints, where epochs are short. Guess
 DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16)}
 
 
@@ -41,6 +42,8 @@ class Progress:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     records: list[EpochRecord] = field(default_factory=list)
     spent_s: float = 0.0
+    saved_at: float = -math.inf
+    saving_s: float = 0.0
 
     @property
     def lr_share(self) -> float:
@@ -97,9 +100,18 @@ def train_thawed(network: nn.Module, photos: Photos, settings: Settings) -> tupl
         lr = settings.config.lr * progress.lr_share
         record = EpochRecord("tune", progress.epoch, *trained, *judged, lr, 0.0, seconds)
         _remember(progress, record)
-        settings.checkpoint.save(progress.state())
+        _save(progress, settings.checkpoint)
         settings.log(record)
     return progress, stopped
+
+
+def _save(progress: Progress, checkpoint: Checkpoint) -> None:
+    """Keeps the state after an epoch, unless saving would take too much of the time."""
+    began = time.monotonic()
+    if began - progress.saved_at >= progress.saving_s / SAVING_SHARE:
+        checkpoint.save(progress.state())
+        progress.saved_at = time.monotonic()
+        progress.saving_s = progress.saved_at - began
 
 
 def _start(network: nn.Module, photos: Photos, settings: Settings) -> tuple[Progress, Feed]:

@@ -2,7 +2,7 @@
 
     python -m tests.bench accuracy PHOTOS --config configs/probe.yaml --seeds 0 1 2 3 4
     python -m tests.bench race PHOTOS --policy probe --epochs 10
-    python -m tests.bench retrain|throughput|overhead PHOTOS
+    python -m tests.bench retrain|throughput|overhead|views PHOTOS
     python -m tests.bench volume torchvision:FashionMNIST --sizes 500 5000 20000 70000
 
 Each row of the JSON is one run; a later run adds its rows to the file. `race` makes an environment
@@ -19,22 +19,33 @@ from pathlib import Path
 
 from tests.bench import scale
 from tests.bench.measure import Row
+from tests.bench.peers.environments import PEERS
 from tests.bench.plot import draw
-from tests.bench.race import race
+from tests.bench.race import Rules, race
 
 FIGURES = (
     *("training_s", "whole_s", "fine_tune_s", "evaluate_s", "ingest_s", "cpu_s", "peak_mb"),
-    *("test_accuracy", "known", "new", "bare", "from_files", "share"),
+    *(
+        "validation_loss",
+        "validation_accuracy",
+        "test_accuracy",
+        "known",
+        "new",
+        "bare",
+        "from_files",
+        "share",
+    ),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    benches = ("accuracy", "race", "retrain", "volume", "throughput", "overhead")
+    benches = ("accuracy", "race", "retrain", "volume", "throughput", "overhead", "views")
     parser.add_argument("bench", choices=benches)
     parser.add_argument("photos")
     parser.add_argument("--config", default="configs/probe.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--peers", nargs="*", default=PEERS)
     parser.add_argument("--policy", default="probe")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 5000, 20_000, 70_000])
@@ -60,11 +71,14 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
         case "accuracy":
             return scale.accuracy(photos, arguments.config, arguments.seeds, folder)
         case "race":
-            return race(photos, arguments.policy, arguments.epochs, arguments.seeds, folder)
+            told = (arguments.policy, arguments.epochs, tuple(arguments.seeds))
+            return race(photos, Rules(tuple(arguments.peers), *told), folder)
         case "retrain":
             return scale.retrain(photos, folder)
         case "volume":
             return scale.volume(arguments.photos, arguments.sizes, folder)
+        case "views":
+            return scale.views(photos, arguments.seeds, folder)
         case "throughput":
             return scale.throughput(photos, folder)
         case _:

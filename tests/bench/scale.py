@@ -12,8 +12,11 @@ import torch
 from regraft.classifier import load_pretrained
 from regraft.config import EmbedConfig, load_config
 from regraft.embed import BATCH_SIZE, Compute, passage, prepared, rows_of
+from regraft.freeze import freeze
 from regraft.ingest import ingest
 from regraft.pixels import photos_of
+from regraft.split import split
+from regraft.tune import fine_tune
 from tests.bench.measure import Row, measured, regraft_train, told
 from tests.bench.sides import lay_out
 
@@ -96,10 +99,30 @@ def overhead(photos: Path, folder: Path, trials: int = 3) -> Iterator[Row]:
         place = folder / f"overhead-{trial}"
         (place / "plain").mkdir(parents=True)
         script = [sys.executable, "-m", "tests.bench.plain", str(photos), str(place / "plain")]
-        plain = measured(script, place / "plain.log")
-        yield {"bench": "overhead", "who": "plain script", "seed": trial} | plain.figures()
-        whole = told(regraft_train(photos, place / "state"))
-        yield {"bench": "overhead", "who": "regraft train", "seed": trial} | whole
-        again = told(regraft_train(photos, place / "state", "tune.seed=1"))
-        yield {"bench": "overhead", "who": "again, all known", "seed": trial} | again
+        for who in ("plain script", "plain script, all known"):
+            run = measured(script, place / "plain.log")
+            yield {"bench": "overhead", "who": who, "seed": trial} | run.figures()
+        for who in ("regraft train, new state", "regraft train, all known"):
+            figures = told(regraft_train(photos, place / "state", f"tune.seed={len(who)}"))
+            yield {"bench": "overhead", "who": who, "seed": trial} | figures
         shutil.rmtree(place)
+
+
+def views(photos: Path, seeds: list[int], folder: Path) -> Iterator[Row]:
+    """What fewer cached views cost: the tuned phase's best epoch on validation, by its loss."""
+    for seed in seeds:
+        for n_views in (0, 1, 2, 4):
+            settings = (f"ingest.photos={photos}", "freeze.policy=last_block")
+            settings += (f"tune.cached_views={n_views}", f"tune.seed={seed}", "tune.patience=0")
+            settings += (f"embed.store_url={folder}/views-{n_views}-{seed}",)
+            config = load_config(None, settings)
+            splits = split(ingest(config.ingest), config.split)
+            pretrained = load_pretrained(config.backbone, splits.classes)
+            plan, began = freeze(pretrained, config.freeze), time.monotonic()
+            trained = fine_tune(pretrained, plan, splits, config.tune, lambda _: None, config.embed)
+            seconds = time.monotonic() - began
+            tuned = trained.history[trained.history.phase == "tune"]
+            best = tuned.loc[tuned.validation_loss.idxmin()]
+            figures = {"training_s": seconds, "validation_loss": float(best.validation_loss)}
+            figures["validation_accuracy"] = float(best.validation_accuracy)
+            yield {"bench": "views", "who": f"{n_views} cached", "seed": seed} | figures

@@ -15,8 +15,8 @@ from regraft import registry
 pytestmark = pytest.mark.pipeline
 
 STAGES = [
-    *("ingest", "split", "choose_backbone", "load_pretrained", "freeze", "measure_transfer"),
-    *("fine_tune", "evaluate", "register", "promote"),
+    *("ingest", "split", "choose_backbone", "load_pretrained", "freeze"),
+    *("fine_tune", "measure_transfer", "evaluate", "register", "promote"),
 ]
 
 

@@ -125,11 +125,11 @@ def test_a_wrong_normalisation_does_not_go_unnoticed(lite0):
 def test_blocks_hold_every_parameter_once_and_in_order(architecture, width, first, last):
     with torch.device("meta"):  # the shapes alone: no time is spent on random weights
         body = build_body(architecture)
+        assert body.embedding_dim == width
     blocks = ordered_blocks(body.module)
     held = [name for block in blocks for name in block.parameters]
     assert held == [name for name, _ in body.module.named_parameters()]
     assert (blocks[0].name, blocks[-1].name) == (first, last)
-    assert body.embedding_dim == width
 
 
 def test_a_module_without_numbered_parts_is_one_block():

@@ -62,8 +62,9 @@ def test_quick_answers_import_nothing_heavy(arguments):
 
 def test_help_names_every_command_and_exit_code():
     said = " ".join(run("--help").output.split())
-    for name in ("train", "predict", "models", "doctor", "demo", "config"):
-        assert re.search(rf"\b{name}\b", said)
+    names = ("train", "predict", "models", "doctor", "demo", "config", "cache", "compare-backbones")
+    for name in names:
+        assert re.search(rf"\b{name}\b", said), name
     for code in {error.exit_code for error in ERRORS}:
         assert re.search(rf"\b{code} \w", said.partition("Exit codes:")[2])
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import fsspec
@@ -10,7 +11,8 @@ import pytest
 import torch
 from tiny import POLICIES, SETTINGS, keep_the_tuned_phase, splits_of, tuned
 
-from regraft.config import FreezeConfig
+from regraft.config import FreezeConfig, TuneConfig
+from regraft.embed import choose_compute
 from regraft.freeze import freeze
 from regraft.tune import loop
 from regraft.tune.checkpoint import Checkpoint, checkpoint_of
@@ -32,6 +34,7 @@ def deadly(progress, loss, config, where):
     if where == "epoch 2, step 2":
         os.kill(os.getpid(), signal.SIGKILL)
 loop._step = deadly
+loop.SAVING_SHARE = 1e9
 splits = splits_of(pd.read_csv(sys.argv[3], dtype=str, index_col=0))
 config = TuneConfig.model_validate_json(sys.argv[4])
 tuned(classifier_of(sys.argv[2]), splits, "last_block", config)
@@ -43,8 +46,9 @@ class PowerFailure(BaseException):
 
 
 @pytest.fixture(autouse=True)
-def tuned_is_kept(monkeypatch):
+def tuned_is_kept_and_every_epoch_saved(monkeypatch):
     keep_the_tuned_phase(monkeypatch)
+    monkeypatch.setattr(loop, "SAVING_SHARE", 1e9)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -259,3 +263,16 @@ def test_a_training_killed_within_an_epoch_ends_with_the_same_weights(
     assert len(list(folder.iterdir())) == 2
     same_training(tuned(start, splits, config=with_url(folder)), uninterrupted)
     assert epochs_trained == [(2, True), (3, True)]
+
+
+def test_saving_takes_its_share_of_the_time_and_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVING_SHARE", 0.1)
+    progress = loop.Progress(*(torch.nn.Linear(1, 1),) * 4, choose_compute(TuneConfig()))
+    checkpoint, saved = Checkpoint(str(tmp_path), "key"), []
+    for since_s, took_s in ((None, 0.0), (5.0, 1.0), (15.0, 1.0)):
+        if since_s:
+            progress.saved_at, progress.saving_s = time.monotonic() - since_s, took_s
+        progress.epoch += 1
+        loop._save(progress, checkpoint)
+        saved.append(checkpoint.load()["epoch"])
+    assert saved == [1, 1, 3]
