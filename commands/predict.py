@@ -6,6 +6,8 @@ import typer
 
 from commands.options import DEFAULT_STATE, StateOption, is_debug
 
+NO_EVICTION_GB = 1e6  # predicting adds to the store; how much it may hold is a training's to say
+
 
 def predict(
     photos: Annotated[list[str], typer.Argument(help="Photos, folders of photos, or URLs.")],
@@ -35,7 +37,7 @@ def predict(
 
     tracking = TrackingConfig(uri=opened.tracking_uri)
     version = registry.resolve(tracking, model)
-    store = EmbedConfig(store_url=str(opened.embeddings))
+    store = EmbedConfig(store_url=str(opened.embeddings), max_gb=NO_EVICTION_GB)
     called = f"{version.name}/{version.version}"
     table = core_predict(registry.load(tracking, version), photos, called, store)
     if out:

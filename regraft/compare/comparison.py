@@ -13,7 +13,7 @@ from regraft.compare.folds import folds_of, units_of
 from regraft.compare.measure import Measured, Task, measure
 from regraft.config import BackboneConfig, EmbedConfig, SplitConfig, TuneConfig
 from regraft.embed import NO_STORE
-from regraft.errors import TrainingDiverged, UnknownBackbone, WeightsNotFound
+from regraft.errors import TrainingDiverged, WeightsError, WeightsNotFound
 from regraft.evaluate import wilson
 from regraft.paired import paired_interval
 from regraft.split import Splits
@@ -21,7 +21,7 @@ from regraft.split import Splits
 CONFIDENCE = 0.95
 # An accuracy of 4000 photos is known to +- 1.5 points or better; more would only take longer.
 MAX_PHOTOS = 4000
-CANNOT_BE_HAD = (UnknownBackbone, WeightsNotFound, TrainingDiverged)
+CANNOT_BE_HAD = (WeightsError, TrainingDiverged)
 
 logger = logging.getLogger("regraft.compare")
 

@@ -30,7 +30,7 @@ from regraft.files import absolute, access_errors, filesystem, write_once, write
 logger = logging.getLogger("regraft.embed")
 
 SHARD_PHOTOS = 2048  # what a killed run may lose; 5 MB of embeddings, 40 MB at a boundary (lite0)
-HEAD_BYTES = 2**18  # of a shard, read to know its photos: 65 each, of twice SHARD_PHOTOS
+HEAD_BYTES = 65 * 2 * SHARD_PHOTOS + 4096  # of a shard, read to know its photos: 65 bytes each
 RECIPE_FILE = "recipe.json"
 SUFFIX = ".safetensors"
 DAMAGES = (SafetensorError, ValueError, KeyError, TypeError)  # what reading broken bytes raises

@@ -113,18 +113,17 @@ def _boundary_feed(found: Cut, photos: Photos, settings: Settings) -> Feed:
     """Reads what the frozen part has made of each view, computed when an epoch first asks."""
     way = _passage(found, photos, settings)
     judged = rows_of(way, photos.validation, settings.store)
-    seen: dict[int, Rows] = {}
+    seen: dict[View | None, Rows] = {}
 
     def fed(rows: Rows, order: list[list[int]]) -> Iterator[Tensor]:
         for positions in order:
             yield rows.take(positions).to(settings.compute.device).float()  # (B, ...)
 
     def train(epoch: int, order: list[list[int]]) -> Iterator[Tensor]:
-        number = (epoch - 1) % settings.config.cached_views + 1
-        if number not in seen:
-            view = _view(settings.config, number)
-            seen[number] = rows_of(_seen_in(way, view), photos.train, settings.store)
-        return fed(seen[number], order)
+        view = _view(settings.config, (epoch - 1) % settings.config.cached_views + 1)
+        if view not in seen:
+            seen[view] = rows_of(_seen_in(way, view), photos.train, settings.store)
+        return fed(seen[view], order)
 
     def validation() -> Iterator[Tensor]:
         return fed(judged, consecutive(len(judged), BATCH_SIZE))
@@ -180,5 +179,8 @@ def _room(store: EmbedConfig) -> float:
         return IN_MEMORY_GB * 1e9
     if is_url(place := absolute(store.store_url)):
         return store.max_gb * 1e9
-    os.makedirs(place, exist_ok=True)
+    try:
+        os.makedirs(place, exist_ok=True)
+    except OSError:  # the store itself says so, and keeps nothing
+        return IN_MEMORY_GB * 1e9
     return min(store.max_gb * 1e9, FREE_DISK_SHARE * shutil.disk_usage(place).free)

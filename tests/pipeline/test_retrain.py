@@ -1,5 +1,7 @@
 """What new photos, new labels and a better model do to the champion."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,6 +35,7 @@ def add_photos(world, n_per_class: int):
     draw_photos(world.folder / f"{n_per_class} more", n_per_class, seed=11)
     for path in (world.folder / f"{n_per_class} more").rglob("*.png"):
         path.rename(world.photos / path.parent.name / f"new {path.name}")
+    shutil.rmtree(world.folder / f"{n_per_class} more")
 
 
 def test_new_photos_move_no_old_one_and_a_tie_keeps_the_champion(world):
