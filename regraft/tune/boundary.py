@@ -54,9 +54,7 @@ def cut(network: nn.Module, plan: FreezePlan) -> Cut | None:
             still.add(node)
     read = _read_above(graph, still)
     while derived := [node for node in read if _is_made_from(node, read)]:
-        still.difference_update(
-            derived
-        )  # a pooling beside the first thawed layer: made again there
+        still.difference_update(derived)  # such as a pooling: it is made again above the cut
         read = _read_above(graph, still)
     if len(read) != 1 or read[0].op == "placeholder":
         return None

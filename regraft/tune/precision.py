@@ -23,7 +23,7 @@ def training_compute(part: nn.Module, batch: Tensor, settings: Settings, n_steps
     """The settings' compute, or fp32 where bf16 is not clearly faster.
 
     On CPUs bf16 is faster in dense layers and slower in the gradient of depthwise ones, so it
-    depends on which blocks are thawed. The choice is part of the checkpoint and of the history.
+    depends on which blocks are thawed. The choice is part of the checkpoint.
 
     Args:
         part: what is trained, on its device; it is not changed.
