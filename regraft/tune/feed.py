@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +129,7 @@ def _boundary_feed(found: Cut, photos: Photos, settings: Settings) -> Feed:
     def validation() -> Iterator[Tensor]:
         return fed(judged, consecutive(len(judged), BATCH_SIZE))
 
+    @cache  # of the network and of its average: the modules stay the same, only their values move
     def tail(network: nn.Module) -> nn.Module:
         set_modes(network, settings.plan)
         again = cut(network, settings.plan)
