@@ -1,6 +1,6 @@
 """What a frozen network makes of photos: computed once for each photo, kept, read by all."""
 
-from regraft.embed.compute import Compute, choose_compute, judging_compute
+from regraft.embed.compute import Compute, choose_compute, judging_compute, keep_freed_memory
 from regraft.embed.embed import (
     NO_STORE,
     Found,
@@ -36,6 +36,7 @@ __all__ = [
     "forward",
     "head_scores",
     "judging_compute",
+    "keep_freed_memory",
     "logits",
     "make_room",
     "maker",

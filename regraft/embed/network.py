@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from regraft.backbone import Preprocessing
-from regraft.embed.compute import Compute
+from regraft.embed.compute import Compute, keep_freed_memory
 from regraft.pixels import normalise
 
 BATCH_SIZE = 32  # for a pass without gradients; larger was no faster on CPU cores (measured)
@@ -56,6 +56,7 @@ def forward(
     Yields:
         (B, ...) on the CPU, in the precision of the compute.
     """
+    keep_freed_memory()
     on_gpu = compute.device.type == "cuda"
     for pixels in batches:
         with torch.inference_mode():
@@ -70,9 +71,9 @@ def _folded(network: nn.Module) -> nn.Module:
 
     Where it cannot be traced, or the folded one answers otherwise, it stays as it is.
     """
-    plain = copy.deepcopy(network).float().eval()
+    plain = copy.deepcopy(network).cpu().float().eval()
     try:
-        folded = trace(copy.deepcopy(plain))
+        folded = trace(plain)  # it shares the modules, but what is set below stays its own
     except UNTRACEABLE:
         return plain
     modules = dict(folded.named_modules())

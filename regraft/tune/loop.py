@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from regraft.config import TuneConfig
-from regraft.embed import Compute
+from regraft.embed import Compute, keep_freed_memory
 from regraft.errors import TrainingDiverged
 from regraft.freeze import set_modes, thaw
 from regraft.tune.challenger import EpochRecord
@@ -86,6 +86,7 @@ def train_thawed(network: nn.Module, photos: Photos, settings: Settings) -> tupl
     Raises:
         TrainingDiverged: a loss or a gradient is not finite; names epoch and step.
     """
+    keep_freed_memory()
     progress, feed = _start(network, photos, settings)
     if resumed := settings.checkpoint.load():
         progress.resume(resumed)

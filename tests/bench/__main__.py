@@ -31,9 +31,12 @@ FIGURES = (
         "test_accuracy",
         "known",
         "new",
+        "plain",
+        "kept",
         "bare",
         "from_files",
         "share",
+        "share_of_plain",
     ),
 )
 

@@ -70,16 +70,20 @@ def volume(source: str, sizes: list[int], folder: Path) -> Iterator[Row]:
 
 
 def throughput(photos: Path, folder: Path, trials: int = 5) -> Iterator[Row]:
-    """Photos a second from files to kept embeddings, against the bare forward pass on tensors."""
+    """Photos a second from files to kept embeddings, against forward passes on tensors.
+
+    The passes: as anyone writes it, the same with freed memory kept, and ours (folded as well).
+    """
     frame = ingest(load_config(None, (f"ingest.photos={photos}",)).ingest).frame
     classifier = load_pretrained(load_config(None).backbone, tuple(sorted(set(frame.label))))
     found = photos_of(frame)
-    for compute in (BF16, FP32):
+    for precision, compute in (("bf16", BF16), ("fp32", FP32)):
         network = prepared(classifier.build().backbone, compute)
         size = classifier.card.backbone.preprocessing.size
         batch = torch.randn(BATCH_SIZE, 3, size, size).to(compute.dtype)
         batch = batch.to(memory_format=torch.channels_last)
         for trial in range(trials):
+            plain, kept = (_bare(precision, memory, folder) for memory in ("given back", "kept"))
             began = time.monotonic()
             with torch.inference_mode():
                 for _ in range(len(found) // BATCH_SIZE):
@@ -89,8 +93,14 @@ def throughput(photos: Path, folder: Path, trials: int = 5) -> Iterator[Row]:
             began = time.monotonic()
             rows_of(passage(classifier, compute), found, EmbedConfig(store_url=str(store)))
             whole = len(found) / (time.monotonic() - began)
-            figures = {"bare": bare, "from_files": whole, "share": whole / bare}
+            figures = {"plain": plain, "kept": kept, "bare": bare, "from_files": whole}
+            figures |= {"share": whole / bare, "share_of_plain": whole / plain}
             yield {"bench": "throughput", "who": str(compute), "seed": trial} | figures
+
+
+def _bare(precision: str, memory: str, folder: Path) -> float:
+    command = [sys.executable, "-m", "tests.bench.bare", precision, memory]
+    return float(measured(command, folder / "bare.log").text)
 
 
 def overhead(photos: Path, folder: Path, trials: int = 3) -> Iterator[Row]:
