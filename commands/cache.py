@@ -5,52 +5,81 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.options import DEFAULT_STATE, JsonOption, StateOption, is_debug
-from regraft.config import EmbedConfig
+from commands.options import (
+    DEFAULT_STATE,
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    StateOption,
+    is_debug,
+    store_of,
+)
+from regraft.config import EmbedConfig, load_config
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from regraft.embed import ShelfUse
 
 COLUMNS = ("network", "at", "precision", "view", "photos", "MB", "last used")
-MAX_GB = EmbedConfig().max_gb
-
 MaxGbOption = Annotated[
-    float, typer.Option("--max-gb", min=0, help="What it may hold, in 1e9 bytes; 0 empties it.")
+    float | None,
+    typer.Option(
+        "--max-gb",
+        min=0,
+        help="What it may hold, in 1e9 bytes; 0 empties it; left out: embed.max_gb.",
+    ),
 ]
 
 app = typer.Typer(help="Look at the kept embeddings, or make room.", no_args_is_help=True)
 
 
 @app.command("info")
-def info(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
+def info(
+    config: ConfigOption = None,
+    set_: SetOption = [],  # noqa: B006 - typer copies it
+    state: StateOption = DEFAULT_STATE,
+    as_json: JsonOption = False,
+) -> None:
     """Lists what is kept: the network, how far in, photos, MB, when it was last used."""
     from regraft.embed import contents, count_photos
-    from regraft.state import existing_state
 
-    url = str(existing_state(state, is_debug()).embeddings)
+    store = _store(config, set_, state)
+    url, max_mb = store.store_url, 1000 * store.max_gb
     shelves = contents(url)
     rows = [_row(shelf, count_photos(url, shelf)) for shelf in shelves]
     n_bytes = sum(shelf.n_bytes for shelf in shelves)
     if as_json:
         table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-        total = {"total_MB": _mb(n_bytes), "max_MB": round(MAX_GB * 1000, 1)}
+        total = {"total_MB": _mb(n_bytes), "max_MB": round(max_mb, 1)}
         typer.echo(json.dumps({"kept": table, **total}, indent=1))
         return
     if rows:
         _print_table(rows)
-    typer.echo(f"{_mb(n_bytes):.1f} MB of {MAX_GB * 1000:.0f} MB in {url}")
+    typer.echo(f"{_mb(n_bytes):.1f} MB of {max_mb:.0f} MB in {url}")
 
 
 @app.command("gc")
-def gc(state: StateOption = DEFAULT_STATE, max_gb: MaxGbOption = MAX_GB) -> None:
+def gc(
+    config: ConfigOption = None,
+    set_: SetOption = [],  # noqa: B006 - typer copies it
+    state: StateOption = DEFAULT_STATE,
+    max_gb: MaxGbOption = None,
+) -> None:
     """Removes what was not used longest, until the rest fits; it is computed again when needed."""
     from regraft.embed import contents, make_room
-    from regraft.state import existing_state
 
-    url = str(existing_state(state, is_debug()).embeddings)
-    freed = make_room(url, max_gb * 1e9)
+    store = _store(config, set_, state)
+    url = store.store_url
+    freed = make_room(url, 1e9 * (store.max_gb if max_gb is None else max_gb))
     left = sum(shelf.n_bytes for shelf in contents(url))
     typer.echo(f"Freed {_mb(freed):.1f} MB, {_mb(left):.1f} MB are left in {url}")
+
+
+def _store(config: "Path | None", set_: list[str], state: "Path") -> EmbedConfig:
+    from regraft.state import existing_state
+
+    return store_of(load_config(config, tuple(set_)).embed, existing_state(state, is_debug()))
 
 
 def _row(shelf: "ShelfUse", n_photos: int) -> tuple[str | int | float, ...]:

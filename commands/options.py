@@ -2,9 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from regraft.config import EmbedConfig
+    from regraft.state import State
 
 StateOption = Annotated[
     Path, typer.Option("--state", help="Folder of everything that Regraft remembers.")
@@ -18,6 +22,12 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEBUG = "--debug"
 DEFAULT_STATE = Path(".regraft")
+
+
+def store_of(config: "EmbedConfig", state: "State") -> "EmbedConfig":
+    """Where embeddings are kept: as configured, else in the state folder."""
+    url = config.store_url or str(state.embeddings)
+    return config.model_copy(update={"store_url": url})
 
 
 def is_debug() -> bool:

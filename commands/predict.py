@@ -4,7 +4,15 @@ from typing import Annotated
 
 import typer
 
-from commands.options import DEFAULT_STATE, StateOption, is_debug
+from commands.options import (
+    DEFAULT_STATE,
+    ConfigOption,
+    SetOption,
+    StateOption,
+    is_debug,
+    store_of,
+)
+from regraft.config import TrackingConfig, load_config
 
 NO_EVICTION_GB = 1e6  # predicting adds to the store; how much it may hold is a training's to say
 
@@ -17,6 +25,8 @@ def predict(
     out: Annotated[
         str, typer.Option(help="Where to write: .parquet, .csv or .json; left out: the screen.")
     ] = "",
+    config: ConfigOption = None,
+    set_: SetOption = [],  # noqa: B006 - typer copies it
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Labels photos with the champion; a photo that cannot be read gets its reason instead.
@@ -28,16 +38,16 @@ def predict(
     from regraft.predict import predict as core_predict
     from regraft.state import activate, existing_state
 
+    settings = load_config(config, tuple(set_))
     if out:
         check_format(out)  # before the photos are labelled, not after
     opened = existing_state(state, is_debug())
     activate(opened)
     from regraft import registry
-    from regraft.config import EmbedConfig, TrackingConfig
 
     tracking = TrackingConfig(uri=opened.tracking_uri)
     version = registry.resolve(tracking, model)
-    store = EmbedConfig(store_url=str(opened.embeddings), max_gb=NO_EVICTION_GB)
+    store = store_of(settings.embed.model_copy(update={"max_gb": NO_EVICTION_GB}), opened)
     called = f"{version.name}/{version.version}"
     table = core_predict(registry.load(tracking, version), photos, called, store)
     if out:

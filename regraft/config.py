@@ -165,7 +165,7 @@ class EmbedConfig(Section):
 class TuneConfig(Section):
     """How the thawed part is trained, after the head was solved.
 
-    seed: any integer >= 0; the same seed on the same machine gives the same weights.
+    seed: any integer >= 0; with what a training says it was trained as, it decides the weights.
     epochs: passes over the training photos for the thawed part, >= 0.
     batch_size: photos a step, >= 2 (norms need two). 32: Masters & Luschi 2018.
     lr: of the head; a block's is lr * its factor in the plan. Guess, measured on two data sets.
@@ -177,7 +177,7 @@ class TuneConfig(Section):
     augment: light = random crop of half to all of the photo, mirrored half of the time.
     cached_views: of each training photo, what the frozen part makes of this many random views is
         computed once, and the epochs take turns; 0 = a new view, and a whole pass, in each epoch.
-        4: guess, see docs/performance.md for what fewer views cost.
+        2: no loss was seen against 4 or 0, docs/performance.md.
     ema_decay: a step's, 0 = off. Guess for short schedules.
     clip_norm: gradient norm, 0 = off. 1.0: GPT-3's and timm's usual value.
     patience: epochs without a better validation loss before the phase stops, 0 = never.
@@ -199,7 +199,7 @@ class TuneConfig(Section):
     mixup_alpha: Annotated[float, Field(ge=0.0)] = 0.0
     cutmix_alpha: Annotated[float, Field(ge=0.0)] = 0.0
     class_weights: Literal["none", "balanced"] = "none"
-    cached_views: Annotated[int, Field(ge=0)] = 4
+    cached_views: Annotated[int, Field(ge=0)] = 2
     augment: Literal["none", "light"] = "light"
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0

@@ -50,13 +50,36 @@ def filesystem(place: str) -> tuple[AbstractFileSystem, str]:
 
 
 def access_errors() -> tuple[type[Exception], ...]:
-    """What file systems raise: OSError, and behind URLs aiohttp's and botocore's own errors.
+    """What file systems raise: OSError, and behind URLs the clients' own errors.
 
-    Both are optional. Who raised one has imported it, so nothing is imported here.
+    All of them are optional. Who raised one has imported it, so nothing is imported here.
     """
-    classes = (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"))
+    classes = (
+        ("aiohttp", "ClientError"),
+        ("botocore.exceptions", "BotoCoreError"),
+        ("google.auth.exceptions", "GoogleAuthError"),
+        ("gcsfs.retry", "HttpError"),
+        ("azure.core.exceptions", "AzureError"),
+    )
     loaded = [(sys.modules[room], name) for room, name in classes if room in sys.modules]
     return (OSError, *(getattr(room, name) for room, name in loaded))
+
+
+def listed(folder: str, suffix: str) -> tuple[AbstractFileSystem, list[str]]:
+    """The paths of the files in a folder that end so, in order, and their file system.
+
+    Not by a pattern, which would read a bracket in the folder's own name as one.
+
+    Args:
+        folder: local path or fsspec URL; one that is not there holds nothing.
+    """
+    fs, path = filesystem(folder)
+    fs.invalidate_cache(path)  # else what other machines added stays unseen
+    try:
+        names = fs.ls(path, detail=False)
+    except FileNotFoundError:
+        names = []
+    return fs, sorted(name for name in names if name.endswith(suffix))
 
 
 def write_whole(url: str, data: bytes) -> None:

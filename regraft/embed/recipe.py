@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict
 from regraft.backbone import Preprocessing
 from regraft.ingest import code_hash
 
-ROOMS = ("ingest/decode.py", "pixels.py", "embed/network.py")
-LIBRARIES = ("torch", "torchvision", "timm", "pillow")
+ROOMS = ("ingest/decode.py", "backbone/architecture.py", "pixels.py", "embed/network.py")
+LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy")
 
 
 class Recipe(BaseModel):
@@ -36,6 +36,10 @@ class Recipe(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-def maker() -> str:
-    """Hash of the code between a file's bytes and a row, and of the libraries that it rests on."""
-    return code_hash(ROOMS, LIBRARIES)
+def maker(*rooms: str) -> str:
+    """Hash of the code between a file's bytes and a row, and of the libraries that it rests on.
+
+    Args:
+        rooms: files of regraft/ that have a part in this way, next to those that always have.
+    """
+    return code_hash((*ROOMS, *rooms), LIBRARIES)

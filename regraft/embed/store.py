@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from regraft.embed.recipe import Recipe
-from regraft.files import absolute, access_errors, filesystem, write_once, write_whole
+from regraft.files import absolute, access_errors, filesystem, listed, write_once, write_whole
 
 logger = logging.getLogger("regraft.embed")
 
@@ -67,8 +67,8 @@ class Shelf:
         if not self.url:
             return
         missing = set(wanted)
-        fs, folder = filesystem(self.folder)
-        for path, photos in _listed(fs, folder):
+        fs, _ = filesystem(self.folder)
+        for path, photos in _listed(self.folder):
             if not missing.isdisjoint(photos) and (shard := _verified(fs, path, photos)):
                 missing.difference_update(photos)
                 yield shard
@@ -131,14 +131,11 @@ def discard(fs: AbstractFileSystem, path: str) -> bool:
     return True
 
 
-def _listed(fs: AbstractFileSystem, folder: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _listed(folder: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every shard of the folder, in the order of names, and its photos."""
     try:
-        fs.invalidate_cache(folder)  # else what other machines added stays unseen
-        paths = sorted(path for path in fs.ls(folder, detail=False) if path.endswith(SUFFIX))
+        fs, paths = listed(folder, SUFFIX)
         heads = fs.cat_ranges(paths, 0, HEAD_BYTES, on_error="return")
-    except FileNotFoundError:  # nothing was kept yet
-        return
     except access_errors() as error:
         logger.warning("embed: %s cannot be read (%s): all photos are new.", folder, _said(error))
         return

@@ -34,6 +34,7 @@ def facts(challenger: Challenger, splits: Splits) -> dict[str, str]:
         "freeze policy": challenger.plan.policy,
         "phase kept": challenger.kept_phase,
         "training stopped": challenger.stopped,
+        "thawed part trained as": challenger.trained_as or "nothing thawed",
         "MLflow run": challenger.run_id,
         **{f"{library} version": version for library, version in card.versions.items()},
     }

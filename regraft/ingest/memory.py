@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regraft.errors import UnusablePhoto
-from regraft.files import absolute, access_errors, filesystem, write_once
+from regraft.files import absolute, access_errors, listed, write_once
 from regraft.ingest.facts import Facts
 from regraft.ingest.maker import code_hash
 
@@ -38,10 +38,10 @@ def recall(url: str) -> dict[str, Facts]:
     """
     if not url:
         return {}
-    fs, folder = filesystem(_folder(url))
     known: dict[str, Facts] = {}
     try:
-        for path in sorted(fs.glob(f"{folder}/*.parquet")):
+        fs, paths = listed(_folder(url), ".parquet")
+        for path in paths:
             try:
                 known |= {facts.sha256: facts for facts in _unpacked(fs.cat_file(path), path)}
             except (ValueError, pa.ArrowException) as error:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from filelock import FileLock
 
 from regraft.errors import DataError
-from regraft.files import absolute, filesystem, is_url, write_once
+from regraft.files import absolute, is_url, listed, write_once
 
 # Thumbnail, hash and group are kept so that a copy of a photo that has left still finds its side.
 COLUMNS = ("sha256", "side", "group", "phash", "thumbnail")
@@ -46,8 +46,7 @@ def recall(url: str) -> pd.DataFrame:
     nothing = pd.DataFrame({column: pd.Series(dtype=object) for column in COLUMNS})
     if not url:
         return nothing
-    fs, folder = filesystem(absolute(url))
-    names = sorted(fs.glob(f"{folder}/*.parquet"))
+    fs, names = listed(absolute(url), ".parquet")
     shards = [_read_shard(fs.cat_file(name), name) for name in names]
     if not shards:
         return nothing

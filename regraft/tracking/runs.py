@@ -179,6 +179,7 @@ def log_training(run: Run, challenger: Challenger) -> None:
     client.set_tag(run.run_id, "dataset_digest", card.dataset_digest)
     client.set_tag(run.run_id, "kept_phase", challenger.kept_phase)
     client.set_tag(run.run_id, "stopped", challenger.stopped)
+    client.set_tag(run.run_id, "trained_as", challenger.trained_as)
     client.log_table(run.run_id, challenger.plan.table(), "freeze_plan.json")
     client.log_table(run.run_id, challenger.history, "history.json")
     client.log_dict(run.run_id, asdict(challenger.audit), "freeze_audit.json")

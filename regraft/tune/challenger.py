@@ -45,6 +45,8 @@ class Challenger:
     history: a row an EpochRecord. kept_phase: whose weights were kept, by validation accuracy.
     manifest: sha256, phash, label, side of every photo that it was trained or chosen on.
     stopped: why training ended. run_id: of the tracking run that holds it, "" if none.
+    trained_as: how this machine arranged the training of the thawed part, see Arrangement; "" if
+        only the head was solved.
     """
 
     classifier: ImageClassifier
@@ -55,6 +57,7 @@ class Challenger:
     manifest: pd.DataFrame
     stopped: str
     run_id: str = ""
+    trained_as: str = ""
 
     def __str__(self) -> str:
         kept = self.history[self.history.phase == self.kept_phase]

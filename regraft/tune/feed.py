@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import PurePosixPath
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +14,28 @@ from torch import Tensor, nn
 from regraft.backbone import Preprocessing
 from regraft.classifier import tensors_hash
 from regraft.config import EmbedConfig, TuneConfig
-from regraft.embed import BATCH_SIZE, Compute, Passage, Recipe, Rows, maker, prepared, rows_of
+from regraft.embed import (
+    BATCH_SIZE,
+    Compute,
+    Passage,
+    Recipe,
+    Rows,
+    contents,
+    maker,
+    prepared,
+    rows_of,
+)
 from regraft.files import absolute, is_url
 from regraft.freeze import FreezePlan, set_modes
 from regraft.pixels import Look, Photo, View, consecutive, normalise, photo_batches, stacked
+from regraft.tune.arrangement import Arrangement
 from regraft.tune.boundary import Cut, cut
 from regraft.tune.challenger import EpochLog
 from regraft.tune.checkpoint import Checkpoint
 
 logger = logging.getLogger("regraft.fine_tune")
 
-IN_MEMORY_GB = 1.0  # of boundary values, where no store is given. Guess
+IN_MEMORY_GB = 1.0  # of boundary values, where they do not lie on a disk. Guess
 FREE_DISK_SHARE = 0.5  # of the free disk that boundary values may take. Guess
 FP32 = Compute(torch.device("cpu"), torch.float32)
 
@@ -60,41 +72,48 @@ class Feed:
     part: the part of such a network that runs, in training mode; it shares the network's modules.
     train: the batches of an epoch (from 1), each of the given positions.
     validation: the batches in order.
+    whole_because: why the frozen part runs in each epoch, "" if it does not.
     """
 
     part: Callable[[nn.Module], nn.Module]
     train: Callable[[int, list[list[int]]], Iterator[Tensor]]
     validation: Callable[[], Iterator[Tensor]]
+    whole_because: str
 
 
-def feed_of(network: nn.Module, photos: Photos, settings: Settings) -> Feed:
+def feed_of(
+    network: nn.Module, photos: Photos, settings: Settings, kept: Arrangement | None = None
+) -> Feed:
     """The feed that pays for the frozen part once a view; the pixels, where that cannot be.
 
     Args:
         network: its modes set by the plan.
+        kept: as an interrupted training was arranged; the disk may have less room now.
     """
-    config = settings.config
-    if not config.cached_views:
-        return _pixel_feed(photos, settings)
-    if config.mixup_alpha or config.cutmix_alpha:
-        return _refused("mixing needs pixels", photos, settings)
     found = cut(network, settings.plan)
-    if found is None:
-        return _refused("nothing below is frozen, or it cannot be cut off", photos, settings)
-    needed = _needed_bytes(found, photos, settings)
-    room = _room(settings.store)
-    if needed > room:
-        why = f"its values would take {needed / 1e9:.1f} GB, there is room for {room / 1e9:.1f}"
-        return _refused(why, photos, settings)
+    because = kept.whole_because if kept else _whole_because(found, photos, settings)
+    if because or found is None:
+        logger.info("fine_tune: the frozen part runs in each epoch: %s", because)
+        return _pixel_feed(photos, settings, because)
     return _boundary_feed(found, photos, settings)
 
 
-def _refused(why: str, photos: Photos, settings: Settings) -> Feed:
-    logger.info("fine_tune: the frozen part runs in each epoch: %s", why)
-    return _pixel_feed(photos, settings)
+def _whole_because(found: Cut | None, photos: Photos, settings: Settings) -> str:
+    """What speaks against keeping the values at the cut, "" if nothing does."""
+    config = settings.config
+    if not config.cached_views:
+        return "tune.cached_views is 0"
+    if config.mixup_alpha or config.cutmix_alpha:
+        return "mixing needs pixels"
+    if found is None:
+        return "nothing below is frozen, or it cannot be cut off"
+    needed, room = _needed_bytes(found, photos, settings), _room(found, photos, settings)
+    if needed > room:
+        return f"its values would take {needed / 1e9:.1f} GB, there is room for {room / 1e9:.1f}"
+    return ""
 
 
-def _pixel_feed(photos: Photos, settings: Settings) -> Feed:
+def _pixel_feed(photos: Photos, settings: Settings, because: str) -> Feed:
     device = settings.compute.device
 
     def fed(side: list[Photo], order: list[list[int]], view: View | None) -> Iterator[Tensor]:
@@ -107,7 +126,7 @@ def _pixel_feed(photos: Photos, settings: Settings) -> Feed:
     def validation() -> Iterator[Tensor]:
         return fed(photos.validation, consecutive(len(photos.validation), BATCH_SIZE), None)
 
-    return Feed(lambda network: network, train, validation)
+    return Feed(lambda network: network, train, validation, because)
 
 
 def _boundary_feed(found: Cut, photos: Photos, settings: Settings) -> Feed:
@@ -136,7 +155,7 @@ def _boundary_feed(found: Cut, photos: Photos, settings: Settings) -> Feed:
         assert again is not None  # it is the network that was cut above, or its average
         return again.tail
 
-    return Feed(tail, train, validation)
+    return Feed(tail, train, validation, "")
 
 
 def _view(config: TuneConfig, number: int) -> View | None:
@@ -151,7 +170,7 @@ def _passage(found: Cut, photos: Photos, settings: Settings) -> Passage:
         preprocessing=photos.preprocessing,
         compute=str(settings.compute),
         until=found.at,
-        maker=maker(),
+        maker=maker("tune/boundary.py"),
     )
     look = Look(photos.preprocessing)
     return Passage(recipe, lambda: found.frozen, settings.compute, look)
@@ -166,23 +185,35 @@ def _seen_in(way: Passage, view: View | None) -> Passage:
 
 
 def _needed_bytes(found: Cut, photos: Photos, settings: Settings) -> int:
-    """What the boundary values of all views and of validation take."""
+    """What the values at the cut take: of all views, and of validation."""
     side = photos.preprocessing.size
     with torch.inference_mode():
         value = prepared(found.frozen, FP32)(torch.zeros(1, 3, side, side))  # (1, ...)
-    n_views = settings.config.cached_views if settings.config.augment == "light" else 1
-    n_rows = n_views * len(photos.train) + len(photos.validation)
+    n_rows = _n_views(settings.config) * len(photos.train) + len(photos.validation)
     return int(value.numel() * settings.compute.dtype.itemsize * n_rows)
 
 
-def _room(store: EmbedConfig) -> float:
-    """Bytes that boundary values may take."""
-    if not store.store_url:
-        return IN_MEMORY_GB * 1e9
-    if is_url(place := absolute(store.store_url)):
-        return store.max_gb * 1e9
+def _room(found: Cut, photos: Photos, settings: Settings) -> float:
+    """Bytes that the values may take: of the store's budget, of its disk, or of memory."""
+    store = settings.store
+    if not store.store_url or is_url(absolute(store.store_url)):
+        return min(store.max_gb, IN_MEMORY_GB) * 1e9  # what a URL keeps is read into memory
     try:
-        os.makedirs(place, exist_ok=True)
+        os.makedirs(absolute(store.store_url), exist_ok=True)
+        free = shutil.disk_usage(absolute(store.store_url)).free
+        held = _held_bytes(_passage(found, photos, settings), settings)
     except OSError:  # the store itself says so, and keeps nothing
         return IN_MEMORY_GB * 1e9
-    return min(store.max_gb * 1e9, FREE_DISK_SHARE * shutil.disk_usage(place).free)
+    return min(store.max_gb * 1e9, held + FREE_DISK_SHARE * free)
+
+
+def _held_bytes(way: Passage, settings: Settings) -> int:
+    """What the store has of these values already."""
+    views = [_view(settings.config, number) for number in range(1, _n_views(settings.config) + 1)]
+    keys = {_seen_in(way, view).recipe.key for view in (None, *views)}
+    shelves = contents(settings.store.store_url)
+    return sum(shelf.n_bytes for shelf in shelves if PurePosixPath(shelf.folder).name in keys)
+
+
+def _n_views(config: TuneConfig) -> int:
+    return config.cached_views if config.augment == "light" else 1

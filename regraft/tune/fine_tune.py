@@ -35,7 +35,8 @@ def fine_tune(
     """The challenger: its head solved on the frozen backbone, then the thawed part trained.
 
     Each phase has its own best; the phase with the better validation accuracy is kept, the first on
-    a tie. The same seed on the same machine gives the same weights, interrupted or not.
+    a tie. The same seed on the same machine, arranged alike, gives the same weights, interrupted or
+    not; how it was arranged is in `trained_as`.
 
     Args:
         log: told every epoch, for live curves.
@@ -52,11 +53,12 @@ def fine_tune(
     hashes = frozen_hashes(pretrained.build(), plan)
     head = _solved(pretrained, photos, settings, checkpoint.of("head"))
     network = _with_head(pretrained, head)
-    kept, records, stopped = head.best, list(head.candidates), "the head is solved"
+    kept, records = head.best, list(head.candidates)
+    stopped, trained_as = "the head is solved", ""
     if plan.thaws_backbone and config.epochs:
         progress, stopped = train_thawed(network, photos, settings)
         audit(hashes, frozen_hashes(network, plan), plan)  # as the last step left it
-        records += progress.records
+        records, trained_as = records + progress.records, str(progress.arrangement)
         if progress.best and progress.best.validation_accuracy > kept.validation_accuracy:
             kept = progress.best
             network.load_state_dict(progress.best_weights)
@@ -73,6 +75,7 @@ def fine_tune(
         kept_phase=kept.phase,
         manifest=splits.frame.loc[splits.frame.side != "test", list(MANIFEST)],
         stopped=stopped,
+        trained_as=trained_as,
     )
 
 

@@ -19,13 +19,13 @@ from regraft.config import TuneConfig
 from regraft.embed import Compute, keep_freed_memory
 from regraft.errors import TrainingDiverged
 from regraft.freeze import set_modes, thaw
+from regraft.tune.arrangement import Arrangement
 from regraft.tune.challenger import EpochRecord
 from regraft.tune.checkpoint import Checkpoint, TreeOfTensors
 from regraft.tune.feed import Feed, Photos, Settings, feed_of
 from regraft.tune.precision import training_compute
 
 SAVING_SHARE = 0.1  # of the time may go into checkpoints, where epochs are short. Guess
-DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16)}
 
 
 @dataclass
@@ -36,7 +36,8 @@ class Progress:
     average: AveragedModel
     optimizer: torch.optim.Optimizer
     scheduler: LambdaLR
-    compute: Compute
+    arrangement: Arrangement
+    device: torch.device
     epoch: int = 0
     best: EpochRecord | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -44,6 +45,11 @@ class Progress:
     spent_s: float = 0.0
     saved_at: float = -math.inf
     saving_s: float = 0.0
+
+    @property
+    def compute(self) -> Compute:
+        """Where and how precisely the steps compute."""
+        return Compute(self.device, self.arrangement.dtype)
 
     @property
     def lr_share(self) -> float:
@@ -58,7 +64,7 @@ class Progress:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "dtype": str(self.compute.dtype),
+            "arrangement": self.arrangement.state(),
             "epoch": self.epoch,
             "best": asdict(self.best) if self.best else {},
             "best_weights": self.best_weights,
@@ -70,7 +76,6 @@ class Progress:
         """Takes up what state() gave."""
         for part in ("network", "average", "optimizer", "scheduler"):
             vars(self)[part].load_state_dict(state[part])
-        self.compute = Compute(self.compute.device, DTYPES[state["dtype"]])
         self.epoch, self.spent_s = state["epoch"], state["spent_s"]
         self.best = EpochRecord(**state["best"]) if state["best"] else None
         self.best_weights = state["best_weights"]
@@ -87,11 +92,15 @@ def train_thawed(network: nn.Module, photos: Photos, settings: Settings) -> tupl
         TrainingDiverged: a loss or a gradient is not finite; names epoch and step.
     """
     keep_freed_memory()
-    progress, feed = _start(network, photos, settings)
-    if resumed := settings.checkpoint.load():
+    resumed = settings.checkpoint.load()
+    kept = Arrangement.of(resumed["arrangement"]) if resumed else None
+    progress, feed = _start(network, photos, settings, kept)
+    if resumed:
         progress.resume(resumed)
         for record in progress.records:
             settings.log(record)
+    else:
+        settings.checkpoint.save(progress.state())  # another start might arrange it otherwise
     while not (stopped := _why_stop(progress, settings.config)):
         began = time.monotonic()
         progress.epoch += 1
@@ -115,21 +124,28 @@ def _save(progress: Progress, checkpoint: Checkpoint) -> None:
         progress.saving_s = progress.saved_at - began
 
 
-def _start(network: nn.Module, photos: Photos, settings: Settings) -> tuple[Progress, Feed]:
+def _start(
+    network: nn.Module, photos: Photos, settings: Settings, kept: Arrangement | None
+) -> tuple[Progress, Feed]:
     config = settings.config
     groups = thaw(network, settings.plan, config.lr, config.weight_decay)
-    feed = feed_of(network, photos, settings)
+    feed = feed_of(network, photos, settings, kept)
     network = network.to(settings.compute.device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(groups)
     order = _order(len(photos.train), config, epoch=1)
     n_steps = config.epochs * len(order)
-    batch = next(feed.train(1, order[:1]))
-    compute = training_compute(feed.part(network), batch, settings, n_steps)
     scheduler = LambdaLR(optimizer, lambda step: lr_scale(step, n_steps, config.warmup_fraction))
     average = AveragedModel(
         network, multi_avg_fn=partial(_follow, config.ema_decay), use_buffers=True
     )
-    return Progress(network, average, optimizer, scheduler, compute), feed
+    if not kept:
+
+        def batch() -> Tensor:
+            return next(feed.train(1, order[:1]))
+
+        chosen = training_compute(feed.part(network), batch, settings, n_steps)
+        kept = Arrangement(chosen.dtype, feed.whole_because)
+    return Progress(network, average, optimizer, scheduler, kept, settings.compute.device), feed
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import copy
 import logging
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,23 +20,26 @@ N_PHOTOS, N_TIMED = 8, 2
 WORTH_IT = 1.25
 
 
-def training_compute(part: nn.Module, batch: Tensor, settings: Settings, n_steps: int) -> Compute:
+def training_compute(
+    part: nn.Module, batch: Callable[[], Tensor], settings: Settings, n_steps: int
+) -> Compute:
     """The settings' compute, or fp32 where bf16 is not clearly faster.
 
     On CPUs bf16 is faster in dense layers and slower in the gradient of depthwise ones, so it
-    depends on which blocks are thawed. The choice is part of the checkpoint.
+    depends on which blocks are thawed. The choice is part of the Arrangement.
 
     Args:
         part: what is trained, on its device; it is not changed.
-        batch: (B, ...) what it reads.
+        batch: gives (B, ...) what it reads; asked only if a trial is made.
         n_steps: of the whole training; where few follow, no trial is made.
     """
     compute, wish = settings.compute, settings.config.precision
     if compute.dtype is torch.float32 or wish != "auto" or n_steps < FEWEST_STEPS:
         return compute
     exact = Compute(compute.device, torch.float32)
+    photos = batch()[:N_PHOTOS]
     with torch.random.fork_rng():
-        slow, fast = (_seconds(part, batch[:N_PHOTOS], one) for one in (exact, compute))
+        slow, fast = (_seconds(part, photos, one) for one in (exact, compute))
     logger.info("fine_tune: a step in bf16 takes %.2f of one in fp32", fast / slow)
     return compute if slow > WORTH_IT * fast else exact
 

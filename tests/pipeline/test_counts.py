@@ -1,10 +1,15 @@
-"""The price of a run in passes through a backbone: counted, since a clock says little here."""
+"""The price of a run in passes, decodings and imports: counted, since a clock says little here."""
 
 import re
+import subprocess
+import sys
+from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from test_retrain import PROBE, add_photos
+from tiny_train import SETTINGS as TINY
 from tiny_train import last_run, output
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
@@ -14,6 +19,7 @@ pytestmark = pytest.mark.pipeline
 SAID = re.compile(r"embed: (\d+) photos.*: (\d+) known, (\d+) new")
 # registry.n_parity photos: by the trained model, and by the reloaded one in three forms.
 N_CHECKED = 3 * 4
+N_MODULES = 7000  # 6758 when this was written; ZenML, MLflow and torch bring nearly all
 
 
 @contextmanager
@@ -63,3 +69,45 @@ def test_another_head_on_the_same_photos_pushes_none(world, capsys):
     assert last_run().id == run.id
     assert sum(new_photos(capsys.readouterr().err)) == 0
     assert counted(seen) == N_CHECKED
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """How often each content is decoded, by sha256."""
+    seen = Counter()
+    decode, facts = (sys.modules[f"regraft.ingest.{room}"] for room in ("decode", "facts"))
+    unpack = decode.unpack
+
+    def counting(data, *arguments):
+        seen[facts.sha256_of(data)] += 1
+        return unpack(data, *arguments)
+
+    monkeypatch.setattr(decode, "unpack", counting)
+    monkeypatch.setattr(facts, "unpack", counting)
+    return seen
+
+
+def test_a_photo_is_decoded_twice_in_its_life(world, decoded):
+    """By ingest and by its pass; what else is decoded are the registry's few to check."""
+    first = world.train(PROBE, "ingest.n_workers=1")
+    known = set(output(first, "split").frame.sha256)
+    decoded.clear()
+    add_photos(world, 2)
+    world.train(PROBE, "ingest.n_workers=1")
+    new = {sha256: n for sha256, n in decoded.items() if sha256 not in known}
+    assert list(new.values()) == [2] * 6
+    assert sum(n for sha256, n in decoded.items() if sha256 in known) <= N_CHECKED
+
+
+def test_a_run_imports_no_more_than_it_did(world):
+    command = [sys.executable, "-X", "importtime", "-m", "commands", "train", str(world.photos)]
+    command += ["--state", str(world.folder / "other state"), "--set", PROBE]
+    for setting in (f"backbone.source=file:{world.weights}", *TINY):
+        command += ["--set", setting]
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    modules = set(re.findall(r"^import time:.*\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    assert {"torch", "zenml", "mlflow"} <= modules
+    assert not {"matplotlib.pyplot", "torch._inductor.compile_fx", "transformers"} & modules
+    assert len(modules) <= N_MODULES

@@ -105,3 +105,13 @@ def test_no_state_folder_is_told(tmp_path):
 
 def test_its_help_is_quick():
     assert not imported_by("cache", "--help") & HEAVY
+
+
+def test_it_looks_where_the_configuration_keeps_them(state, tmp_path):
+    elsewhere = tmp_path / "shared store"
+    keep(State(elsewhere.parent / "other"), "a", 3)
+    (elsewhere.parent / "other" / "embeddings").rename(elsewhere)
+    there = ("--set", f"embed.store_url={elsewhere}", "--set", "embed.max_gb=0.00001")
+    assert f"of 0 MB in {elsewhere}" in run(state, "info", *there)
+    assert "0.0 MB are left" in run(state, "gc", *there)
+    assert list(elsewhere.rglob("*.safetensors")) == []

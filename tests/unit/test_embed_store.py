@@ -364,8 +364,8 @@ def test_a_shard_that_another_process_removes_meanwhile_is_computed(
     store = sys.modules["regraft.embed.store"]
     listed = store._listed
 
-    def evicted(fs, folder):
-        found = list(listed(fs, folder))
+    def evicted(folder):
+        found = list(listed(folder))
         os.unlink(found[0][0])
         yield from found
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import fsspec
 import pytest
 
-from regraft.files import filesystem, write_once, write_whole
+from regraft.files import filesystem, listed, write_once, write_whole
 
 PLACES = ("{folder}/deep/down/file", "memory://deep/down/file")
 
@@ -53,3 +53,12 @@ def test_a_full_disk_leaves_the_old_file_and_no_part_of_the_new(tmp_path):
         write_whole(str(place), bytes(2000))
     assert place.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_is_listed_whatever_its_name_means_in_a_pattern(place):
+    folder = f"{place.rpartition('/')[0]}/run [2026] *"
+    assert listed(folder, ".txt")[1] == []
+    for name in ("b.txt", "a.txt", "c.part"):
+        write_whole(f"{folder}/{name}", b"1")
+    _, found = listed(folder, ".txt")
+    assert [path.rpartition("/")[2] for path in found] == ["a.txt", "b.txt"]

@@ -8,6 +8,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 from regraft.config import IngestConfig
@@ -155,7 +156,7 @@ def test_a_memory_that_cannot_be_written_or_read_does_not_end_the_run(
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(room.filesystem(str(tmp_path))[0].__class__, "glob", refuse)
+    monkeypatch.setattr(LocalFileSystem, "ls", refuse)
     with caplog.at_level(logging.WARNING, "regraft.ingest"):
         assert room.recall(str(tmp_path / "memory")) == {}
     assert "cannot be read ([Errno 13] Permission denied): photos are decoded anew" in caplog.text

@@ -142,7 +142,7 @@ def test_no_content_is_on_two_sides():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_adding_photos_never_moves_an_old_one(tmp_path, seed):
-    config = SplitConfig(memory_url=f"{tmp_path}/memory")
+    config = SplitConfig(memory_url=f"{tmp_path}/memory [of *]")  # no pattern
     rng = np.random.default_rng(seed)
     rows = rows_of(60, prefix=f"{seed}_")
     before = sides(split(table_of(rows), config))

@@ -178,7 +178,7 @@ def test_another_seed_gives_other_weights(start, splits, tuned_is_kept):
 
 def test_training_does_not_throw_the_processes_dice(start, splits):
     photos, given = both_sides(splits, start), loop_settings(start, settings(mixup_alpha=0.4))
-    progress, feed = loop._start(start.build(), photos, given)
+    progress, feed = loop._start(start.build(), photos, given, None)
     progress.epoch = 1
     before = torch.get_rng_state()
     loop._train_epoch(progress, feed, photos, given)
@@ -264,7 +264,7 @@ def test_a_loss_that_is_no_number_names_epoch_and_step(start, splits):
 
 def test_a_validation_loss_that_is_no_number_names_the_epoch(start, splits):
     photos, given = both_sides(splits, start), loop_settings(start, SETTINGS)
-    progress, feed = loop._start(start.build(), photos, given)
+    progress, feed = loop._start(start.build(), photos, given, None)
     progress.epoch = 2
     with torch.no_grad():
         progress.average.module.head.bias[0] = torch.nan
@@ -294,7 +294,7 @@ def test_the_tuned_phase_is_measured_against_its_own_best(start, splits, tuned_i
 
 
 def test_the_best_epoch_is_kept_not_the_last():
-    progress = loop.Progress(*(torch.nn.Linear(1, 1),) * 2, None, None, None)
+    progress = loop.Progress(*(torch.nn.Linear(1, 1),) * 2, *(None,) * 4)
     progress.average = torch.optim.swa_utils.AveragedModel(progress.network)
     for epoch, loss in enumerate((3.0, 1.0, 2.0), start=1):
         with torch.no_grad():

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from tiny import POLICIES, SETTINGS, keep_the_tuned_phase, tuned
+from tiny import POLICIES, SETTINGS, keep_the_tuned_phase, splits_of, tuned
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -94,7 +94,16 @@ def test_another_training_on_the_same_photos_pays_nothing(start, splits, tmp_pat
     train(start, splits, tmp_path)
     with photos_seen() as seen:
         train(start, splits, tmp_path, lr=1e-3, epochs=5)
-    assert sum(seen) == N_TRAIN  # the fourth view, which three epochs did not ask for
+    assert not sum(seen)
+
+
+def test_more_photos_cost_their_own_views_only(start, splits, tmp_path):
+    frame = splits.frame
+    fewer = splits_of(frame.drop(frame[frame.side == "train"].index[:4]))
+    train(start, fewer, tmp_path)
+    with photos_seen() as seen:
+        train(start, splits, tmp_path, cached_views=2)
+    assert sum(seen) == 4 * (1 + 2)  # the head's embedding of each, and its two views
 
 
 def test_the_store_changes_no_weight(start, splits, tmp_path):
@@ -220,13 +229,17 @@ def told(start, config):
     return Settings(plan, config, BF16, Checkpoint("", ""), print, EmbedConfig())
 
 
+def unasked():
+    pytest.fail("a batch was made for no trial")
+
+
 def test_precision_is_tried_only_where_it_may_be_chosen_and_pays(start):
     network, batch = start.build(), torch.randn(8, 3, 32, 32)
     before = copy.deepcopy(network.state_dict())
     auto, pinned = (settings(precision=wish) for wish in ("auto", "bf16"))
-    assert training_compute(network, batch, told(start, auto), 49) == BF16
-    assert training_compute(network, batch, told(start, pinned), 1000) == BF16
-    tried = training_compute(network, batch, told(start, auto), 1000)
+    assert training_compute(network, unasked, told(start, auto), 49) == BF16
+    assert training_compute(network, unasked, told(start, pinned), 1000) == BF16
+    tried = training_compute(network, lambda: batch, told(start, auto), 1000)
     assert tried.dtype in (torch.float32, torch.bfloat16)
     assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
@@ -247,6 +260,6 @@ def test_bf16_that_is_not_faster_is_not_used(start):
             return self.head(values)
 
     chosen = training_compute(
-        Slow(), torch.randn(8, 4), told(start, settings(precision="auto")), 99
+        Slow(), lambda: torch.randn(8, 4), told(start, settings(precision="auto")), 99
     )
     assert chosen.dtype is torch.float32

@@ -145,3 +145,14 @@ def test_a_head_survives_its_checkpoint():
     assert np.array_equal(again.weight, head.weight)
     assert np.array_equal(again.bias, head.bias)
     assert (again.best, again.candidates) == (head.best, head.candidates)
+
+
+def test_more_photos_than_fit_at_once_have_the_same_head(monkeypatch):
+    """In pieces of seven, and in float32 as pieces are."""
+    train, validation = clouds(3, n_each=15), clouds(3, seed=1)
+    whole = solve_head(train, validation, 3, settings(0.1))
+    monkeypatch.setattr("regraft.tune.head.CHUNK", 7)
+    pieces = solve_head(train, validation, 3, settings(0.1))
+    close = {"rtol": 2e-3, "atol": 2e-3}
+    np.testing.assert_allclose(scores(pieces, validation), scores(whole, validation), **close)
+    assert pieces.best.validation_loss == pytest.approx(whole.best.validation_loss, abs=1e-4)

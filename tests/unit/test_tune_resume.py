@@ -5,16 +5,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
 import torch
 from tiny import POLICIES, SETTINGS, keep_the_tuned_phase, splits_of, tuned
 
-from regraft.config import FreezeConfig, TuneConfig
-from regraft.embed import choose_compute
+from regraft.config import EmbedConfig, FreezeConfig
+from regraft.embed import Compute
 from regraft.freeze import freeze
-from regraft.tune import loop
+from regraft.tune import feed, fine_tune, loop, precision
+from regraft.tune.arrangement import Arrangement
 from regraft.tune.checkpoint import Checkpoint, checkpoint_of
 
 CONFIG = SETTINGS.model_copy(update={"mixup_alpha": 0.2, "patience": 0})
@@ -267,7 +269,9 @@ def test_a_training_killed_within_an_epoch_ends_with_the_same_weights(
 
 def test_saving_takes_its_share_of_the_time_and_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SAVING_SHARE", 0.1)
-    progress = loop.Progress(*(torch.nn.Linear(1, 1),) * 4, choose_compute(TuneConfig()))
+    progress = loop.Progress(
+        *(torch.nn.Linear(1, 1),) * 4, Arrangement(torch.float32, ""), torch.device("cpu")
+    )
     checkpoint, saved = Checkpoint(str(tmp_path), "key"), []
     for since_s, took_s in ((None, 0.0), (5.0, 1.0), (15.0, 1.0)):
         if since_s:
@@ -276,3 +280,56 @@ def test_saving_takes_its_share_of_the_time_and_no_more(tmp_path, monkeypatch):
         loop._save(progress, checkpoint)
         saved.append(checkpoint.load()["epoch"])
     assert saved == [1, 1, 3]
+
+
+LAST_BLOCK = SETTINGS.model_copy(update={"patience": 0, "precision": "auto"})
+
+
+def trained_as(start, splits, config, log=lambda _: None, **places):
+    plan = freeze(start, POLICIES["last_block"])
+    return fine_tune(start, plan, splits, config, log, EmbedConfig(**places)).trained_as
+
+
+def with_free_disk(monkeypatch, n_bytes):
+    monkeypatch.setattr(feed.shutil, "disk_usage", lambda _: SimpleNamespace(free=n_bytes))
+
+
+def test_an_interrupted_training_goes_on_as_it_was_arranged(start, splits, tmp_path, monkeypatch):
+    """The disk is full now and a trial would choose otherwise: the weights must not depend on it"""
+    config = LAST_BLOCK.model_copy(update={"checkpoint_url": str(tmp_path / "checkpoints")})
+    store = {"store_url": str(tmp_path / "store")}
+    bf16 = Compute(torch.device("cpu"), torch.bfloat16)
+    monkeypatch.setattr(sys.modules["regraft.tune.fine_tune"], "choose_compute", lambda _: bf16)
+    monkeypatch.setattr(precision, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(precision, "WORTH_IT", 0.0)
+    with monkeypatch.context() as patch, pytest.raises(PowerFailure):  # noqa: PT012
+        patch.setattr(loop, "_train_epoch", fail_now)
+        trained_as(start, splits, config, **store)
+    monkeypatch.setattr(precision, "WORTH_IT", 1e9)
+    with_free_disk(monkeypatch, 0)
+    assert trained_as(start, splits, config, **store) == (
+        "bfloat16 steps, the frozen part once a view"
+    )
+
+
+def fail_now(*_):
+    raise PowerFailure
+
+
+def test_without_room_the_frozen_part_runs_in_each_epoch(start, splits, tmp_path, monkeypatch):
+    store = {"store_url": str(tmp_path / "store")}
+    with_free_disk(monkeypatch, 1000)
+    assert "its values would take 0.0 GB" in trained_as(start, splits, LAST_BLOCK, **store)
+    with_free_disk(monkeypatch, 10**12)
+    assert trained_as(start, splits, LAST_BLOCK, **store).endswith("the frozen part once a view")
+    with_free_disk(monkeypatch, 1000)  # what is kept already needs none
+    assert trained_as(start, splits, LAST_BLOCK, **store).endswith("the frozen part once a view")
+
+
+@pytest.mark.parametrize("store_url", ["", "memory://values"])
+def test_values_that_lie_in_memory_have_its_room_only(
+    start, splits, memory, monkeypatch, store_url
+):
+    monkeypatch.setattr(feed, "IN_MEMORY_GB", 1e-6)
+    said = trained_as(start, splits, LAST_BLOCK, store_url=store_url)
+    assert "there is room for 0.0" in said
