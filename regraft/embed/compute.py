@@ -1,6 +1,7 @@
 """Where and how precisely a network computes."""
 
 import ctypes
+import os
 import platform
 from dataclasses import dataclass
 from functools import cache
@@ -10,8 +11,9 @@ import torch
 from regraft.config import TuneConfig
 from regraft.errors import ConfigError
 
-# Numbers of glibc's options, and the largest value that they take. Source: its malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _LARGEST_INT = -1, -3, 2**31 - 1
+# Numbers of glibc's options. Source: its malloc.h. Releases before 2.35 take 32 MiB at most.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_INT, _LARGEST_OF_OLD = 2**31 - 1, 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,16 @@ def keep_freed_memory() -> None:
     """Lets what one layer or batch has freed serve the next, for the rest of the process.
 
     By default glibc gives large blocks back to the system, which must map and clear them anew for
-    each layer of each batch: 1.3 to 1.8 times as fast without (measured, docs/decisions/010).
-    Elsewhere, or with another allocator, nothing changes.
+    each layer of each batch: about twice as fast without (measured, docs/performance.md).
+    Elsewhere, with another allocator, or where the user set glibc's own variables, nothing changes.
     """
-    if platform.libc_ver()[0] == "glibc":
-        allocator = ctypes.CDLL(None)
-        allocator.mallopt(_M_MMAP_THRESHOLD, _LARGEST_INT)
+    is_set = any(
+        name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+    )
+    if platform.libc_ver()[0] != "glibc" or is_set:
+        return
+    allocator = ctypes.CDLL(None)
+    # A refusal is 0. The second option alone would fix the first where it stands, at 128 kB.
+    sizes = (_LARGEST_INT, _LARGEST_OF_OLD)
+    if any(allocator.mallopt(_M_MMAP_THRESHOLD, size) for size in sizes):
         allocator.mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)

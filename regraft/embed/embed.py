@@ -103,6 +103,12 @@ def find_rows(way: Passage, photos: Sequence[Photo], config: EmbedConfig) -> Fou
     return Found(gathered.rows([p.sha256 for p in photos if p.sha256 not in refused]), refused)
 
 
+def n_known(way: Passage, photos: Sequence[Photo], config: EmbedConfig) -> int:
+    """How many of the photos have a row in the store already."""
+    kept = Shelf(config.store_url, way.recipe).photos()
+    return sum(photo.sha256 in kept for photo in photos)
+
+
 def _stay_within(config: EmbedConfig) -> None:
     if config.store_url:
         try:

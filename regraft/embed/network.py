@@ -8,6 +8,7 @@ import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.parametrize import is_parametrized
 
 from regraft.backbone import Preprocessing
 from regraft.embed.compute import Compute, keep_freed_memory
@@ -94,8 +95,13 @@ def _foldable(graph: fx.GraphModule, modules: dict[str, nn.Module]) -> Iterator[
             continue
         names = (str(conv.target), str(norm.target))
         is_once = all(calls[name] == 1 for name in names)
-        if is_once and isinstance(modules[names[0]], nn.Conv2d) and _has_still(modules[names[1]]):
+        if is_once and _is_plain(modules[names[0]]) and _has_still(modules[names[1]]):
             yield names
+
+
+def _is_plain(conv: nn.Module) -> bool:
+    """Whether it is a convolution whose weight is a parameter, not computed from others."""
+    return isinstance(conv, nn.Conv2d) and not is_parametrized(conv)
 
 
 def _has_still(norm: nn.Module) -> bool:

@@ -30,6 +30,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.row)
 
+    @property
+    def n_bytes(self) -> int:
+        """What all of them take."""
+        return len(self) * self.parts[0][:1].nbytes if self.parts else 0
+
     def take(self, positions: NDArray[np.int64] | list[int]) -> Tensor:
         """(len(positions), ...) the numbers of these photos, in this order; (0, 0) of no rows."""
         if not len(positions):
@@ -39,9 +44,16 @@ class Rows:
         return torch.stack([self.parts[part][row] for part, row in zip(parts, rows, strict=True)])
 
     def chunks(self, size: int) -> Iterator[Tensor]:
-        """The numbers of all photos in order, at most `size` photos at a time."""
+        """The numbers of all photos in order, at most `size` photos at a time; only to be read."""
+        in_order = len(self.parts) == 1 and bool((np.diff(self.row) == 1).all())
         for at in range(0, len(self), size):
-            yield self.take(np.arange(at, min(at + size, len(self))))
+            end = min(at + size, len(self))
+            first = int(self.row[at])
+            yield (
+                self.parts[0][first : first + end - at]
+                if in_order
+                else self.take(np.arange(at, end))
+            )
 
     def all(self) -> Tensor:
         """(N, ...) at once in memory; (0, 0) for no photo."""

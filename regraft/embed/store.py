@@ -73,6 +73,11 @@ class Shelf:
                 missing.difference_update(photos)
                 yield shard
 
+    def photos(self) -> set[str]:
+        """Whose rows are kept, by sha256; only the heads of the shards are read."""
+        heads = _listed(self.folder) if self.url else ()
+        return {sha256 for _, photos in heads for sha256 in photos}
+
     def add(self, shard: Shard) -> Shard:
         """Keeps the shard: the same rows, on disk if that worked; if not, it is only said."""
         if not self.url:

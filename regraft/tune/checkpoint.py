@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -12,14 +13,18 @@ import torch
 
 from regraft.classifier import ImageClassifier
 from regraft.config import TuneConfig
-from regraft.files import write_whole
+from regraft.embed import choose_compute
+from regraft.files import access_errors, write_whole
 from regraft.freeze import FreezePlan
 from regraft.split import Splits
 from regraft.tune.challenger import Phase
 
 # What torch's state_dict() methods return: nested, tensors at its leaves.
 TreeOfTensors = dict[str, Any]
+FORMAT = "2"  # of what is kept; another one is another training
 DIGEST_BYTES = hashlib.sha256().digest_size
+
+logger = logging.getLogger("regraft.fine_tune")
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,19 @@ class Checkpoint:
         return Checkpoint(self.url, f"{self.key}-{phase}")
 
     def save(self, state: TreeOfTensors) -> None:
-        """Replaces the file in one move: a reader sees the old state or the new one."""
+        """Replaces the file in one move: a reader sees the old state or the new one.
+
+        Where it cannot be written, that is said, and the older state stays.
+        """
         if not self.url:
             return
         buffer = io.BytesIO()
         torch.save(state, buffer)
         data = buffer.getvalue()
-        write_whole(self.path, hashlib.sha256(data).digest() + data)
+        try:
+            write_whole(self.path, hashlib.sha256(data).digest() + data)
+        except access_errors() as error:
+            logger.warning("fine_tune: %s cannot be written (%s).", self.path, error)
 
     def load(self) -> TreeOfTensors | None:
         """The state last saved, None if there is none or the file is not as it was written."""
@@ -83,7 +94,8 @@ def checkpoint_of(
     """The checkpoint of exactly this training: same start, plan, photos and settings."""
     settings = config.model_dump(exclude={"checkpoint_url"}, mode="json")
     parts = [pretrained.content_hash, splits.digest, json.dumps(settings)]
-    parts += [torch.__version__, version("regraft")]
+    parts += [FORMAT, torch.__version__, version("timm"), version("regraft")]
+    parts += [str(choose_compute(config))]  # on another machine it is another training
     parts += [plan.norm_statistics, *(f"{p.name}={p.lr_factor}" for p in plan.parameters)]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     return Checkpoint(config.checkpoint_url, key)

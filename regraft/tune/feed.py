@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import PurePosixPath
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +19,12 @@ from regraft.embed import (
     Passage,
     Recipe,
     Rows,
-    contents,
     maker,
+    n_known,
     prepared,
     rows_of,
 )
+from regraft.errors import ConfigError
 from regraft.files import absolute, is_url
 from regraft.freeze import FreezePlan, set_modes
 from regraft.pixels import Look, Photo, View, consecutive, normalise, photo_batches, stacked
@@ -89,9 +89,19 @@ def feed_of(
     Args:
         network: its modes set by the plan.
         kept: as an interrupted training was arranged; the disk may have less room now.
+
+    Raises:
+        ConfigError: it has too little to go on like this.
     """
     found = cut(network, settings.plan)
-    because = kept.whole_because if kept else _whole_because(found, photos, settings)
+    because = _whole_because(found, photos, settings)
+    if kept and because and not kept.whole_because:
+        raise ConfigError(
+            f"Expected to go on with what the frozen part has made of each photo, as this training "
+            f"began, but {because} (tune.cached_views, embed.store_url, embed.max_gb). Make room "
+            "and run the same command again: it goes on where it stopped."
+        )
+    because = kept.whole_because if kept else because
     if because or found is None:
         logger.info("fine_tune: the frozen part runs in each epoch: %s", because)
         return _pixel_feed(photos, settings, because)
@@ -107,10 +117,7 @@ def _whole_because(found: Cut | None, photos: Photos, settings: Settings) -> str
         return "mixing needs pixels"
     if found is None:
         return "nothing below is frozen, or it cannot be cut off"
-    needed, room = _needed_bytes(found, photos, settings), _room(found, photos, settings)
-    if needed > room:
-        return f"its values would take {needed / 1e9:.1f} GB, there is room for {room / 1e9:.1f}"
-    return ""
+    return _does_not_fit(*_needed_bytes(found, photos, settings), settings.store)
 
 
 def _pixel_feed(photos: Photos, settings: Settings, because: str) -> Feed:
@@ -184,36 +191,38 @@ def _seen_in(way: Passage, view: View | None) -> Passage:
     return replace(way, recipe=recipe, look=replace(way.look, view=view))
 
 
-def _needed_bytes(found: Cut, photos: Photos, settings: Settings) -> int:
-    """What the values at the cut take: of all views, and of validation."""
+def _needed_bytes(found: Cut, photos: Photos, settings: Settings) -> tuple[int, int]:
+    """What the values at the cut take, of all views and of validation; and those not kept yet."""
     side = photos.preprocessing.size
     with torch.inference_mode():
         value = prepared(found.frozen, FP32)(torch.zeros(1, 3, side, side))  # (1, ...)
-    n_rows = _n_views(settings.config) * len(photos.train) + len(photos.validation)
-    return int(value.numel() * settings.compute.dtype.itemsize * n_rows)
+    n_bytes, store = value.numel() * settings.compute.dtype.itemsize, settings.store
+    way = _passage(found, photos, settings)
+    views = {_view(settings.config, number + 1) for number in range(settings.config.cached_views)}
+    n_rows = len(views) * len(photos.train) + len(photos.validation)
+    kept = sum(n_known(_seen_in(way, view), photos.train, store) for view in views)
+    return n_bytes * n_rows, n_bytes * (n_rows - kept - n_known(way, photos.validation, store))
 
 
-def _room(found: Cut, photos: Photos, settings: Settings) -> float:
-    """Bytes that the values may take: of the store's budget, of its disk, or of memory."""
-    store = settings.store
-    if not store.store_url or is_url(absolute(store.store_url)):
-        return min(store.max_gb, IN_MEMORY_GB) * 1e9  # what a URL keeps is read into memory
+def _does_not_fit(all_bytes: int, new_bytes: int, store: EmbedConfig) -> str:
+    """What speaks against keeping them: the budget, the disk, or the memory; "" if nothing."""
+    place = absolute(store.store_url) if store.store_url else ""
+    if not place or is_url(place) or not _is_writable(place):
+        room, needed, where = IN_MEMORY_GB * 1e9, all_bytes, "in memory"
+    else:
+        room, needed = FREE_DISK_SHARE * shutil.disk_usage(place).free, new_bytes
+        where = f"on the disk of {place}"
+    if all_bytes > store.max_gb * 1e9:
+        room, needed, where = store.max_gb * 1e9, all_bytes, "within embed.max_gb"
+    if needed <= room:
+        return ""
+    return f"its values need {needed / 1e9:.1f} GB and there are {room / 1e9:.1f} {where}"
+
+
+def _is_writable(place: str) -> bool:
+    """Whether the store can be filled; if not, it says so itself, and rows stay in memory."""
     try:
-        os.makedirs(absolute(store.store_url), exist_ok=True)
-        free = shutil.disk_usage(absolute(store.store_url)).free
-        held = _held_bytes(_passage(found, photos, settings), settings)
-    except OSError:  # the store itself says so, and keeps nothing
-        return IN_MEMORY_GB * 1e9
-    return min(store.max_gb * 1e9, held + FREE_DISK_SHARE * free)
-
-
-def _held_bytes(way: Passage, settings: Settings) -> int:
-    """What the store has of these values already."""
-    views = [_view(settings.config, number) for number in range(1, _n_views(settings.config) + 1)]
-    keys = {_seen_in(way, view).recipe.key for view in (None, *views)}
-    shelves = contents(settings.store.store_url)
-    return sum(shelf.n_bytes for shelf in shelves if PurePosixPath(shelf.folder).name in keys)
-
-
-def _n_views(config: TuneConfig) -> int:
-    return config.cached_views if config.augment == "light" else 1
+        os.makedirs(place, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(place, os.W_OK)

@@ -18,7 +18,8 @@ from regraft.tune.challenger import EpochRecord
 MAX_ITERATIONS = 1000  # L-BFGS steps; on standardised embeddings it needs 20-200 (measured)
 SLOPE = 1e-5  # of the mean loss, at which L-BFGS stops. Source: a tenth of scikit-learn's default
 SMALLEST_SPREAD = 1e-6  # an embedding dimension that never varies is not divided by zero
-CHUNK = 4096  # photos in memory at once: 42 MB of 1280 numbers
+CHUNK = 4096  # photos standardised at once: 21 MB of 1280 numbers
+HELD_BYTES = 1e9  # of embeddings as they are kept: 390 000 photos of 1280 numbers in bf16. Guess
 
 Floats = NDArray[np.floating[Any]]
 
@@ -92,7 +93,7 @@ def solve_head(
 
     Embeddings are standardised inside and the scale is folded back into weight and bias. Of the
     penalties config.head_l2 the one with the lowest validation loss is kept, the larger on a tie.
-    However many photos there are, CHUNK of them are in memory at once.
+    Embeddings of up to HELD_BYTES are in memory as they are kept, CHUNK of them standardised.
 
     Args:
         train: every class has at least one photo.
@@ -130,6 +131,8 @@ def _standardised(train: Rows, validation: Rows) -> tuple[_Standardised, _Standa
 
 
 def _on_scale(rows: Rows, mean: Floats, spread: Floats) -> _Standardised:
+    if rows.n_bytes <= HELD_BYTES:
+        rows = Rows.of(rows.all())  # gathered once: each step of L-BFGS reads all of them
     fits = len(rows) <= CHUNK
     held = (rows.all().double().numpy() - mean) / spread if fits else None
     return _Standardised(rows, mean, spread, held)

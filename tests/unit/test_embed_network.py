@@ -1,9 +1,12 @@
 """A network prepared for passes without gradients answers as it did, only faster."""
 
+import sys
+
 import pytest
 import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from regraft.backbone import build_body
 from regraft.classifier import tensors_hash
@@ -193,3 +196,39 @@ def test_folded_bf16_is_no_further_from_fp32_than_plain_bf16(name):
     folded = (answers(prepared(network, BF16), compute=BF16) - exact).norm()
     plain = (answers(network.bfloat16(), compute=BF16) - exact).norm()
     assert folded <= 1.1 * plain
+
+
+def test_a_convolution_whose_weight_is_computed_is_not_folded():
+    network = nn.Sequential(spectral_norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)).eval()
+    assert_same(answers(prepared(network, FP32)), answers(network))
+
+
+@pytest.mark.parametrize(
+    ("largest", "set_by_the_user", "expected"),
+    [
+        (2**31, False, [(-3, 2**31 - 1), (-1, 2**31 - 1)]),
+        (2**26, False, [(-3, 2**31 - 1), (-3, 2**25), (-1, 2**31 - 1)]),
+        (0, False, [(-3, 2**31 - 1), (-3, 2**25)]),
+        (2**31, True, []),
+    ],
+    ids=["new", "old", "refuses", "set by the user"],
+)
+def test_freed_memory_is_kept_as_far_as_this_glibc_can(
+    monkeypatch, largest, set_by_the_user, expected
+):
+    """As its releases answer: one that sees the first option refused must not set the second."""
+    asked = []
+
+    class Allocator:
+        def mallopt(self, option, size):
+            asked.append((option, size))
+            return int(option == -1 or size <= largest)
+
+    room = sys.modules["regraft.embed.compute"]
+    monkeypatch.setattr(room.platform, "libc_ver", lambda: ("glibc", "2.31"))
+    monkeypatch.setattr(room.ctypes, "CDLL", lambda _: Allocator())
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    if set_by_the_user:
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    room.keep_freed_memory.__wrapped__()
+    assert asked == expected

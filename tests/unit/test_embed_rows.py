@@ -34,6 +34,14 @@ def test_any_rows_can_be_taken_in_any_order(rows, positions):
     assert torch.equal(rows.take(np.array(positions, np.int64)), rows.take(positions))
 
 
+def test_chunks_of_rows_that_lie_in_order_copy_nothing():
+    rows = Rows.of(NUMBERS)
+    chunks = list(rows.chunks(3))
+    assert torch.equal(torch.cat(chunks), NUMBERS)
+    assert chunks[1].data_ptr() == NUMBERS[3:].data_ptr()
+    assert rows.n_bytes == NUMBERS.nbytes
+
+
 @pytest.mark.parametrize("size", [1, 4, 6, 100])
 def test_chunks_are_all_rows_and_none_is_larger_than_asked(rows, size):
     chunks = list(rows.chunks(size))

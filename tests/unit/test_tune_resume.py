@@ -14,6 +14,7 @@ from tiny import POLICIES, SETTINGS, keep_the_tuned_phase, splits_of, tuned
 
 from regraft.config import EmbedConfig, FreezeConfig
 from regraft.embed import Compute
+from regraft.errors import ConfigError
 from regraft.freeze import freeze
 from regraft.tune import feed, fine_tune, loop, precision
 from regraft.tune.arrangement import Arrangement
@@ -294,42 +295,71 @@ def with_free_disk(monkeypatch, n_bytes):
     monkeypatch.setattr(feed.shutil, "disk_usage", lambda _: SimpleNamespace(free=n_bytes))
 
 
-def test_an_interrupted_training_goes_on_as_it_was_arranged(start, splits, tmp_path, monkeypatch):
-    """The disk is full now and a trial would choose otherwise: the weights must not depend on it"""
+@pytest.fixture
+def interrupted(start, splits, tmp_path, monkeypatch):
+    """Settings and store of a training in bf16 that ended before its first epoch did."""
     config = LAST_BLOCK.model_copy(update={"checkpoint_url": str(tmp_path / "checkpoints")})
     store = {"store_url": str(tmp_path / "store")}
     bf16 = Compute(torch.device("cpu"), torch.bfloat16)
-    monkeypatch.setattr(sys.modules["regraft.tune.fine_tune"], "choose_compute", lambda _: bf16)
+    for room in ("fine_tune", "checkpoint"):
+        monkeypatch.setattr(sys.modules[f"regraft.tune.{room}"], "choose_compute", lambda _: bf16)
     monkeypatch.setattr(precision, "FEWEST_STEPS", 1)
     monkeypatch.setattr(precision, "WORTH_IT", 0.0)
     with monkeypatch.context() as patch, pytest.raises(PowerFailure):  # noqa: PT012
         patch.setattr(loop, "_train_epoch", fail_now)
         trained_as(start, splits, config, **store)
-    monkeypatch.setattr(precision, "WORTH_IT", 1e9)
-    with_free_disk(monkeypatch, 0)
-    assert trained_as(start, splits, config, **store) == (
-        "bfloat16 steps, the frozen part once a view"
-    )
+    return config, store
 
 
 def fail_now(*_):
     raise PowerFailure
 
 
+def test_an_interrupted_training_goes_on_as_it_was_arranged(
+    start, splits, interrupted, monkeypatch
+):
+    config, store = interrupted
+    monkeypatch.setattr(precision, "WORTH_IT", 1e9)  # a trial would choose fp32 now
+    said = trained_as(start, splits, config, **store)
+    assert said == "bfloat16 steps, the frozen part once a view"
+
+
+def test_an_interrupted_training_without_room_waits_for_it(start, splits, interrupted, monkeypatch):
+    config, store = interrupted
+    with monkeypatch.context() as patch:
+        with_free_disk(patch, 0)
+        with pytest.raises(ConfigError, match=r"began, but its values need .* GB and there are 0"):
+            trained_as(start, splits, config, **store)
+    assert trained_as(start, splits, config, **store).startswith("bfloat16")
+
+
 def test_without_room_the_frozen_part_runs_in_each_epoch(start, splits, tmp_path, monkeypatch):
     store = {"store_url": str(tmp_path / "store")}
     with_free_disk(monkeypatch, 1000)
-    assert "its values would take 0.0 GB" in trained_as(start, splits, LAST_BLOCK, **store)
+    assert "on the disk of" in trained_as(start, splits, LAST_BLOCK, **store)
+    budget = trained_as(start, splits, LAST_BLOCK, **store, max_gb=1e-6)
+    assert budget.endswith("GB and there are 0.0 within embed.max_gb")
     with_free_disk(monkeypatch, 10**12)
     assert trained_as(start, splits, LAST_BLOCK, **store).endswith("the frozen part once a view")
-    with_free_disk(monkeypatch, 1000)  # what is kept already needs none
+    with_free_disk(monkeypatch, 0)  # what is kept already needs none
     assert trained_as(start, splits, LAST_BLOCK, **store).endswith("the frozen part once a view")
 
 
-@pytest.mark.parametrize("store_url", ["", "memory://values"])
+@pytest.mark.parametrize("kind", ["none", "url", "not writable"])
 def test_values_that_lie_in_memory_have_its_room_only(
-    start, splits, memory, monkeypatch, store_url
+    start, splits, memory, tmp_path, monkeypatch, kind
 ):
     monkeypatch.setattr(feed, "IN_MEMORY_GB", 1e-6)
-    said = trained_as(start, splits, LAST_BLOCK, store_url=store_url)
-    assert "there is room for 0.0" in said
+    (tmp_path / "file").write_bytes(b"")
+    place = {"none": "", "url": "memory://values", "not writable": str(tmp_path / "file" / "x")}
+    said = trained_as(start, splits, LAST_BLOCK, store_url=place[kind])
+    assert said.endswith("GB and there are 0.0 in memory")
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(
+    start, splits, uninterrupted, tmp_path, caplog
+):
+    (tmp_path / "file").write_bytes(b"")
+    with caplog.at_level("WARNING", "regraft.fine_tune"):
+        same_training(tuned(start, splits, config=with_url(tmp_path / "file")), uninterrupted)
+    assert "cannot be written" in caplog.text
