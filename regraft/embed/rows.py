@@ -47,13 +47,12 @@ class Rows:
         """The numbers of all photos in order, at most `size` photos at a time; only to be read."""
         in_order = len(self.parts) == 1 and bool((np.diff(self.row) == 1).all())
         for at in range(0, len(self), size):
-            end = min(at + size, len(self))
-            first = int(self.row[at])
-            yield (
-                self.parts[0][first : first + end - at]
-                if in_order
-                else self.take(np.arange(at, end))
-            )
+            positions = np.arange(at, min(at + size, len(self)))
+            if in_order:
+                first, last = self.row[positions[[0, -1]]].tolist()
+                yield self.parts[0][first : last + 1]
+            else:
+                yield self.take(positions)
 
     def all(self) -> Tensor:
         """(N, ...) at once in memory; (0, 0) for no photo."""

@@ -94,14 +94,13 @@ def feed_of(
         ConfigError: it has too little to go on like this.
     """
     found = cut(network, settings.plan)
-    because = _whole_because(found, photos, settings)
-    if kept and because and not kept.whole_because:
+    because = (kept and kept.whole_because) or _whole_because(found, photos, settings)
+    if kept and because != kept.whole_because:
         raise ConfigError(
             f"Expected to go on with what the frozen part has made of each photo, as this training "
             f"began, but {because} (tune.cached_views, embed.store_url, embed.max_gb). Make room "
             "and run the same command again: it goes on where it stopped."
         )
-    because = kept.whole_because if kept else because
     if because or found is None:
         logger.info("fine_tune: the frozen part runs in each epoch: %s", because)
         return _pixel_feed(photos, settings, because)
