@@ -9,19 +9,28 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from types import TracebackType
 from typing import Annotated
 
 import typer
 
+from commands.approve import approve, reject
 from commands.cache import app as cache_app
+from commands.card import card
 from commands.compare import compare_backbones
 from commands.config import app as config_app
 from commands.demo import demo
 from commands.doctor import doctor
-from commands.models import models
+from commands.explain import explain, what_if
+from commands.history import history
+from commands.ledger import ledger_app
+from commands.models import models_app
 from commands.options import DEBUG, is_debug
 from commands.predict import predict
+from commands.promote import promote
+from commands.reproduce import reproduce
+from commands.rollback import rollback
 from commands.train import train
 from regraft import __version__
 from regraft.errors import RegraftError
@@ -39,14 +48,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(train)
-app.command()(predict)
-app.command()(models)
-app.command()(doctor)
-app.command()(demo)
-app.command()(compare_backbones)
-app.add_typer(config_app, name="config")
-app.add_typer(cache_app, name="cache")
+SINGLE: tuple[Callable[..., None], ...] = (
+    *(train, predict, compare_backbones, demo),
+    *(promote, explain, what_if, approve, reject, rollback, history, card, reproduce),
+    doctor,
+)
+for command in SINGLE:
+    app.command()(command)
+for name, group in (("models", models_app), ("ledger", ledger_app)):
+    app.add_typer(group, name=name)
+for name, group in (("config", config_app), ("cache", cache_app)):
+    app.add_typer(group, name=name)
 
 
 @app.callback(invoke_without_command=True)

@@ -2,7 +2,8 @@
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +13,17 @@ if TYPE_CHECKING:
     from pipelines.doctor import Finding
 
 
-def doctor(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
-    """Look for stuck runs, missing artifacts, a moved state folder and the like.
+FixOption = Annotated[bool, typer.Option("--fix", help="Mend what can be mended, then look.")]
+
+
+def doctor(
+    state: StateOption = DEFAULT_STATE, as_json: JsonOption = False, mend: FixOption = False
+) -> None:
+    """Look for stuck runs, missing artifacts, an unfinished promotion and the like.
 
     Ends with 0 if all is well, with 7 if a check found something.
     """
-    from pipelines.doctor import diagnose
+    from pipelines.doctor import diagnose, fix
     from pipelines.stack import bootstrap
     from regraft.errors import StateError
     from regraft.state import activate, existing_state
@@ -26,6 +32,9 @@ def doctor(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> N
     activate(opened)
     if opened.zenml_database.exists():  # a run that ended early may have made none
         bootstrap(opened)
+    if mend and opened.zenml_database.exists():
+        for sentence in fix(opened, datetime.now(UTC)):
+            typer.echo(f"mended  {sentence}", err=as_json)  # JSON stays JSON
     findings = diagnose(opened)
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))

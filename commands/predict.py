@@ -1,6 +1,6 @@
 """regraft predict: photos in, labels out."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,10 @@ from commands.options import (
     store_of,
 )
 from regraft.config import TrackingConfig, load_config
+
+if TYPE_CHECKING:
+    from regraft.classifier import ImageClassifier
+    from regraft.config import PredictConfig
 
 NO_EVICTION_GB = 1e6  # predicting adds to the store; how much it may hold is a training's to say
 
@@ -39,6 +43,7 @@ def predict(
     from regraft.state import activate, existing_state
 
     settings = load_config(config, tuple(set_))
+    _check_rule(settings.predict)
     if out:
         check_format(out)  # before the photos are labelled, not after
     opened = existing_state(state, is_debug())
@@ -49,7 +54,8 @@ def predict(
     version = registry.resolve(tracking, model)
     store = store_of(settings.embed.model_copy(update={"max_gb": NO_EVICTION_GB}), opened)
     called = f"{version.name}/{version.version}"
-    table = core_predict(registry.load(tracking, version), photos, called, store)
+    classifier = _as_unsure_as_asked(registry.load(tracking, version), settings.predict)
+    table = core_predict(classifier, photos, called, store)
     if out:
         write_predictions(table, out)
         n_read = int((table.error == "").sum())
@@ -60,3 +66,22 @@ def predict(
     if (table.error != "").all():
         typer.echo(f"None of the {len(table)} photos could be read.", err=True)
         raise typer.Exit(DataError.exit_code)
+
+
+def _check_rule(rule: "PredictConfig") -> None:
+    from regraft.errors import ConfigError
+
+    if rule.target_risk:
+        raise ConfigError(
+            f"predict.target_risk={rule.target_risk:g} is for a training: there the confidence is "
+            "chosen on the validation photos and kept in the model's card, which is obeyed here. "
+            "Leave it out, or set predict.abstain_below for this call."
+        )
+
+
+def _as_unsure_as_asked(classifier: "ImageClassifier", rule: "PredictConfig") -> "ImageClassifier":
+    """As its card says, unless abstain_below is set; a 0 that was written answers every photo."""
+    from regraft.predict import abstaining
+
+    is_set = "abstain_below" in rule.model_fields_set
+    return abstaining(classifier, rule.abstain_below) if is_set else classifier

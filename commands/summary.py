@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 STAGES = (
     *("ingest", "split", "choose_backbone", "load_pretrained", "freeze"),
-    *("fine_tune", "measure_transfer", "evaluate", "register", "promote"),
+    *("fine_tune", "measure_transfer", "evaluate", "register", "promote", "mirror"),
 )
 
 
@@ -30,7 +30,7 @@ def summarise(run: "PipelineRunResponse", config: "Config", state: "State") -> s
     command = shlex.quote(str(Path(sys.executable).parent / "regraft"))
     option = f"--state {shlex.quote(str(state.root))}"
     photo = shlex.quote(report.predictions.path.iloc[-1])
-    serving = "@champion" if _serves(verdict) else f"/{version.version}"
+    serving = "@champion" if verdict.serves else f"/{version.version}"
     model = shlex.quote(f"{version.name}{serving}")
     lines = [
         "",
@@ -38,7 +38,7 @@ def summarise(run: "PipelineRunResponse", config: "Config", state: "State") -> s
         f"  majority class   {_interval(report.baseline)}   (always {report.baseline_label!r})",
         f"  transfer         {_gain(report.transfer)} over random weights",
         f"  model            {version.name} v{version.version} {_alias(verdict)}",
-        f"  verdict          {verdict.reason}",
+        f"  verdict          {_said(verdict)}",
         f"  report           {page}",
         f"  time             {_times(run)}",
         "",
@@ -62,11 +62,12 @@ def _gain(transfer: "TransferGain") -> str:
 
 
 def _alias(verdict: "Verdict") -> str:
-    return "@champion" if _serves(verdict) else "@challenger"
+    return "@champion" if verdict.serves else "@challenger"
 
 
-def _serves(verdict: "Verdict") -> bool:
-    return verdict.promote or verdict.champion == verdict.challenger
+def _said(verdict: "Verdict") -> str:
+    asked = f"regraft approve {verdict.name}/{verdict.challenger}"
+    return f"{verdict.reason}; waits for `{asked}`" if verdict.waits else verdict.reason
 
 
 def _times(run: "PipelineRunResponse") -> str:

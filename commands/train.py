@@ -4,6 +4,8 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,9 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.options import DEFAULT_STATE, ConfigOption, SetOption, StateOption, is_debug
-from regraft.config import Config, load_config, override_all
+from regraft.config import Config, config_of, load_config, override_all
 
 if TYPE_CHECKING:
+    from zenml.models import PipelineRunResponse
+
+    from regraft.promote import Verdict
     from regraft.state import State
 
 
@@ -43,8 +48,26 @@ def run_training(wanted: Config, photos: str, name: str, root: Path) -> None:
 def completed(wanted: Config, photos: str, name: str, state: "State") -> Config:
     """The configuration with every place and name that the user left open."""
     name = name or wanted.tracking.name or _name_of(photos)
-    where = {
-        "ingest.photos": _absolute(photos),
+    where = {"ingest.photos": _absolute(photos), **_places(state, name)}
+    return override_all(override_all(wanted, where), {"tracking.name": name})
+
+
+def remembered(settings: dict[str, str], state: "State") -> Config:
+    """The configuration that a model was made under, with the places of this state folder.
+
+    Args:
+        settings: as the model's card keeps them. Places behind a URL stay; local ones may be those
+            of another machine, or of a folder that was moved.
+    """
+    from regraft.files import is_url
+
+    here = {place for place in _places(state, "") if not is_url(settings.get(place, ""))}
+    left_out = here | {"tracking.uri", "tracking.artifacts_url", "tracking.name"}
+    return config_of({key: text for key, text in settings.items() if key not in left_out})
+
+
+def _places(state: "State", name: str) -> dict[str, str]:
+    return {
         "ingest.images_url": str(state.images),
         "ingest.memory_url": str(state.photos),
         "split.memory_url": str(state.splits / name),
@@ -54,17 +77,37 @@ def completed(wanted: Config, photos: str, name: str, state: "State") -> Config:
         "tracking.artifacts_url": str(state.mlflow_artifacts),
         "promote.reports_url": str(state.reports),
     }
-    complete = override_all(wanted, where)
-    return override_all(complete, {"tracking.name": name})
 
 
 def _run(config: Config, state: "State") -> None:
-    from pipelines.doctor import sweep_missing, sweep_stuck, sweep_tracked
-    from pipelines.stack import bootstrap, hush
     from regraft.ingest import fingerprint
-    from regraft.state import run_marker
 
     seen = fingerprint(config.ingest)
+    with ready_to_run(config, state) as run_name:
+        from commands.summary import summarise
+        from pipelines.train import train as pipeline
+
+        run = pipeline.with_options(run_name=run_name)(_pinned(config), seen)
+    typer.echo(summarise(run, config, state))
+    ask_if_it_waits(run, config, state)
+
+
+def ask_if_it_waits(run: "PipelineRunResponse", config: Config, state: "State") -> None:
+    """Begins the run that waits for somebody's answer, where the verdict asks for one."""
+    verdict: Verdict = run.steps["promote"].output.load()
+    if verdict.waits:
+        from pipelines.approval import start_approval
+
+        start_approval(verdict, config.tracking, state, datetime.now(UTC))
+
+
+@contextmanager
+def ready_to_run(config: Config, state: "State") -> Iterator[str]:
+    """The name of a pipeline run that this process may start now; its marker stays meanwhile."""
+    from pipelines.doctor import sweep_missing, sweep_stuck, sweep_tracked
+    from pipelines.stack import bootstrap, hush
+    from regraft.state import run_marker
+
     bootstrap(state)
     if not state.debug:
         hush()
@@ -72,13 +115,9 @@ def _run(config: Config, state: "State") -> None:
     sweep_stuck(state, now)
     sweep_tracked(config.tracking)
     sweep_missing()
-    from commands.summary import summarise
-    from pipelines.train import train as pipeline
-
     run_name = f"{config.tracking.name}-{now:%Y%m%d-%H%M%S}-{os.getpid()}"
     with run_marker(state, run_name):
-        run = pipeline.with_options(run_name=run_name)(_pinned(config), seen)
-    typer.echo(summarise(run, config, state))
+        yield run_name
 
 
 def _pinned(config: Config) -> Config:

@@ -6,6 +6,7 @@ from zenml.enums import VisualizationType
 
 from materializers.tables import TablesMaterializer
 from regraft.evaluate import EvaluationReport
+from regraft.promote import Verdict
 from regraft.report import render
 
 PAGE_FILE = "report.html"
@@ -31,3 +32,13 @@ class ReportMaterializer(TablesMaterializer):
             "macro_f1": float(data.macro_f1),
             "transfer_gain": float(data.transfer.gain),
         }
+
+
+class VerdictMaterializer(TablesMaterializer):
+    """A Verdict."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Verdict,)
+
+    def extract_metadata(self, data: Verdict) -> dict[str, str]:
+        """What was decided and why, for the dashboard's lists."""
+        return {"decision": data.decision, "reason": data.reason, "verdict_id": data.id}

@@ -8,6 +8,7 @@ step after it fails on a file that is not there: such a step's result is made to
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ _MIN_FREE_BYTES = 2 * 2**30  # guess: a run of some thousand photos writes a ten
 _UNMARKED_GRACE = timedelta(days=1)
 _UNFINISHED = 'oneof:["initializing", "provisioning", "running"]'
 _PAGE_SIZE = 1000
+_FIX = "regraft doctor --fix"
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,37 @@ def diagnose(state: State) -> list[Finding]:
         state: opened and activated; bootstrapped too, unless it has no ZenML store yet.
     """
     findings = [check_writable(state), check_disk(state), check_moved(state), check_weights()]
+    tracking = TrackingConfig(uri=state.tracking_uri)
+    if state.mlflow_database.exists():
+        findings += [check_ledger(tracking), check_promotions(tracking)]
     if state.zenml_database.exists():
         findings += [check_stuck(state, datetime.now(UTC)), check_artifacts()]
+    if state.zenml_database.exists() and state.mlflow_database.exists():
+        findings.append(check_mirror(tracking))
     return findings
+
+
+def fix(state: State, now: datetime) -> list[str]:
+    """Mends what can be mended without asking anybody; a sentence for each thing that it did.
+
+    A ledger that is not what was written is left alone, and its model's aliases too.
+
+    Args:
+        state: opened, activated and bootstrapped.
+        now: UTC.
+    """
+    from pipelines.approval import sweep_approvals
+    from steps.mirror import repair
+
+    tracking = TrackingConfig(uri=state.tracking_uri)
+    return [
+        *(f"stuck run {name}: marked failed" for name in sweep_stuck(state, now)),
+        *(f"MLflow run {name}: marked killed" for name in sweep_tracked(tracking)),
+        *(f"artifact {one.name}: not used again, {one.uri} is gone" for one in sweep_missing()),
+        *(f"run {name}: stopped, nothing waits" for name in sweep_approvals(tracking, state)),
+        *(f"promotion: {sentence} Settled." for sentence in _settle_all(tracking, now)),
+        *(f"mirror: {sentence}, mended" for sentence in repair(tracking)),
+    ]
 
 
 def check_writable(state: State) -> Finding:
@@ -125,7 +155,7 @@ def check_stuck(state: State, now: datetime) -> Finding:
         return Finding("stuck runs", True, "none")
     names = ", ".join(run.name for run in stuck)
     if all(_sweepable(run, now) for run in stuck):
-        remedy = "Nothing: the next `regraft train` marks them failed."
+        remedy = f"Nothing: the next `regraft train` marks them failed. Or now: {_FIX}"
     else:
         remedy = "Runs started outside Regraft are marked failed when they are a day old."
     return Finding("stuck runs", False, f"{len(stuck)}: {names}", remedy)
@@ -143,8 +173,37 @@ def check_artifacts() -> Finding:
         "missing artifacts",
         False,
         f"{len(reusable)} (first: {first.name} at {first.uri})",
-        "Nothing: the next `regraft train` makes them anew.",
+        f"Nothing: the next `regraft train` makes them anew. Or now: {_FIX}",
     )
+
+
+def check_ledger(tracking: TrackingConfig) -> Finding:
+    """Whether the record of what was decided about each model is as it was written."""
+    from regraft.registry import faults, names
+
+    found = [f"{name}: {fault}" for name in names(tracking) for fault in faults(tracking, name)]
+    if not found:
+        return Finding("ledger", True, "as it was written")
+    remedy = "Put MLflow's database back from a backup; `regraft ledger verify` tells the rest."
+    return Finding("ledger", False, _first_of(found), remedy)
+
+
+def check_promotions(tracking: TrackingConfig) -> Finding:
+    """Whether what serves is what the ledger says, with nothing left to be done."""
+    found = _unsettled(tracking)
+    if not found:
+        return Finding("promotions", True, "what serves is what the ledger says")
+    return Finding("promotions", False, _first_of(list(found.values())), _FIX)
+
+
+def check_mirror(tracking: TrackingConfig) -> Finding:
+    """Whether ZenML's Model Control Plane shows what MLflow's aliases say."""
+    from steps.mirror import differences
+
+    found = differences(tracking)
+    if not found:
+        return Finding("mirror", True, "ZenML shows what MLflow says")
+    return Finding("mirror", False, _first_of(found), _FIX)
 
 
 def stuck_runs(state: State) -> list[StuckRun]:
@@ -225,6 +284,42 @@ def sweep_missing() -> list[MissingArtifact]:
     for step_run_id in {artifact.step_run_id for artifact in missing}:
         Client().update_step_run(step_run_id, cache_expires_at=datetime.now(UTC))
     return missing
+
+
+def _unsettled(tracking: TrackingConfig) -> dict[str, str]:
+    """What is not settled, a sentence for each model's name; a broken ledger is no such thing."""
+    from regraft.registry import names
+    from regraft.registry.champion import serving_version
+    from regraft.registry.ledger import read, version_text
+
+    found = {}
+    for name in names(tracking):
+        ledger = read(tracking, name)
+        if ledger.faults or not ledger.entries:
+            continue
+        serving, last = serving_version(tracking, name), ledger.entries[-1]
+        if ledger.pending:
+            found[name] = f"{name}: entry {last.number} of the ledger was not carried out."
+        elif serving != last.after:
+            found[name] = (
+                f"{name}: {version_text(serving)} serves, the ledger says "
+                f"{version_text(last.after)}."
+            )
+    return found
+
+
+def _settle_all(tracking: TrackingConfig, now: datetime) -> list[str]:
+    from regraft.registry import settle
+
+    found = _unsettled(tracking)
+    for name in found:
+        settle(tracking, name, now)
+    return list(found.values())
+
+
+def _first_of(sentences: Sequence[str]) -> str:
+    more = f" (and {len(sentences) - 1} more)" if len(sentences) > 1 else ""
+    return f"{sentences[0]}{more}"
 
 
 def _sweepable(run: StuckRun, now: datetime) -> bool:

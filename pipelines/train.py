@@ -11,6 +11,7 @@ from steps.freeze import freeze
 from steps.ingest import ingest
 from steps.load_pretrained import load_pretrained
 from steps.measure_transfer import measure_transfer
+from steps.mirror import mirror
 from steps.promote import promote
 from steps.register import register
 from steps.split import split
@@ -22,10 +23,11 @@ def train(config: Config, fingerprint: str) -> None:
     table = ingest(config.ingest, fingerprint)
     splits = split(table, config.split)
     backbone = choose_backbone(config.backbone, splits, config.split, config.tune, config.embed)
-    pretrained = load_pretrained(backbone, splits)
+    pretrained = load_pretrained(backbone, splits, config.classes)
     plan = freeze(pretrained, config.freeze)
     challenger = fine_tune(pretrained, plan, splits, config.tune, config.embed, config.tracking)
     transfer = measure_transfer(pretrained, splits, config.tune, config.embed, after=challenger)
     report = evaluate(challenger, transfer, splits, config.evaluate, config.embed, config.tracking)
     version = register(challenger, report, splits, config)
-    promote(version, report, splits, config)
+    verdict = promote(version, splits, config, report)
+    mirror(config.tracking, after=verdict)

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import fsspec
@@ -23,23 +25,44 @@ from regraft.backbone import (
     ordered_blocks,
 )
 from regraft.config import BackboneConfig
-from regraft.errors import WeightsMismatch, WeightsNotFound
+from regraft.errors import ConfigError, WeightsMismatch, WeightsNotFound
 
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
+UNSURE = "unsure"  # said instead of a class where the confidence is too low
+NO_NAMES: Mapping[str, str] = MappingProxyType({})  # no class was renamed
 
 
 class ClassContract(BaseModel):
-    """How the classes relate to those of the model that training started from."""
+    """How classes relate to those of an earlier model: see contract_of().
+
+    kept: in both, by their new names; the renamed ones too. added, removed: in one only.
+    renamed: (old, new) pairs. reordered: whether the kept ones stand in another order.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kept: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    reordered: bool = False
+
+    @property
+    def old_names(self) -> dict[str, str]:
+        """{name now: name then} of the kept classes."""
+        return {name: name for name in self.kept} | {new: old for old, new in self.renamed}
+
+    def __str__(self) -> str:
+        renamed = [f"{old} -> {new}" for old, new in self.renamed]
+        parts = (("added", self.added), ("removed", self.removed), ("renamed", renamed))
+        told = [f"{what} {', '.join(names)}" for what, names in parts if names]
+        return "; ".join([*told, *["in another order"] * self.reordered]) or "the same classes"
 
 
 class Card(BaseModel):
     """All that must travel with the weights. temperature divides the logits, > 0.
+
+    abstain_below: with a lower confidence the answer is UNSURE, in [0, 1]; 0 = never.
 
     parent: content hash of the model that training started from, "" if it was a source task's.
     """
@@ -50,6 +73,7 @@ class Card(BaseModel):
     backbone: BackboneInfo
     contract: ClassContract
     temperature: float = 1.0
+    abstain_below: float = 0.0
     parent: str = ""
     dataset_digest: str = ""
     config: dict[str, str] = {}
@@ -85,12 +109,17 @@ class ImageClassifier:
 
     @property
     def content_hash(self) -> str:
-        """sha256 of what decides an answer: weights, classes, preprocessing, temperature."""
+        """sha256 of what decides an answer: the card's classes to abstention, and weights.
+
+        A model that answers every photo has the hash that it had before models could abstain.
+        """
         digest = hashlib.sha256()
         decisive = (self.card.classes, self.card.temperature, self.card.backbone.architecture)
         digest.update(json.dumps(decisive).encode())
         digest.update(self.card.backbone.preprocessing.model_dump_json().encode())
         digest.update(tensors_hash(self.weights).encode())
+        if self.card.abstain_below:
+            digest.update(json.dumps(self.card.abstain_below).encode())
         return digest.hexdigest()
 
     def build(self) -> GraftedNetwork:
@@ -183,42 +212,87 @@ def graft(backbone: Backbone, classes: tuple[str, ...]) -> ImageClassifier:
     return ImageClassifier(card, {}).with_weights(network)
 
 
-def regraft(champion: ImageClassifier, classes: tuple[str, ...]) -> ImageClassifier:
+def contract_of(
+    old: tuple[str, ...], new: tuple[str, ...], renamed: Mapping[str, str] = NO_NAMES
+) -> ClassContract:
+    """How the new classes relate to the old ones.
+
+    Args:
+        renamed: {old name: new name}. A rename that was carried out before is passed over, so it
+            may stay in a configuration.
+
+    Raises:
+        ConfigError: both names are in the old or in the new classes: that would merge two classes.
+
+    >>> str(contract_of(("cat", "dog"), ("dog", "kitty"), {"cat": "kitty"}))
+    'renamed cat -> kitty; in another order'
+    """
+    pairs = {was: name for was, name in renamed.items() if was in old and name in new}
+    for was, name in pairs.items():
+        for where, classes in (("the earlier model", old), ("the photos", new)):
+            if was in classes and name in classes:
+                raise ConfigError(
+                    f"classes.renamed says that {was!r} is called {name!r} now, but {where} has "
+                    "both: two classes cannot become one by a new name. Mend the labels, or take "
+                    "the pair out of classes.renamed."
+                )
+    then = [pairs.get(name, name) for name in old]
+    kept = tuple(name for name in new if name in then)
+    return ClassContract(
+        kept=kept,
+        added=tuple(name for name in new if name not in then),
+        removed=tuple(name for name in old if pairs.get(name, name) not in new),
+        renamed=tuple(pairs.items()),
+        reordered=kept != tuple(name for name in then if name in new),
+    )
+
+
+def regraft(
+    champion: ImageClassifier, classes: tuple[str, ...], renamed: Mapping[str, str] = NO_NAMES
+) -> ImageClassifier:
     """The champion as a start: kept classes keep their head rows, new ones begin at zero.
 
     fine_tune() solves the head anew on the champion's embeddings, which needs no start; the rows
     keep the classes' answers for whoever uses this classifier as it is.
+
+    Args:
+        renamed: {old name: new name}; such a class is kept.
+
+    Raises:
+        ConfigError: as contract_of().
     """
     old = champion.card.classes
+    contract = contract_of(old, classes, renamed)
+    then = contract.old_names
     weights = dict(champion.weights)
     for name in ("head.weight", "head.bias"):
         new = torch.zeros_like(weights[name][0])
-        rows = [weights[name][old.index(c)] if c in old else new for c in classes]
+        rows = [weights[name][old.index(then[c])] if c in then else new for c in classes]
         weights[name] = torch.stack(rows)
-    contract = ClassContract(
-        kept=tuple(c for c in classes if c in old),
-        added=tuple(c for c in classes if c not in old),
-        removed=tuple(c for c in old if c not in classes),
-    )
     card = champion.card.model_copy(
         update={
             "classes": classes,
             "contract": contract,
             "temperature": 1.0,
+            "abstain_below": 0.0,
             "parent": champion.content_hash,
         }
     )
     return ImageClassifier(card, weights)
 
 
-def load_pretrained(config: BackboneConfig, classes: tuple[str, ...]) -> ImageClassifier:
+def load_pretrained(
+    config: BackboneConfig, classes: tuple[str, ...], renamed: Mapping[str, str] = NO_NAMES
+) -> ImageClassifier:
     """A classifier of these classes that knows its source task, and nothing yet of its target task.
 
     Args:
         config: its source "bundle:URL" is a bundle of ours: the warm start from a champion.
         classes: in order; at least two.
+        renamed: {old name: new name} of a champion's classes.
 
     Raises:
+        ConfigError: as contract_of().
         WeightsNotFound: no bundle at that URL. Else as load_backbone and load_classifier.
     """
     kind, _, url = config.source.partition(":")
@@ -230,4 +304,4 @@ def load_pretrained(config: BackboneConfig, classes: tuple[str, ...]) -> ImageCl
             filesystem.get(path.rstrip("/") + "/", folder, recursive=True)
         except FileNotFoundError:
             raise WeightsNotFound(f"Expected a bundle at {url}, found none.") from None
-        return regraft(load_classifier(Path(folder)), classes)
+        return regraft(load_classifier(Path(folder)), classes, renamed)

@@ -18,10 +18,15 @@ RegraftError                     exit code
 ├── TrainingError                5   the fine-tuning
 │   ├── FreezeError                  a rule that matches nothing, a parameter that no rule matches
 │   ├── FreezeDrift                  a frozen tensor moved
+│   ├── NotReproduced                trained again, the model is another one
 │   └── TrainingDiverged             the loss is not a number any more
 ├── RegistryError                6   the registry
 │   ├── ModelNotFound                no such model, version or alias
-│   └── ReloadMismatch               the reloaded model does not answer as the trained one
+│   ├── ReloadMismatch               the reloaded model does not answer as the trained one
+│   ├── ChampionMoved                another champion serves than the one that was judged
+│   ├── NoWayBack                    no earlier champion to go back to
+│   ├── NothingWaits                 no verdict waits for somebody to approve it
+│   └── LedgerBroken                 the record of promotions is not what was written
 └── StateError                   7   the state folder
 
 Exit code 0 is success, whatever the verdict; 1 is a fault of ours (run again with --debug).
@@ -123,6 +128,10 @@ class FreezeDrift(TrainingError):
     """A frozen tensor is not what it was before training."""
 
 
+class NotReproduced(TrainingError):
+    """Trained again from its own record, the model is another one."""
+
+
 class TrainingDiverged(TrainingError):
     """The loss is not a number any more."""
 
@@ -139,6 +148,22 @@ class ModelNotFound(RegistryError):
 
 class ReloadMismatch(RegistryError):
     """The model reloaded from the registry does not answer as the trained one does."""
+
+
+class ChampionMoved(RegistryError):
+    """Another champion serves than the one that the challenger was judged against."""
+
+
+class NoWayBack(RegistryError):
+    """There is no earlier champion to go back to."""
+
+
+class NothingWaits(RegistryError):
+    """No verdict waits for somebody to approve it."""
+
+
+class LedgerBroken(RegistryError):
+    """The record of promotions is not what was written."""
 
 
 class StateError(RegraftError):

@@ -10,7 +10,8 @@ from torch import nn
 
 from regraft.backbone import Block
 from regraft.classifier import ImageClassifier, tensor_bytes
-from regraft.config import FreezeConfig, Rule
+from regraft.config import FreezeConfig
+from regraft.config.network import Rule
 from regraft.errors import FreezeDrift, FreezeError
 
 ParameterGroup = dict[str, list[nn.Parameter] | float]

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from torch import Tensor
 from tqdm import tqdm
 
-from regraft.classifier import Card, ImageClassifier
+from regraft.classifier import UNSURE, Card, ImageClassifier
 from regraft.config import EmbedConfig, IngestConfig
 from regraft.embed import NO_STORE, find_rows, head_scores, judging_compute, passage, probabilities
 from regraft.errors import ConfigError, ManifestError, NoPhotos, UnusablePhoto
@@ -42,7 +43,8 @@ def predict(
 
     Returns:
         path, label, confidence in [0, 1], "prob:CLASS" for each class in order, error ("" = none).
-        With an error the label is empty and the numbers are missing.
+        The label may be UNSURE, see answers(). With an error it is empty and the numbers are
+        missing.
 
     Raises:
         NoPhotos: nothing to read in the sources, or no such folder.
@@ -88,16 +90,37 @@ def answers(scores: Tensor, card: Card) -> pd.DataFrame:
 
     Args:
         scores: (N, K) logits, before the temperature.
-        card: its classes are the columns in order, its temperature divides.
+        card: its classes are the columns in order, its temperature divides, below its abstain_below
+            the label is UNSURE.
 
     Returns:
-        label, confidence, "prob:CLASS" for each class in order; N rows.
+        label, confidence of the likeliest class, "prob:CLASS" for each class in order; N rows.
     """
     probs = probabilities(scores, card.temperature)  # (N, K)
-    labels = [card.classes[position] for position in probs.argmax(dim=1).tolist()]
-    table = pd.DataFrame({"label": labels, "confidence": probs.amax(dim=1).numpy()})
+    classes = np.array(card.classes, dtype=object)[probs.argmax(dim=1).numpy()]  # (N,)
+    confidence = probs.amax(dim=1).numpy()  # (N,)
+    labels = np.where(confidence < card.abstain_below, UNSURE, classes).tolist()
+    table = pd.DataFrame({"label": labels, "confidence": confidence})
     columns = [f"prob:{name}" for name in card.classes]
     return pd.concat([table, pd.DataFrame(probs.numpy(), columns=columns)], axis=1)
+
+
+def abstaining(classifier: ImageClassifier, below: float) -> ImageClassifier:
+    """The classifier that says UNSURE where its confidence is lower.
+
+    Args:
+        below: in [0, 1]; 0 = it answers every photo.
+
+    Raises:
+        ConfigError: a class of that name.
+    """
+    if below and UNSURE in classifier.card.classes:
+        raise ConfigError(
+            f"A class is called {UNSURE!r}, so nobody could tell it from an answer withheld "
+            f"below the confidence {below:.3g}. Rename the class, or set predict.abstain_below and "
+            "predict.target_risk to 0."
+        )
+    return classifier.with_card(abstain_below=below)
 
 
 def max_pixels_of(card: Card) -> int:

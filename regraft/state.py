@@ -16,6 +16,7 @@
 └── runs/          one file a run that lives: who runs it
 """
 
+import getpass
 import json
 import os
 import re
@@ -283,6 +284,15 @@ def activate(state: State) -> None:
     for name in [name for name in os.environ if _FOREIGN.fullmatch(name)]:
         del os.environ[name]
     os.environ.update(variables)
+
+
+def who_am_i() -> str:
+    """Who runs this process, as a ledger says it: user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # in a container, a number that nobody gave a name
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 @contextmanager

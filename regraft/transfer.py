@@ -143,12 +143,17 @@ def sample_of(splits: Splits) -> pd.DataFrame:
     """
     n_train = max(N_TRAIN, len(splits.classes))
     wanted = {"train": n_train, "validation": N_VALIDATION, "test": N_TEST}
-    chosen = [_lowest(splits.side(side), n) for side, n in wanted.items()]
+    chosen = [lowest(splits.side(side), n) for side, n in wanted.items()]
     return pd.concat(chosen, ignore_index=True)
 
 
-def _lowest(photos: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The n photos that keep the classes' shares by Adams's rule: one of each class first."""
+def lowest(photos: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The n photos that keep the classes' shares by Adams's rule: one of each class first.
+
+    Args:
+        photos: with the columns path, sha256 and label; of a class those with the lowest sha256
+            are taken. All of them, if there are fewer than n.
+    """
     ordered = photos.sort_values(["sha256", "path"])
     of_class = ordered.groupby("label").sha256
     place = of_class.cumcount() / of_class.transform("size")  # (N,) in [0, 1)

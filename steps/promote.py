@@ -1,28 +1,31 @@
 """Doorway of the stage promote."""
 
 import logging
+from datetime import UTC, datetime
 from typing import Annotated
 
 from zenml import step
 
+from materializers.reports import VerdictMaterializer
 from regraft.config import Config
 from regraft.evaluate import EvaluationReport
 from regraft.promote import Verdict
 from regraft.promote import promote as core_promote
 from regraft.registry import RegisteredVersion
 from regraft.split import Splits
+from regraft.state import who_am_i
 
 logger = logging.getLogger("regraft.promote")
 
 
-@step(enable_cache=False)
+@step(enable_cache=False, output_materializers=VerdictMaterializer)
 def promote(
     version: RegisteredVersion,
-    report: EvaluationReport,
     splits: Splits,
     config: Config,
+    report: EvaluationReport | None = None,
 ) -> Annotated[Verdict, "verdict"]:
     """The verdict, and the alias moved if it says so."""
-    verdict = core_promote(version, report, splits, config)
+    verdict = core_promote(version, splits, config, who_am_i(), datetime.now(UTC), report)
     logger.info("%s", verdict)
     return verdict

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -16,6 +17,7 @@ from regraft.embed import BATCH_SIZE, forward, judging_compute, prepared
 from regraft.pixels import Look, Photo, photo_batches, stacked
 
 N_TIMED = 5  # batches; the median of five stands two disturbed ones. Guess
+N_SERVED = 9  # photos, one at a time. Guess
 MEGABYTE = 1e6
 
 
@@ -70,6 +72,21 @@ def cost_of(classifier: ImageClassifier, photos: Sequence[Photo]) -> Cost:
         weights_mb=n_bytes / MEGABYTE,
         memory_mb=(n_bytes + alive.peak) / MEGABYTE,
     )
+
+
+def serving_ms(classifier: ImageClassifier) -> float:
+    """Milliseconds that the whole network takes for one photo, in fp32, as a request asks it.
+
+    The median of N_SERVED, after one to warm up, on this machine; decoding is not in it.
+    """
+    preprocessing, compute = classifier.card.backbone.preprocessing, judging_compute()
+    network = prepared(classifier.build(), compute)
+    pixels = torch.zeros(1, 3, preprocessing.size, preprocessing.size, dtype=torch.uint8)
+    seconds = [
+        _seconds(lambda: list(forward(network, [pixels], preprocessing, compute)))
+        for _ in range(1 + N_SERVED)
+    ]
+    return float(1000 * np.median(seconds[1:]))
 
 
 def _seconds(push: Callable[[], object]) -> float:

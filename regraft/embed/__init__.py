@@ -1,5 +1,6 @@
 """What a frozen network makes of photos: computed once for each photo, kept, read by all."""
 
+from regraft.embed.change import Change
 from regraft.embed.compute import Compute, choose_compute, judging_compute, keep_freed_memory
 from regraft.embed.embed import (
     NO_STORE,
@@ -23,6 +24,7 @@ __all__ = [
     "BATCH_SIZE",
     "NO_STORE",
     "UNTRACEABLE",
+    "Change",
     "Compute",
     "Found",
     "Passage",

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from regraft.classifier import ImageClassifier, tensors_hash
 from regraft.config import EmbedConfig
+from regraft.embed.change import Change, changed_batches
 from regraft.embed.compute import Compute, judging_compute
 from regraft.embed.network import BATCH_SIZE, forward, prepared
 from regraft.embed.recipe import Recipe, maker
@@ -32,12 +33,14 @@ class Passage:
     """A way from photos to numbers, through a frozen network.
 
     recipe: what decides the numbers. build: makes the network; called only if a photo is new.
+    change: how each photo is changed before; a changed photo is seen as it is tested.
     """
 
     recipe: Recipe
     build: Callable[[], nn.Module]
     compute: Compute
     look: Look
+    change: Change | None = None
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,17 @@ class Found:
     refused: dict[str, UnusablePhoto]
 
 
-def passage(classifier: ImageClassifier, compute: Compute, max_pixels: int = NO_LIMIT) -> Passage:
+def passage(
+    classifier: ImageClassifier,
+    compute: Compute,
+    max_pixels: int = NO_LIMIT,
+    change: Change | None = None,
+) -> Passage:
     """The way from a photo to the classifier's embedding of it.
 
     Args:
         max_pixels: of a photo that ingest has not judged.
+        change: how the photo is changed before; None = not at all.
     """
     info = classifier.card.backbone
     body = {n: t for n, t in classifier.weights.items() if n.startswith("backbone.")}
@@ -61,10 +70,11 @@ def passage(classifier: ImageClassifier, compute: Compute, max_pixels: int = NO_
         weights=tensors_hash(body),
         preprocessing=info.preprocessing,
         compute=str(compute),
-        maker=maker(),
+        view=change or "",
+        maker=maker("embed/change.py") if change else maker(),
     )
     look = Look(info.preprocessing, max_pixels=max_pixels)
-    return Passage(recipe, lambda: classifier.build().backbone, compute, look)
+    return Passage(recipe, lambda: classifier.build().backbone, compute, look, change)
 
 
 def rows_of(way: Passage, photos: Sequence[Photo], config: EmbedConfig) -> Rows:
@@ -186,7 +196,7 @@ def _computed(
 
     def pixels() -> Iterator[Tensor]:
         order = consecutive(len(photos), BATCH_SIZE)
-        batches = photo_batches(photos, order, way.look)
+        batches = _batches(way, photos, order)
         shown = tqdm(batches, desc="photos", total=len(order), disable=None, delay=2)
         for positions, loaded in zip(order, shown, strict=True):
             pairs = [(photos[at].sha256, one) for at, one in zip(positions, loaded, strict=True)]
@@ -198,6 +208,14 @@ def _computed(
     network = prepared(way.build(), way.compute)
     outputs = forward(network, pixels(), way.look.preprocessing, way.compute)
     return _shards(outputs, usable)
+
+
+def _batches(
+    way: Passage, photos: list[Photo], order: list[list[int]]
+) -> Iterator[list[Tensor | UnusablePhoto]]:
+    if way.change:
+        return changed_batches(photos, order, way.look, way.change)
+    return photo_batches(photos, order, way.look)
 
 
 def _shards(outputs: Iterator[Tensor], photos: list[str]) -> Iterator[Shard]:
@@ -217,7 +235,8 @@ def _shards(outputs: Iterator[Tensor], photos: list[str]) -> Iterator[Shard]:
 def _said(n_photos: int, n_new: int, way: Passage) -> str:
     what = f" at {way.recipe.until}" if way.recipe.until else ""
     view = f", view {way.look.view.number}" if way.look.view else ""
+    change = f", {way.change}" if way.change else ""
     return (
-        f"embed: {n_photos} photos{what}{view}: {n_photos - n_new} known, {n_new} new "
+        f"embed: {n_photos} photos{what}{view}{change}: {n_photos - n_new} known, {n_new} new "
         f"({way.recipe.compute})"
     )

@@ -16,7 +16,8 @@ class Recipe(BaseModel):
 
     architecture, weights: of the network; weights is the sha256 over its tensors.
     until: the block whose input is kept; "" = to the end.
-    view: "" = the photo as it is tested; else which random view of it, by seed and number.
+    view: "" = the photo as it is tested; else which random view of it, by seed and number, or how
+        it was changed.
     compute: precision and device.
     maker: hash of the code that decodes and computes, and the versions of the libraries below it.
     """

@@ -1,5 +1,6 @@
 """How good the challenger is, on exactly the test photos, and what a reviewer should look at."""
 
+from regraft.evaluate.abstention import abstain_below, coverage_at, coverage_table
 from regraft.evaluate.calibration import (
     Answers,
     Calibration,
@@ -27,11 +28,14 @@ __all__ = [
     "Calibration",
     "EvaluationReport",
     "Interval",
+    "abstain_below",
     "calibrate",
     "calibration_error",
     "class_codes",
     "class_table",
     "confusion_table",
+    "coverage_at",
+    "coverage_table",
     "evaluate",
     "fit_temperature",
     "judge",

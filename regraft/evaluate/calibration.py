@@ -95,6 +95,12 @@ def fit_temperature(scores: Tensor, codes: Tensor) -> float:
     return 1.0 if at_a_bound else math.exp(float(found.x))
 
 
+def bins_of(confidence: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
+    """(N,) the bin (low, high] of each confidence in [0, 1], from 0 to n_bins - 1."""
+    edges = np.linspace(0, 1, n_bins + 1)
+    return np.clip(np.digitize(confidence, edges, right=True) - 1, 0, n_bins - 1)
+
+
 def reliability_table(
     confidence: NDArray[np.float64], correct: NDArray[np.bool_], n_bins: int
 ) -> pd.DataFrame:
@@ -108,7 +114,7 @@ def reliability_table(
     Source: Guo et al. 2017, section 2.
     """
     edges = np.linspace(0, 1, n_bins + 1)
-    bins = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, n_bins - 1)
+    bins = bins_of(confidence, n_bins)
     photos = pd.DataFrame({"bin": bins, "confidence": confidence, "correct": correct})
     table = photos.groupby("bin").agg(
         n=("correct", "size"), confidence=("confidence", "mean"), accuracy=("correct", "mean")

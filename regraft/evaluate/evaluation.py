@@ -10,6 +10,7 @@ from torch import Tensor
 from regraft.config import EmbedConfig, EvaluateConfig
 from regraft.embed import NO_STORE, logits, probabilities
 from regraft.errors import EmptySplit
+from regraft.evaluate.abstention import coverage_of
 from regraft.evaluate.calibration import Answers, calibrate
 from regraft.evaluate.gallery import gallery
 from regraft.evaluate.label_errors import likely_label_errors
@@ -40,7 +41,8 @@ class EvaluationReport:
     top_k: k, 0 where omitted (two classes: every photo would be a hit).
     macro_f1: over the classes that occur in test.
     temperature: fitted on validation; ece_*, nll_* (nats a photo) on test, before and after it.
-    per_class, confusion, reliability, slices: of the test photos, probabilities after temperature.
+    per_class, confusion, reliability, coverage, slices: of the test photos, probabilities after
+        temperature; coverage: see coverage_table().
     predictions: a row a test and a validation photo: path, sha256, label, side, predicted,
         confidence, loss (nats), and "prob:CLASS" for each class in order.
     transfer: what the pretrained weights were worth, on a sample of the photos.
@@ -66,6 +68,7 @@ class EvaluationReport:
     per_class: pd.DataFrame
     confusion: pd.DataFrame
     reliability: pd.DataFrame
+    coverage: pd.DataFrame
     slices: pd.DataFrame
     predictions: pd.DataFrame
     label_errors: pd.DataFrame
@@ -173,6 +176,7 @@ def judge(
         **vars(quality),
         transfer=transfer,
         **vars(calibration),
+        coverage=coverage_of(predictions[: len(splits.test)]),
         predictions=predictions,
         label_errors=label_errors,
         gallery=gallery(predictions, label_errors, splits.leaks, config.n_gallery),

@@ -1,6 +1,7 @@
 """Counts of hits and what they say, each share with its interval; undefined shares are NaN."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,24 +142,26 @@ def slice_table(
     "(missing)".
     """
     rows = [
-        (column.removeprefix(SLICE_PREFIX), value, *_slice_row(group, confidence))
-        for column in photos.columns
-        if column.startswith(SLICE_PREFIX)
-        for value, group in _slices(photos[column], correct, max_values)
+        (column, value, *_slice_row(correct[inside], confidence))
+        for column, value, inside in slices_of(photos, max_values)
     ]
     table = pd.DataFrame(rows, columns=["column", "value", "n", "accuracy", "low", "high"])
     return table.sort_values(["column", "accuracy"], kind="stable", ignore_index=True)
 
 
-def _slices(
-    cells: "pd.Series[str]", correct: NDArray[np.bool_], max_values: int
-) -> list[tuple[str, "pd.Series[bool]"]]:
-    values = pd.Series([str(c) if pd.notna(c) else "(missing)" for c in cells], dtype=object)
-    if not 2 <= values.nunique() <= max_values:
-        return []
-    return [(str(value), group) for value, group in pd.Series(correct).groupby(values)]
+def slices_of(
+    photos: pd.DataFrame, max_values: int
+) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    """Each slice of the photos: the name of its column, its value, and (N,) who belongs to it."""
+    for column in photos.columns:
+        if column.startswith(SLICE_PREFIX):
+            cells = [str(c) if pd.notna(c) else "(missing)" for c in photos[column]]
+            values = pd.Series(cells, dtype=object).to_numpy()
+            names = sorted(set(cells))
+            if 2 <= len(names) <= max_values:
+                yield from ((column.removeprefix(SLICE_PREFIX), n, values == n) for n in names)
 
 
-def _slice_row(correct: "pd.Series[bool]", confidence: float) -> tuple[int, float, float, float]:
+def _slice_row(correct: NDArray[np.bool_], confidence: float) -> tuple[int, float, float, float]:
     share = wilson(int(correct.sum()), len(correct), confidence)
     return len(correct), share.value, share.low, share.high

@@ -1,5 +1,16 @@
-"""The MLflow model registry: versions, their aliases, what serves and why."""
+"""The MLflow model registry: versions, their aliases, what serves and why, and the ledger."""
 
+from regraft.registry.champion import (
+    Move,
+    Note,
+    chain,
+    champion_at,
+    move_champion,
+    record,
+    roll_back,
+    settle,
+)
+from regraft.registry.ledger import Action, Entry, entries, faults
 from regraft.registry.registration import register
 from regraft.registry.versions import (
     CHALLENGER,
@@ -11,23 +22,41 @@ from regraft.registry.versions import (
     list_versions,
     load,
     load_manifest,
+    names,
     resolve,
     set_alias,
     set_tags,
+    tags,
+    with_tag,
 )
 
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "PREVIOUS",
+    "Action",
+    "Entry",
+    "Move",
+    "Note",
     "RegisteredVersion",
     "aliases",
+    "chain",
+    "champion_at",
+    "entries",
+    "faults",
     "find",
     "list_versions",
     "load",
     "load_manifest",
+    "move_champion",
+    "names",
+    "record",
     "register",
     "resolve",
+    "roll_back",
     "set_alias",
     "set_tags",
+    "settle",
+    "tags",
+    "with_tag",
 ]

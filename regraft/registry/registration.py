@@ -1,29 +1,25 @@
 """A challenger becomes a version in the registry, and is read back before success is said."""
 
 import base64
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import mlflow.pyfunc
-import numpy as np
 import pandas as pd
 from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
-from safetensors import SafetensorError
 
 from regraft.classifier import ImageClassifier
 from regraft.config import Config, TrackingConfig
 from regraft.embed import NO_STORE, logits
-from regraft.errors import RegraftError, ReloadMismatch
-from regraft.evaluate import EvaluationReport
+from regraft.errors import ReloadMismatch
+from regraft.evaluate import EvaluationReport, abstain_below
 from regraft.ingest import read_bytes
 from regraft.pixels import Photo, photos_of
-from regraft.predict import answers
+from regraft.predict import abstaining, answers
 from regraft.registry.package import git_sha, save_model
+from regraft.registry.parity import UNUSABLE, difference, opened
 from regraft.registry.versions import (
     BUNDLE_PATH,
     CHALLENGER,
@@ -40,9 +36,6 @@ from regraft.split import Splits
 from regraft.tracking import Run, connect, end_run, log_config, open_experiment, start_run
 from regraft.tune import Challenger
 
-# What loading or asking a model raises whose files are damaged.
-_UNLOADABLE = (MlflowException, RegraftError, SafetensorError, OSError, RuntimeError, ValueError)
-
 
 def register(
     challenger: Challenger,
@@ -58,17 +51,20 @@ def register(
     leaves nothing that could serve.
 
     Args:
-        challenger: its classifier gets the report's temperature.
+        challenger: its classifier gets the report's temperature, and what config.predict says
+            of when it is unsure.
         splits: the test side gives the photos for the check.
         config: of the whole run; it travels in the card and becomes the run's parameters.
         origin: further tags, such as ZenML's run id and name.
 
     Raises:
+        ConfigError: a class is called as the answer is that a model withholds.
         ReloadMismatch: it does not answer as the trained one does; the version is deleted.
     """
     tracking = config.tracking
-    classifier = challenger.classifier.with_card(
-        temperature=report.temperature, config=config.flat()
+    classifier = abstaining(
+        challenger.classifier.with_card(temperature=report.temperature, config=config.flat()),
+        abstain_below(report.predictions, config.predict),
     )
     content_hash = classifier.content_hash
     version = with_content(tracking, content_hash)
@@ -156,13 +152,13 @@ def _check_reload(
     expected = answers(logits(classifier, photos, NO_STORE), classifier.card)
     paths = [photo.path for photo in photos]
     try:
-        difference = max(
-            _difference(expected, given) for given in _served_answers(version, paths, tracking)
+        apart = max(
+            difference(expected, given) for given in _served_answers(version, paths, tracking)
         )
-        found = f"probabilities differ by up to {difference:.2g}"
-    except _UNLOADABLE as error:
-        difference, found = float("inf"), f"it cannot be asked: {error}"
-    if difference > wanted.parity_tolerance:
+        found = f"probabilities differ by up to {apart:.2g}"
+    except UNUSABLE as error:
+        apart, found = float("inf"), f"it cannot be asked: {error}"
+    if apart > wanted.parity_tolerance:
         delete(tracking, version)
         raise ReloadMismatch(
             f"Expected {version.name}/{version.version}, read back from the registry, to answer as "
@@ -178,25 +174,6 @@ def _served_answers(
     """The registered model's answers to the photos as bytes, as base64 and as paths."""
     files = [read_bytes(path) for path in paths]
     model_url = version.bundle_url.removesuffix(BUNDLE_PATH)
-    with downloaded(tracking, model_url) as folder, _unchanged_import_path():
-        model = mlflow.pyfunc.load_model(str(folder))
+    with downloaded(tracking, model_url) as folder, opened(folder) as model:
         for images in (files, [base64.b64encode(file).decode() for file in files], paths):
             yield model.predict(pd.DataFrame({"image": images}, dtype=object))
-
-
-def _difference(expected: pd.DataFrame, given: pd.DataFrame) -> float:
-    """The largest difference of a probability; infinite if rows or columns are not the same."""
-    if list(expected.columns) != list(given.columns) or len(expected) != len(given):
-        return float("inf")
-    numbers = expected.columns.drop("label")
-    return float(np.abs(expected[numbers].to_numpy() - given[numbers].to_numpy()).max())
-
-
-@contextmanager
-def _unchanged_import_path() -> Iterator[None]:
-    """MLflow puts the model's copy of our code in front of the import path, and leaves it there."""
-    before = list(sys.path)
-    try:
-        yield
-    finally:
-        sys.path[:] = before

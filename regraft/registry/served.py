@@ -4,8 +4,9 @@ A request has one column "image"; each cell is one image, in one of three forms:
     bytes: the image file as it is;
     text that begins as an image file does in base64 (or a data: URL): that file;
     any other text: a local path or an fsspec URL, read where the model is served.
-The answer has a row an image: label, confidence, and "prob:CLASS" for each class in order. If one
-image cannot be read, the whole request fails and says which and why: nothing is replaced.
+The answer has a row an image: label, confidence, "prob:CLASS" for each class in order; the label
+is "unsure" where the model's card says that the confidence is too low for an answer. If one image
+cannot be read, the whole request fails and says which and why: nothing is replaced.
 """
 
 import base64

@@ -1,17 +1,19 @@
 """Which versions there are, what they are called, and how one is read back."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 
 from regraft.classifier import ImageClassifier, load_classifier
 from regraft.config import TrackingConfig
@@ -25,6 +27,10 @@ BUNDLE_PATH = "/artifacts/bundle"  # where MLflow puts the artifact "bundle" of 
 MANIFEST_FILE = "manifest.parquet"
 # Written last: a version without it was not checked to its end, and is never found.
 SEAL = "content_hash"
+# On a registered model whose versions are no models, but the entries of a ledger.
+LEDGER = "regraft.ledger"
+_PAGE = 1000  # the most registered models that MLflow's server gives at once
+_Found = TypeVar("_Found", ModelVersion, RegisteredModel)
 COLUMNS = ("name", "version", "aliases", "test_accuracy", "when", "why")
 
 
@@ -76,22 +82,23 @@ def find(
     return as_registered(client, found)
 
 
-def resolve(tracking: TrackingConfig, reference: str) -> RegisteredVersion:
+def resolve(tracking: TrackingConfig, reference: str, alias: str = CHAMPION) -> RegisteredVersion:
     """The version that "name@alias", "name/3" or "name" means.
 
     Args:
-        reference: "name" alone is its champion; "" is the only champion that there is.
+        reference: "" is the only model that has the alias.
+        alias: what "name" alone means.
 
     Raises:
-        ModelNotFound: as find(); or "" was asked and there is no champion, or more than one.
+        ModelNotFound: as find(); or "" was asked and no model has the alias, or more than one.
     """
     if not reference:
-        return find(tracking, _only_champion(tracking), CHAMPION)
+        return find(tracking, _only(tracking, alias), alias)
     for mark in ("@", "/"):
         name, found, wanted = reference.rpartition(mark)
         if found:
             return find(tracking, name, wanted)
-    return find(tracking, reference, CHAMPION)
+    return find(tracking, reference, alias)
 
 
 def list_versions(tracking: TrackingConfig) -> pd.DataFrame:
@@ -103,12 +110,17 @@ def list_versions(tracking: TrackingConfig) -> pd.DataFrame:
     """
     client = connect(tracking)
     rows = []
-    for model in client.search_registered_models():
-        for version in client.search_model_versions(f"name='{model.name}'"):
+    for model in _models(client):
+        for version in all_versions(client, model.name):
             called = [a for a, v in model.aliases.items() if int(v) == int(version.version)]
             rows.append(_row(version, sorted(called)))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return table.sort_values(["name", "version"], ascending=[True, False], ignore_index=True)
+
+
+def names(tracking: TrackingConfig) -> tuple[str, ...]:
+    """The registered models, sorted; ledgers are none."""
+    return tuple(sorted(str(model.name) for model in _models(connect(tracking))))
 
 
 def aliases(tracking: TrackingConfig, name: str) -> dict[str, int]:
@@ -128,6 +140,20 @@ def set_tags(tracking: TrackingConfig, version: RegisteredVersion, tags: Mapping
     client = connect(tracking)
     for key, value in tags.items():
         client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
+def tags(tracking: TrackingConfig, version: RegisteredVersion) -> dict[str, str]:
+    """The tags of the version as they are now."""
+    found = connect(tracking).get_model_version(version.name, str(version.version))
+    return dict(found.tags)
+
+
+def with_tag(tracking: TrackingConfig, key: str, value: str) -> list[RegisteredVersion]:
+    """The versions of all models that carry the tag with this value, by name and number."""
+    client = connect(tracking)
+    found = _pages(client.search_model_versions, f"tags.{key} = '{value}'")
+    ordered = sorted(found, key=lambda version: (version.name, int(version.version)))
+    return [as_registered(client, version) for version in ordered]
 
 
 def delete(tracking: TrackingConfig, version: RegisteredVersion) -> None:
@@ -180,6 +206,26 @@ def as_registered(client: MlflowClient, version: ModelVersion) -> RegisteredVers
     )
 
 
+def all_versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
+    """Every version of a registered model."""
+    return _pages(client.search_model_versions, f"name='{name}'")
+
+
+def _models(client: MlflowClient) -> Iterator[RegisteredModel]:
+    """Every registered model that is one: a ledger is none."""
+    found = _pages(client.search_registered_models, None)
+    return (model for model in found if LEDGER not in model.tags)
+
+
+def _pages(search: Callable[..., PagedList[_Found]], wanted: str | None) -> Iterator[_Found]:
+    """All that a search finds, page by page."""
+    token = None
+    while token != "":
+        page = search(wanted, page_token=token)
+        yield from page
+        token = page.token or ""
+
+
 def _row(version: ModelVersion, called: list[str]) -> tuple[str, int, str, float, str, str]:
     when = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
     if SEAL in version.tags:
@@ -191,14 +237,15 @@ def _row(version: ModelVersion, called: list[str]) -> tuple[str, int, str, float
     return version.name, int(version.version), ", ".join(called), accuracy, stamp, why
 
 
-def _only_champion(tracking: TrackingConfig) -> str:
-    models = connect(tracking).search_registered_models()
-    names = sorted(str(model.name) for model in models if CHAMPION in model.aliases)
-    if len(names) != 1:
-        found = ", ".join(f"{name}@{CHAMPION}" for name in names) or "none"
-        remedy = "Name the one you mean." if names else "Run `regraft train` first."
-        raise ModelNotFound(f"Expected one champion in {tracking.uri}, found {found}. {remedy}")
-    return names[0]
+def _only(tracking: TrackingConfig, alias: str) -> str:
+    """The name of the only model that has the alias."""
+    models = _models(connect(tracking))
+    called = sorted(str(model.name) for model in models if alias in model.aliases)
+    if len(called) != 1:
+        found = ", ".join(f"{name}@{alias}" for name in called) or "none"
+        remedy = "Name the one you mean." if called else "Run `regraft train` first."
+        raise ModelNotFound(f"Expected one {alias} in {tracking.uri}, found {found}. {remedy}")
+    return called[0]
 
 
 def _what_there_is(tracking: TrackingConfig, name: str, wanted: str) -> str:

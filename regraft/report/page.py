@@ -1,26 +1,14 @@
 """The report as one self-contained HTML page."""
 
-import base64
-from dataclasses import dataclass
-from pathlib import PurePath
-from typing import Any
-
-import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from regraft.evaluate import EvaluationReport
-from regraft.report.findings import (
-    UNDEFINED,
-    bounds,
-    confused_pairs,
-    findings,
-    percent,
-    points,
-)
+from regraft.evaluate import EvaluationReport, coverage_at
+from regraft.report.environment import environment
+from regraft.report.findings import confused_pairs, findings
 from regraft.report.matrix import matrix
-from regraft.report.plots import learning_curves, reliability_bars
+from regraft.report.plots import coverage_curve, learning_curves, reliability_bars
+from regraft.report.verdict import VerdictView
 
 MAX_ROWS = 50  # of a list of files; the rest is counted, and whole in the run's artifacts
+TARGET_RISKS = (0.01, 0.02, 0.05, 0.1)  # guess: what is asked of a model that may be unsure
 
 SECTIONS = (
     ("first", "Look first"),
@@ -38,15 +26,6 @@ SECTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class VerdictView:
-    """Promoted or not, why, and the numbers behind it as (name, value) texts."""
-
-    promote: bool
-    reason: str
-    rows: tuple[tuple[str, str], ...] = ()
-
-
 def render(report: EvaluationReport, title: str, verdict: VerdictView | None = None) -> str:
     """The page as HTML text: styles, plots and photos inside, no script, no request.
 
@@ -55,6 +34,7 @@ def render(report: EvaluationReport, title: str, verdict: VerdictView | None = N
         title: of the page, for instance the model's name.
         verdict: the promotion's outcome, None before there is one.
     """
+    answered = coverage_at(report.coverage, TARGET_RISKS, report.interval_level)
     context = {
         "report": report,
         "title": title,
@@ -64,55 +44,10 @@ def render(report: EvaluationReport, title: str, verdict: VerdictView | None = N
         "pairs": confused_pairs(report),
         "curves": learning_curves(report.history),
         "bars": reliability_bars(report.reliability),
+        "answered": answered,
+        "coverage": coverage_curve(report.coverage, answered),
         "pictures": dict(zip(report.gallery.path, report.gallery.jpeg, strict=True)),
         "sections": [item for item in SECTIONS if item[0] != "slices" or len(report.slices)],
         "max_rows": MAX_ROWS,
     }
-    return _environment(report.facts.get("source", "")).get_template("page.html").render(context)
-
-
-def _environment(source: str) -> Environment:
-    environment = Environment(
-        loader=PackageLoader("regraft.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "bounds": bounds,
-        "count": lambda n: f"{n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
-        "data_uri": _data_uri,
-        "percent": percent,
-        "number": _number,
-        "points": points,
-        "rows": _rows,
-        "short": lambda path: short_path(path, source),
-    }
-    return environment
-
-
-def short_path(path: str, source: str) -> str:
-    """The path below the source, or its last three parts if it lies elsewhere.
-
-    >>> short_path("/photos/cat/1.jpg", "/photos"), short_path("/a/b/c/d.jpg", "list.csv")
-    ('cat/1.jpg', 'b/c/d.jpg')
-    """
-    folder = source.rstrip("/") + "/"
-    return path.removeprefix(folder) if path.startswith(folder) else "/".join(_tail(path))
-
-
-def _tail(path: str) -> tuple[str, ...]:
-    return tuple(part for part in PurePath(path).parts[-3:] if part != "/")
-
-
-def _data_uri(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-
-
-def _number(value: float, digits: int = 3) -> str:
-    return UNDEFINED if pd.isna(value) else f"{value:.{digits}f}"
-
-
-def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
-    return table.to_dict("records")
+    return environment(report.facts.get("source", "")).get_template("page.html").render(context)

@@ -12,6 +12,8 @@ from regraft.report.findings import percent
 
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 44, 348, 12, 190
+N_STEPS = 200  # of the coverage-risk curve: more would be no pixel apart
+MIN_ANSWERED = 10  # guess: the wrong share of fewer photos jumps too wildly to be read
 MAX_X_TICKS = 8  # labels of an epoch each; more would touch on a phone
 
 
@@ -53,6 +55,16 @@ class Bar:
     dot: tuple[float, float]
     n_height: float
     caption: str
+
+
+@dataclass(frozen=True)
+class CoverageCurve:
+    """The share of wrong answers over the share of photos answered; dots: the table's rows."""
+
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    points: tuple[tuple[float, float], ...]
+    dots: tuple[tuple[float, float], ...]
 
 
 def learning_curves(history: pd.DataFrame) -> tuple[LinePlot, ...]:
@@ -136,3 +148,29 @@ def reliability_bars(reliability: pd.DataFrame) -> tuple[Bar, ...]:
         )
         for row in filled.to_dict("records")
     )
+
+
+def coverage_curve(coverage: pd.DataFrame, marked: pd.DataFrame) -> CoverageCurve:
+    """The curve from MIN_ANSWERED photos on, as coarse as a screen; the marked rows are dots.
+
+    Args:
+        coverage: of coverage_table(), not empty.
+        marked: rows of coverage_at(); those that answer nothing are left out.
+    """
+    drawn = coverage[coverage.n >= min(MIN_ANSWERED, coverage.n.max())]
+    step = np.ceil(drawn.coverage * N_STEPS)
+    drawn = drawn[step != step.shift(-1)]  # the last of each step, so the end is always there
+    locator = MaxNLocator(4, steps=[1, 2, 5, 10])
+    ticks = np.asarray(locator.tick_values(0.0, max(float(drawn.risk.max()), 0.01)))
+    label = _percent if ticks[1] - ticks[0] > 0.0099 else percent
+    dots = marked[marked.n >= drawn.n.min()]
+    return CoverageCurve(
+        x_ticks=tuple(Tick(_x(share), _percent(share)) for share in (0, 0.25, 0.5, 0.75, 1)),
+        y_ticks=tuple(Tick(_y(tick, ticks), label(tick)) for tick in ticks if tick < 1.0001),
+        points=tuple((_x(row.coverage), _y(row.risk, ticks)) for row in drawn.itertuples()),
+        dots=tuple((_x(row.coverage), _y(row.risk, ticks)) for row in dots.itertuples()),
+    )
+
+
+def _x(share: float) -> float:
+    return float(np.interp(share, (0, 1), (LEFT + 8, RIGHT - 8)))

@@ -70,7 +70,7 @@ class Splits:
         return counts.reindex(index=list(self.classes), columns=list(SIDES), fill_value=0)
 
 
-def split(table: ImageTable, config: SplitConfig) -> Splits:
+def split(table: ImageTable, config: SplitConfig, *, remembers: bool = True) -> Splits:
     """The table's photos, each on one side.
 
     Where the user gave splits they are kept, photos without one count as train, and a side that
@@ -82,6 +82,7 @@ def split(table: ImageTable, config: SplitConfig) -> Splits:
     Args:
         table: what ingest made; the order of its rows does not matter.
         config: shares, what becomes of leaks, and where the memory is.
+        remembers: whether the sides of new photos go into the memory; False: it is only read.
 
     Raises:
         SplitLeak: a photo has a copy on another side, and config.on_leak is "error".
@@ -99,7 +100,7 @@ def split(table: ImageTable, config: SplitConfig) -> Splits:
         kept = here.drop(index=dropped).sort_values("path")
         _refuse_empty(kept, table.classes)
         new = kept[kept["is_free"] & ~kept["sha256"].isin(remembered["sha256"])]
-        remember(config.memory_url, new)
+        remember(config.memory_url if remembers else "", new)
     return Splits(
         frame=kept[[*table.frame.columns, "side"]].reset_index(drop=True),
         leaks=leaks.reset_index(drop=True),

@@ -3,7 +3,8 @@
 from regraft.tracking.runs import (
     REPORT_FILE,
     Run,
-    attach_report,
+    attach,
+    attached,
     connect,
     end_dead_runs,
     end_run,
@@ -19,7 +20,8 @@ from regraft.tracking.runs import (
 __all__ = [
     "REPORT_FILE",
     "Run",
-    "attach_report",
+    "attach",
+    "attached",
     "connect",
     "end_dead_runs",
     "end_run",

@@ -4,6 +4,7 @@ Everything goes through a client with its own address. MLflow's process-wide tra
 alone: others in the same process set and reset it.
 """
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -193,12 +194,24 @@ def log_report(run: Run, report: EvaluationReport, page: str) -> None:
     run.client.log_figure(run.run_id, history_plot(report), "plots/history.png")
     run.client.log_text(run.run_id, report.predictions.to_csv(index=False), "predictions.csv")
     run.client.log_text(run.run_id, report.quarantine.to_csv(index=False), "quarantine.csv")
-    attach_report(run, page)
+    attach(run, "", {REPORT_FILE: page.encode()})
 
 
-def attach_report(run: Run, page: str) -> None:
-    """The report page among the run's files, in place of an older one."""
-    run.client.log_text(run.run_id, page, REPORT_FILE)
+def attach(run: Run, folder: str, files: Mapping[str, bytes]) -> None:
+    """Files by name in a folder of the run's, in place of older ones."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, content in files.items():
+            (Path(scratch) / name).write_bytes(content)
+        run.client.log_artifacts(run.run_id, scratch, folder)
+
+
+def attached(run: Run, folder: str) -> dict[str, bytes]:
+    """The files of that folder by name; none if it is not there."""
+    if not run.client.list_artifacts(run.run_id, folder):
+        return {}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(run.client.download_artifacts(run.run_id, folder, scratch))
+        return {file.name: file.read_bytes() for file in path.iterdir()}
 
 
 def _log_parameters(run: Run, values: Mapping[str, str]) -> None:

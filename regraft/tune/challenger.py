@@ -43,7 +43,7 @@ class Challenger:
     """The model just trained, and the record of its training.
 
     history: a row an EpochRecord. kept_phase: whose weights were kept, by validation accuracy.
-    manifest: sha256, phash, label, side of every photo that it was trained or chosen on.
+    manifest: sha256, phash, thumbnail, label, side of every photo that it was trained or chosen on.
     stopped: why training ended. run_id: of the tracking run that holds it, "" if none.
     trained_as: how this machine arranged the training of the thawed part, see Arrangement; "" if
         only the head was solved.

@@ -20,7 +20,7 @@ from regraft.tune.feed import Photos, Settings
 from regraft.tune.head import CHUNK, Embedded, SolvedHead, head_of, solve_head, state_of
 from regraft.tune.loop import train_thawed
 
-MANIFEST = ("sha256", "phash", "label", "side")
+MANIFEST = ("sha256", "phash", "thumbnail", "label", "side")
 RECORDED_VERSIONS = ("regraft", "torch", "torchvision", "timm", "pillow", "safetensors")
 
 

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 import typer
+from tiny_registry import NAME, add_version, crown
 from typer.testing import CliRunner
 
 from commands.doctor import doctor
 from pipelines.doctor import diagnose, stuck_runs, sweep_missing, sweep_stuck
 from pipelines.stack import bootstrap
+from regraft import registry
+from regraft.config import TrackingConfig
+from regraft.registry.ledger import ENTRY, Draft, append
 from regraft.state import running
+from regraft.tracking import connect
 from tests.pipeline.conftest import copy_of, reset_zenml
 
 pytestmark = pytest.mark.pipeline
@@ -144,3 +149,71 @@ def test_the_command_prints_a_table_and_ends_with_7_when_something_is_wrong(kill
     answer = CliRunner().invoke(app, ["--state", str(killed.root), "--json"])
     assert answer.exit_code == 0
     assert {row["check"] for row in json.loads(answer.output)} >= {"stuck runs", "moved"}
+
+
+@pytest.fixture
+def tracking(state):
+    """A registry in which version 1 serves and version 2 is the challenger."""
+    bootstrap(state)
+    tracking = TrackingConfig(uri=state.tracking_uri)
+    add_version(tracking, 0.75)
+    crown(tracking, 1, None)
+    add_version(tracking, 0.875)
+    return tracking
+
+
+def call_doctor(state, *arguments):
+    app = typer.Typer()
+    app.command()(doctor)
+    return CliRunner().invoke(app, ["--state", str(state.root), *arguments])
+
+
+def test_promotion_that_was_killed_is_found_and_carried_out(state, tracking):
+    head = registry.entries(tracking, NAME)[-1].hash
+    append(tracking, Draft(NOW.isoformat(), "me", "promote", NAME, 1, 2, "", "better"), head)
+    found = finding(state, "promotions")
+    assert (found.ok, found.remedy) == (False, "regraft doctor --fix")
+    assert found.detail == f"{NAME}: entry 2 of the ledger was not carried out."
+    assert registry.aliases(tracking, NAME)["champion"] == 1  # looking changes nothing
+    said = call_doctor(state, "--fix")
+    assert said.exit_code == 0, said.output
+    assert f"mended  promotion: {NAME}: entry 2 of the ledger was not carried out." in said.output
+    assert registry.aliases(tracking, NAME) == {"champion": 2, "challenger": 2, "previous": 1}
+
+
+def test_champion_moved_by_hand_is_found_and_written_down(state, tracking):
+    registry.set_alias(tracking, registry.find(tracking, NAME, "2"), "champion")
+    assert finding(state, "promotions").detail == f"{NAME}: v2 serves, the ledger says v1."
+    assert call_doctor(state, "--fix").exit_code == 0
+    assert registry.aliases(tracking, NAME)["champion"] == 2
+    assert registry.entries(tracking, NAME)[-1].action == "outside"
+
+
+def test_changed_ledger_is_found_and_nothing_is_mended_on_it(state, tracking):
+    client = connect(tracking)
+    said = client.get_model_version(f"{NAME}.ledger", "1").tags[ENTRY]
+    client.set_model_version_tag(f"{NAME}.ledger", "1", ENTRY, said.replace("better", "worse"))
+    registry.set_alias(tracking, registry.find(tracking, NAME, "2"), "champion")
+    told = call_doctor(state, "--fix")
+    assert told.exit_code == 7
+    assert "FAIL  ledger" in told.output
+    assert f"{NAME}: Entry 1 was changed" in told.output
+    assert registry.aliases(tracking, NAME)["champion"] == 2
+    assert len(registry.entries(tracking, NAME)) == 1
+
+
+def test_fix_marks_a_killed_run_failed_and_leaves_json_readable(killed):
+    app = typer.Typer()
+    app.command()(doctor)
+    said = CliRunner().invoke(app, ["--state", str(killed.root), "--fix", "--json"])
+    assert said.exit_code == 0, said.output
+    assert {row["ok"] for row in json.loads(said.stdout)} == {True}
+    assert "mended  stuck run killed: marked failed" in said.stderr
+
+
+def test_fix_lets_a_step_be_run_again_whose_artifact_is_gone(state):
+    bootstrap(state)
+    uri = delete_table(run_tiny())
+    said = call_doctor(state, "--fix")
+    assert said.exit_code == 0, said.output
+    assert f"mended  artifact table: not used again, {uri} is gone" in said.output

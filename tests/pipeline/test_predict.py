@@ -2,20 +2,36 @@
 
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_challenger import trained
+from mlflow.pyfunc import load_model
+from tiny_challenger import tracking_in, trained
+from typer.testing import CliRunner
 
-from regraft.config import EmbedConfig, EvaluateConfig, TuneConfig
+from commands import app
+from regraft import registry
+from regraft.classifier import UNSURE
+from regraft.config import (
+    Config,
+    EmbedConfig,
+    EvaluateConfig,
+    PredictConfig,
+    RegistryConfig,
+    TrackingConfig,
+    TuneConfig,
+)
 from regraft.embed import NO_STORE, logits, probabilities
 from regraft.errors import ConfigError, ManifestError, NoPhotos
 from regraft.evaluate import evaluate
 from regraft.pixels import photos_of
-from regraft.predict import list_photos, max_pixels_of, predict, write_predictions
+from regraft.predict import abstaining, list_photos, max_pixels_of, predict, write_predictions
+from regraft.state import environment, open_state
 from regraft.tune import fine_tune
 
 pytestmark = pytest.mark.pipeline  # not for its stores, but for the training behind trained()
@@ -239,3 +255,125 @@ def test_predictions_replace_an_older_file_whole(tmp_path):
 def test_unknown_extension_lists_the_known_ones(tmp_path):
     with pytest.raises(ConfigError, match=r"ending in \.parquet, \.csv, \.json .* got 'p\.xls'"):
         write_predictions(pd.DataFrame(), "p.xls")
+
+
+def middle_confidence() -> float:
+    """A threshold that some of the test photos reach and some do not."""
+    confidence = predict(classifier(), photos()).confidence
+    assert confidence.min() < confidence.median() < confidence.max()
+    return float(confidence.median())
+
+
+def test_below_the_threshold_the_label_is_unsure_and_the_numbers_are_the_same():
+    plain, below = predict(classifier(), photos()), middle_confidence()
+    table = predict(abstaining(classifier(), below), photos())
+    withheld = plain.confidence < below
+    assert 0 < withheld.sum() < len(plain)
+    assert (table.label[withheld] == UNSURE).all()
+    assert table.label[~withheld].tolist() == plain.label[~withheld].tolist()  # equal is enough
+    pd.testing.assert_frame_equal(
+        table.drop(columns="label"), plain.drop(columns="label"), check_exact=True
+    )
+
+
+def test_a_photo_that_cannot_be_read_is_no_unsure_answer(mixed):
+    table = predict(abstaining(classifier(), 1.0), [str(mixed)])
+    assert table.label.tolist() == ["", "", "", UNSURE]
+
+
+def registered(tracking: TrackingConfig, rule: PredictConfig) -> registry.RegisteredVersion:
+    made = trained()
+    config = Config(registry=RegistryConfig(n_parity=2), tracking=tracking, predict=rule)
+    return registry.register(made.challenger, made.report, made.splits, config, {})
+
+
+@pytest.fixture
+def tracking(tmp_path, monkeypatch) -> TrackingConfig:
+    monkeypatch.chdir(tmp_path)
+    return tracking_in(tmp_path)
+
+
+def test_a_registered_and_served_model_is_as_unsure_as_its_training_says(tracking):
+    judged = trained().report.predictions
+    test = judged[judged.side == "test"]
+    below = float(test.confidence.median()) + 1e-6  # off any photo: two ways of reading may differ
+    version = registered(tracking, PredictConfig(abstain_below=below))
+    assert registry.load(tracking, version).card.abstain_below == below
+    model = load_model(version.bundle_url.removesuffix("/artifacts/bundle"))
+    answer = model.predict(pd.DataFrame({"image": test.path}))
+    expected = test.predicted.where(test.confidence >= below, UNSURE)
+    assert answer.label.tolist() == expected.tolist()
+    assert 0 < (expected == UNSURE).sum() < len(expected)
+
+
+def test_the_same_weights_under_another_threshold_are_another_version(tracking, caplog):
+    first = registered(tracking, PredictConfig())
+    second = registered(tracking, PredictConfig(target_risk=0.01))
+    assert (first.version, second.version, second.created) == (1, 2, True)
+    assert second.content_hash != first.content_hash
+    assert registry.load(tracking, first).card.abstain_below == 0.0
+    assert registry.load(tracking, second).card.abstain_below == 1.0  # so few photos show nothing
+    assert "that takes 299 photos at least" in caplog.text
+
+
+def test_a_class_called_unsure_is_refused_at_registration(tracking):
+    made = trained()
+    classes = (UNSURE, *made.splits.classes[1:])
+    challenger = replace(
+        made.challenger, classifier=made.challenger.classifier.with_card(classes=classes)
+    )
+    config = Config(tracking=tracking, predict=PredictConfig(abstain_below=0.8))
+    with pytest.raises(ConfigError, match=r"A class is called 'unsure', so nobody could tell it"):
+        registry.register(challenger, made.report, made.splits, config, {})
+    assert registry.list_versions(tracking).empty
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """Runs `regraft predict` on the test photos, with a champion that is unsure of half of them."""
+    state = open_state(tmp_path / "state")
+    for name, value in environment(state, debug=False).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    copied = tracking_in(tmp_path, "unsure")
+    shutil.copyfile(copied.uri.removeprefix("sqlite:///"), state.mlflow_database)
+    tracking = copied.model_copy(update={"uri": state.tracking_uri})
+    judged = trained().report.predictions
+    below = float(judged[judged.side == "test"].confidence.median())
+    version = registered(tracking, PredictConfig(abstain_below=below))
+    registry.set_alias(tracking, version, registry.CHAMPION)
+
+    def call(*options: str):
+        out = tmp_path / "answers.csv"
+        where = ("--state", str(state.root), "--out", str(out))
+        done = CliRunner().invoke(app, ["predict", *photos(), *where, *options])
+        return done.exception or pd.read_csv(out)
+
+    return call
+
+
+def test_the_command_obeys_the_card_unless_it_is_told_another_threshold(asked):
+    n = len(photos())
+    assert 0 < (asked().label == UNSURE).sum() < n
+    assert (asked("--set", "predict.abstain_below=1").label == UNSURE).sum() == n
+    answered = asked("--set", "predict.abstain_below=0")
+    assert answered.label.tolist() == predict(classifier(), photos()).label.tolist()
+
+
+def test_the_command_refuses_a_risk_and_says_where_it_is_chosen():
+    done = CliRunner().invoke(app, ["predict", "x.png", "--set", "predict.target_risk=0.05"])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == (
+        "predict.target_risk=0.05 is for a training: there the confidence is chosen on the "
+        "validation photos and kept in the model's card, which is obeyed here. Leave it out, or "
+        "set predict.abstain_below for this call."
+    )
+
+
+def test_the_reports_curve_is_of_the_test_photos_and_ends_with_all_of_them():
+    report = trained().report
+    end = report.coverage.iloc[-1]
+    assert (end.coverage, end.n) == (1.0, report.n)
+    assert end.risk == pytest.approx(1 - report.accuracy.value)
+    test = report.predictions[report.predictions.side == "test"]
+    assert report.coverage.threshold.tolist() == sorted(set(test.confidence), reverse=True)

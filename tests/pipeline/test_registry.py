@@ -13,19 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
-from tiny_challenger import Trained, answering, put, tracking_in, train_tiny, trained
+from tiny_challenger import Trained, put, tracking_in, trained
 
 from regraft import registry
 from regraft.classifier import ImageClassifier
-from regraft.config import Config, EvaluateConfig, PromoteConfig
 from regraft.embed import NO_STORE, logits, probabilities
 from regraft.errors import ModelNotFound, ReloadMismatch, UnusablePhoto
-from regraft.evaluate import evaluate
 from regraft.pixels import photos_of
-from regraft.promote import promote
 from regraft.registry.package import git_sha, requirements
 from regraft.registry.served import image_bytes
 from regraft.tracking import start_run
@@ -50,24 +46,6 @@ def tracking(tmp_path, monkeypatch):
     monkeypatch.chdir(elsewhere)
     yield tracking_in(tmp_path)
     assert not {path.name for path in elsewhere.iterdir()} & {"mlflow.db", "mlruns"}
-
-
-def rules(config, tracking):
-    return Config(promote=config, tracking=tracking)
-
-
-def on_stage(new: Trained, tracking, config=PromoteConfig()):  # noqa: B008  # frozen
-    """Registers and judges."""
-    return promote(put(new, tracking), new.report, new.splits, rules(config, tracking))
-
-
-def improved(seed: int) -> Trained:
-    """Other weights, the same answers: its content differs, its accuracy does not."""
-    made = trained()
-    weights = dict(made.challenger.classifier.weights)
-    weights["head.bias"] = weights["head.bias"] + seed  # the same for every class
-    classifier = replace(made.challenger.classifier, weights=weights)
-    return replace(made, challenger=replace(made.challenger, classifier=classifier))
 
 
 def served(version, tracking):
@@ -111,7 +89,7 @@ def test_loaded_classifier_is_the_saved_one_bit_for_bit(tracking):
 
 def test_manifest_says_what_was_trained_and_chosen_on(tracking):
     manifest = registry.load_manifest(tracking, put(trained(), tracking))
-    assert set(manifest.columns) == {"sha256", "phash", "label", "side"}
+    assert set(manifest.columns) == {"sha256", "phash", "thumbnail", "label", "side"}
     assert set(manifest.side) == {"train", "validation"}
     assert not set(manifest.sha256) & set(trained().splits.test.sha256)
 
@@ -302,132 +280,12 @@ def test_unknown_model_says_what_there_is(tracking):
 def test_nameless_reference_means_the_only_champion(tracking):
     with pytest.raises(ModelNotFound, match=r"Expected one champion in .*found none\. Run"):
         registry.resolve(tracking, "")
-    on_stage(trained(), tracking)
+    registry.set_alias(tracking, put(trained(), tracking), "champion")
     assert registry.resolve(tracking, "") == registry.resolve(tracking, "tiny@champion")
-    on_stage(trained(), tracking.model_copy(update={"name": "twin"}))
+    twin = tracking.model_copy(update={"name": "twin"})
+    registry.set_alias(twin, put(trained(), twin), "champion")
     with pytest.raises(ModelNotFound, match=r"found tiny@champion, twin@champion\. Name the one"):
         registry.resolve(tracking, "")
-
-
-def test_first_model_becomes_champion_and_its_page_says_so(tracking, tmp_path):
-    config = PromoteConfig(reports_url=str(tmp_path / "my reports"))
-    verdict = on_stage(trained(), tracking, config)
-    assert verdict.promote
-    assert registry.aliases(tracking, "tiny") == {"challenger": 1, "champion": 1}
-    assert verdict.reason in (tmp_path / "my reports" / "tiny-v1.html").read_text()
-    assert registry.list_versions(tracking).why.tolist() == [verdict.reason]
-
-
-def test_losing_challenger_is_told_no_everywhere(tracking, tmp_path):
-    on_stage(trained(), tracking)
-    config = PromoteConfig(reports_url=str(tmp_path / "reports"))
-    run = start_run(tracking, "loser")
-    loser = answering(trained(), "blue")
-    loser = replace(loser, challenger=replace(loser.challenger, run_id=run.run_id))
-    verdict = on_stage(loser, tracking, config)
-    assert not verdict.promote
-    assert registry.aliases(tracking, "tiny") == {"challenger": 2, "champion": 1}
-    tags = run.client.get_model_version("tiny", "2").tags
-    assert (tags["verdict"], tags["why"]) == ("keep", verdict.reason)
-    page = (tmp_path / "reports" / "tiny-v2.html").read_text()
-    attached = Path(tracking.artifacts_url, run.run_id, "artifacts", "report.html").read_text()
-    assert "below the floor" in page
-    assert attached == page
-
-
-def test_tie_keeps_the_champion(tracking):
-    on_stage(trained(), tracking)
-    verdict = on_stage(improved(1), tracking)
-    assert not verdict.promote
-    assert verdict.reason.startswith("a tie keeps the champion: 100.0%")
-    assert verdict.champion == 1
-    assert registry.aliases(tracking, "tiny")["champion"] == 1
-
-
-def weak_champion() -> Trained:
-    """Never says the first class: better than the largest class alone, worse than trained()."""
-    right = trained().challenger.classifier
-    bias = right.weights["head.bias"].clone()
-    bias[0] = -1e4
-    classifier = replace(right, weights=right.weights | {"head.bias": bias})
-    challenger = replace(trained().challenger, classifier=classifier)
-    same = trained().report.transfer  # of the backbone, which is the same
-    report = evaluate(challenger, same, trained().splits, EvaluateConfig())
-    return Trained(challenger, report, trained().splits)
-
-
-def test_better_challenger_replaces_the_champion_which_is_remembered(tracking):
-    assert on_stage(weak_champion(), tracking).promote
-    verdict = on_stage(trained(), tracking)
-    assert verdict.promote
-    assert verdict.evidence["only_challenger"] == 4
-    assert registry.aliases(tracking, "tiny") == {"challenger": 2, "champion": 2, "previous": 1}
-
-
-@pytest.mark.parametrize("n_calls", [0, 1])
-def test_killed_between_registry_calls_exactly_one_champion_remains(tracking, monkeypatch, n_calls):
-    on_stage(weak_champion(), tracking)
-    version = put(trained(), tracking)
-    write, done = MlflowClient.set_registered_model_alias, []
-
-    def killed_after(self: MlflowClient, name: str, alias: str, number: str):
-        if len(done) == n_calls:
-            raise KeyboardInterrupt
-        done.append(alias)
-        write(self, name, alias, number)
-
-    judged = (version, trained().report, trained().splits, rules(PromoteConfig(), tracking))
-    with monkeypatch.context() as patched:
-        patched.setattr(MlflowClient, "set_registered_model_alias", killed_after)
-        with pytest.raises(KeyboardInterrupt):
-            promote(*judged)
-    assert registry.find(tracking, "tiny", "champion").version == 1
-    assert promote(*judged).promote
-    aliases = registry.aliases(tracking, "tiny")
-    assert (aliases["champion"], aliases["previous"]) == (2, 1)
-
-
-def test_champion_that_is_judged_again_keeps_its_own_reason(tracking):
-    first = on_stage(trained(), tracking)
-    verdict = on_stage(trained(), tracking)
-    assert not verdict.promote
-    assert verdict.reason == "version 1 is already the champion"
-    assert registry.list_versions(tracking).why.tolist() == [first.reason]
-    assert registry.aliases(tracking, "tiny") == {"challenger": 1, "champion": 1}
-
-
-def test_duel_leaves_out_what_the_champion_was_trained_on(tracking):
-    """An older split let the champion see two of today's test photos."""
-    test = trained().splits.test
-    weak = weak_champion()
-    by_bytes = test.iloc[:1].assign(phash="f" * 16, side="train")
-    by_sight = test.iloc[1:2].assign(sha256="0" * 64, side="train")
-    columns = list(weak.challenger.manifest.columns)
-    manifest = pd.concat([weak.challenger.manifest, by_bytes[columns], by_sight[columns]])
-    weak = replace(weak, challenger=replace(weak.challenger, manifest=manifest))
-    on_stage(weak, tracking)
-    verdict = on_stage(trained(), tracking)
-    assert verdict.evidence["n_seen"] == 2
-    assert verdict.evidence["n"] == len(test) - 2
-
-
-def test_other_test_set_is_judged_anew(tracking, tmp_path):
-    """The champion's stored accuracy is on photos that no longer count."""
-    on_stage(weak_champion(), tracking)
-    other = train_tiny(tmp_path, seed=1)  # draws the same photos, at another place
-    test = other.splits.test
-    keep = test[test.label != "amber"].path  # where the weak champion makes no mistake
-    frame = other.splits.frame
-    splits = replace(other.splits, frame=frame[(frame.side != "test") | frame.path.isin(keep)])
-    report = replace(
-        other.report,
-        predictions=other.report.predictions[
-            (other.report.predictions.side != "test") | other.report.predictions.path.isin(keep)
-        ],
-    )
-    verdict = on_stage(Trained(other.challenger, report, splits), tracking)
-    assert verdict.evidence["champion_accuracy"] == 1.0
-    assert not verdict.promote
 
 
 def test_requirements_name_no_local_build():

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.pipeline
 
 STAGES = [
     *("ingest", "split", "choose_backbone", "load_pretrained", "freeze"),
-    *("fine_tune", "measure_transfer", "evaluate", "register", "promote"),
+    *("fine_tune", "measure_transfer", "evaluate", "register", "promote", "mirror"),
 ]
 
 
@@ -40,7 +40,7 @@ def outputs(run):
     return [step.output for step in run.steps.values()]
 
 
-def test_ten_steps_run_in_the_order_of_the_house(run):
+def test_eleven_steps_run_in_the_order_of_the_house(run):
     assert list(stages(run)) == STAGES
     assert set(stages(run).values()) == {"completed"}
     assert run.status == "completed"
@@ -95,7 +95,7 @@ def test_mlflow_run_holds_the_plan_the_plots_and_the_report(world, run):
 def test_first_model_is_version_1_challenger_and_champion(world, run):
     assert registry.aliases(world.tracking, NAME) == {"challenger": 1, "champion": 1}
     verdict = output(run, "promote")
-    assert (verdict.promote, verdict.champion) == (True, None)
+    assert (verdict.decision, verdict.champion) == ("promote", None)
     tags = MlflowClient(world.tracking.uri).get_model_version(NAME, "1").tags
     assert tags["zenml_run"] == run.name
     assert tags["mlflow_run_id"] == mlflow_run(world).info.run_id
@@ -136,7 +136,7 @@ def test_setting_makes_anew_only_what_depends_on_it(world):
 def test_change_in_the_core_makes_everything_anew(world, monkeypatch):
     monkeypatch.setattr("steps.caching.core_hash", lambda: "another")
     again = world.train("freeze.policy=probe")
-    assert made_anew(again) == set(STAGES) - {"register", "promote"}
+    assert made_anew(again) == set(STAGES) - {"register", "promote", "mirror"}
 
 
 def test_core_hash_sees_every_source_file(tmp_path, monkeypatch):

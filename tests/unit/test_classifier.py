@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import save_file
 from tiny import CLASSES, classifier_of
 
+from regraft.backbone import BackboneInfo, Preprocessing, SourceTask
 from regraft.classifier import (
     CARD_FILE,
     WEIGHTS_FILE,
+    Card,
+    ClassContract,
     ImageClassifier,
     load_classifier,
     load_pretrained,
@@ -100,6 +103,7 @@ def with_preprocessing(classifier, **changes):
         lambda c: replace(c, weights=c.weights | {"head.bias": c.weights["head.bias"].double()}),
         lambda c: c.with_card(classes=c.card.classes[::-1]),
         lambda c: c.with_card(temperature=1.25),
+        lambda c: c.with_card(abstain_below=0.5),
         lambda c: with_preprocessing(c, mean=(0.5, 0.5, 0.5)),
         lambda c: with_preprocessing(c, resize=35),
         lambda c: with_preprocessing(c, interpolation="bilinear"),
@@ -129,6 +133,41 @@ def test_what_changes_an_answer_changes_the_content_hash(champion, change):
 )
 def test_what_changes_no_answer_leaves_the_content_hash(champion, change):
     assert change(champion).content_hash == champion.content_hash
+
+
+def test_a_model_that_answers_every_photo_has_the_hash_it_had_before_models_could_abstain():
+    preprocessing = Preprocessing(
+        size=8, resize=8, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear"
+    )
+    info = BackboneInfo(
+        source="bundled:tiny",
+        architecture="timm:tiny",
+        embedding_dim=4,
+        preprocessing=preprocessing,
+        source_task=SourceTask(data="ImageNet-1k", n_classes=1000, licence="Apache-2.0"),
+        sha256="ab" * 32,
+    )
+    contract = ClassContract(added=("ant", "bee"))
+    card = Card(classes=("ant", "bee"), backbone=info, contract=contract, temperature=1.5)
+    classifier = ImageClassifier(card, {"head.bias": torch.tensor([0.5, -1.0])})
+    assert classifier.content_hash == (
+        "10d901dbf1a0039cb456801092ef0276ddbf8ceddcd66a921dfab160c4bae3b4"
+    )
+
+
+def test_a_card_of_before_models_could_abstain_answers_every_photo(champion, bundle):
+    card = json.loads((bundle / CARD_FILE).read_text())
+    del card["abstain_below"]
+    (bundle / CARD_FILE).write_text(json.dumps(card))
+    assert load_classifier(bundle).card == champion.card
+    assert champion.card.abstain_below == 0.0
+
+
+def test_a_threshold_is_saved_and_forgotten_by_the_next_training(champion, tmp_path):
+    unsure = champion.with_card(abstain_below=0.7)
+    unsure.save(tmp_path)
+    assert load_classifier(tmp_path).card.abstain_below == 0.7
+    assert regraft(unsure, CLASSES).card.abstain_below == 0.0
 
 
 def test_a_new_head_finds_every_class_equally_probable(start):

@@ -16,14 +16,15 @@ from regraft.evaluate import (
     Interval,
     class_table,
     confusion_table,
+    coverage_table,
     reliability_table,
     wilson,
 )
 from regraft.freeze import FreezeAudit
-from regraft.report import VerdictView, render
+from regraft.report import GuardView, ScoreView, VerdictView, render
+from regraft.report.environment import short_path
 from regraft.report.findings import confused_pairs, findings
 from regraft.report.matrix import MAX_CLASSES, matrix
-from regraft.report.page import short_path
 from regraft.transfer import TransferGain
 
 PHOTO = ("path", "label", "side")
@@ -63,6 +64,7 @@ def report_of(classes=("ant", "bee", "cat"), truth=(0, 0, 1, 1, 2), said=(0, 1, 
         per_class=class_table(truth, said, classes, n_train, 0.95),
         confusion=confusion_table(truth, said, classes),
         reliability=reliability_table(np.full(n, 0.9), right, 10),
+        coverage=coverage_table(np.linspace(0.95, 0.5, n), right),
         slices=pd.DataFrame(columns=["column", "value", "n", "accuracy", "low", "high"]),
         predictions=pd.DataFrame(
             {"label": names[truth], "predicted": names[said], "side": "test"},
@@ -166,7 +168,8 @@ def test_every_link_of_the_page_leads_to_a_section_of_it():
 def test_a_class_named_like_a_script_is_text():
     evil = "<script>alert('x')</script>"
     report = report_of(classes=(evil, '"><img src=x onerror=y>', "cat"))
-    parsed = outline(render(report, evil, VerdictView(True, evil, ((evil, evil),))))
+    verdict = VerdictView("keep", evil, guards=(GuardView(evil, "failed", evil),), footnote=evil)
+    parsed = outline(render(report, evil, verdict))
     assert "script" not in parsed.tags
     assert "x" not in parsed.addresses
 
@@ -178,10 +181,11 @@ def test_undefined_shares_are_a_dash_and_never_nan():
 
 
 def test_a_verdict_stands_first_with_its_reason_and_its_numbers():
-    verdict = VerdictView(False, "A tie keeps the champion.", (("champion", "80.0 %"),))
+    scores = (ScoreView("champion", Interval(0.8, 0.7, 0.9)),)
+    verdict = VerdictView("keep", "A tie keeps the champion.", scores)
     page = text(render(report_of(), "insects", verdict))
     assert page.index("Not promoted A tie keeps the champion. champion 80.0 %") < page.index("Test")
-    assert "Promoted to champion" in render(report_of(), "t", replace(verdict, promote=True))
+    assert "Promoted to champion" in render(report_of(), "t", replace(verdict, standing="promote"))
     assert 'id="verdict"' not in render(report_of(), "insects")
 
 
@@ -302,10 +306,23 @@ def test_a_single_record_of_training_is_a_table_in_sight():
     assert "<details open><summary>The values" in render(report_of(), "insects")
 
 
+def test_the_page_says_how_much_can_be_answered_at_each_risk():
+    report = report_of(truth=[0] * 40, said=[0] * 39 + [1])  # the least sure photo is the wrong one
+    page = text(render(report, "insects"))
+    assert "Of all test photos 2.5 % are answered wrongly" in page
+    assert "≤&nbsp;1 % 98 % 51.2 % 0.0 %" in page  # 39 of 40, all right
+    assert "≤&nbsp;5 % 100 % 50.0 % 2.5 %" in page
+
+
+def test_a_risk_that_no_answer_keeps_is_none_and_a_dash():
+    page = text(render(report_of(truth=[0, 0], said=[1, 1]), "insects"))
+    assert f"≤&nbsp;1 % none {DASH} {DASH}" in page
+
+
 def test_curves_of_training_are_drawn():
     report = report_of()
     history = pd.concat([report.history, report.history.assign(epoch=2, l2=0.01)])
-    assert outline(render(replace(report, history=history), "insects")).tags.count("polyline") == 4
+    assert outline(render(replace(report, history=history), "insects")).tags.count("polyline") == 5
 
 
 def test_paths_are_shown_from_the_source_on():

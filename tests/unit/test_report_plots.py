@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regraft.evaluate import reliability_table
-from regraft.report.plots import learning_curves, reliability_bars
+from regraft.evaluate import coverage_at, coverage_table, reliability_table
+from regraft.report.plots import coverage_curve, learning_curves, reliability_bars
 
 
 def epochs(phase, n):
@@ -70,3 +70,43 @@ def test_the_reliability_bars_stand_where_their_bins_are():
     assert (high.x, high.top) == (50.0, 50.0)
     assert high.dot == pytest.approx((90.0, 50.0))
     assert high.n_height == 2 * low.n_height
+
+
+def curve_of(correct, risks=(0.1,)):
+    table = coverage_table(np.linspace(1.0, 0.5, len(correct)), np.array(correct))
+    return coverage_curve(table, coverage_at(table, risks, 0.95))
+
+
+def test_the_coverage_curve_begins_where_enough_photos_are_answered_and_ends_with_all():
+    curve = curve_of([True] * 90 + [False] * 10)
+    assert len(curve.points) == 91  # from 10 photos on
+    assert curve.points[0][0] < curve.points[-1][0] == curve.x_ticks[-1].at
+    assert curve.points[0][1] == curve.y_ticks[0].at  # no answer is wrong: on the ground
+    assert curve.points[-1][1] == pytest.approx(curve.y_ticks[-1].at)  # 10 %, the top tick
+    assert curve.y_ticks[-1].label == "10\N{NO-BREAK SPACE}%"
+
+
+def test_a_marked_row_is_a_dot_on_the_curve():
+    curve = curve_of([True] * 90 + [False] * 10, risks=(0.05, 0.1))
+    assert set(curve.dots) <= set(curve.points)
+    assert curve.dots[-1] == curve.points[-1]
+
+
+def test_a_flawless_model_has_a_flat_coverage_curve():
+    curve = curve_of([True] * 20)
+    assert {y for _, y in curve.points} == {curve.y_ticks[0].at}
+    assert len({tick.label for tick in curve.y_ticks}) == len(curve.y_ticks)
+
+
+def test_no_tick_of_the_risk_is_above_a_hundred_percent():
+    assert curve_of([False] * 20).y_ticks[-1].label == "100\N{NO-BREAK SPACE}%"
+
+
+def test_the_coverage_curve_of_many_photos_is_no_finer_than_a_screen():
+    curve = curve_of([True, True, False] * 10_000)
+    assert 190 <= len(curve.points) <= 200
+    assert curve.points[-1][0] == curve.x_ticks[-1].at
+
+
+def test_a_handful_of_photos_has_a_coverage_curve():
+    assert len(curve_of([True, False]).points) == 1

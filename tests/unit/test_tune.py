@@ -96,6 +96,7 @@ def test_a_probe_beats_chance_and_a_shuffled_label_run_does_not(start, tmp_path)
                 "side": side,
                 "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                 "phash": "",
+                "thumbnail": bytes(256),
             }
         )
     frame = pd.DataFrame(rows)

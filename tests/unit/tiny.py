@@ -68,7 +68,7 @@ def draw_splits(folder: Path) -> Splits:
             photo(len(rows), colour=colour).save(path)
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             rows.append({"path": str(path), "label": label, "side": side, "sha256": sha256})
-    return splits_of(pd.DataFrame(rows).assign(phash="0" * 16))
+    return splits_of(pd.DataFrame(rows).assign(phash="0" * 16, thumbnail=bytes(256)))
 
 
 def splits_of(frame: pd.DataFrame) -> Splits:

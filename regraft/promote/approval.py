@@ -1,0 +1,90 @@
+"""Verdicts that wait for a person, and what the person said, carried out once."""
+
+from datetime import datetime
+
+from regraft import registry
+from regraft.config import TrackingConfig
+from regraft.errors import NothingWaits
+from regraft.promote.kept import VERDICT_TAG
+from regraft.promote.verdict import Verdict
+from regraft.registry import Action, Entry, Move, Note, RegisteredVersion
+
+APPROVAL_TAG = "approval"  # on a version: what became of the question, "" if none was asked
+WAITING, APPROVED, REJECTED = "waiting", "approved", "rejected"
+
+
+def waiting_versions(tracking: TrackingConfig) -> list[RegisteredVersion]:
+    """The versions whose last verdict waits for an answer, by name and number."""
+    return registry.with_tag(tracking, APPROVAL_TAG, WAITING)
+
+
+def carry_out(
+    verdict: Verdict, tracking: TrackingConfig, who: str, now: datetime, why: str = ""
+) -> Entry:
+    """Makes the challenger of a verdict that waits the champion, and writes who approved it.
+
+    Killed halfway, it is finished by the next call.
+
+    Args:
+        why: what the person said, if anything.
+
+    Raises:
+        NothingWaits: the verdict does not wait, or somebody has answered.
+        ChampionMoved: another champion serves than the one it was judged against.
+    """
+    version = _waiting(verdict, tracking)
+    entry = _answered(verdict, tracking, "promote", now)
+    if entry is None:
+        told = f"approved by {who}{_because(why)}; {verdict.reason}"
+        move = Move("promote", version.version, verdict.id, told, who)
+        entry = registry.move_champion(tracking, verdict.name, move, verdict.champion, now)
+    registry.set_tags(tracking, version, {"why": entry.reason, APPROVAL_TAG: APPROVED})
+    return entry
+
+
+def refuse(verdict: Verdict, tracking: TrackingConfig, who: str, why: str, now: datetime) -> Entry:
+    """Writes down that somebody rejected a verdict that waits; nothing moves.
+
+    Killed halfway, it is finished by the next call.
+
+    Raises:
+        NothingWaits: the verdict does not wait, or somebody has answered.
+    """
+    version = _waiting(verdict, tracking)
+    entry = _answered(verdict, tracking, "reject", now)
+    if entry is None:
+        told = f"version {version.version} rejected by {who}{_because(why)}; {verdict.reason}"
+        note = Note("reject", verdict.id, told, who)
+        entry = registry.record(tracking, verdict.name, note, now)
+    said = {"verdict": "keep", "why": entry.reason, APPROVAL_TAG: REJECTED}
+    registry.set_tags(tracking, version, said)
+    return entry
+
+
+def _waiting(verdict: Verdict, tracking: TrackingConfig) -> RegisteredVersion:
+    version = registry.find(tracking, verdict.name, str(verdict.challenger))
+    tags = registry.tags(tracking, version)
+    if tags.get(APPROVAL_TAG) == WAITING and tags.get(VERDICT_TAG) == verdict.id:
+        return version
+    said = tags.get(APPROVAL_TAG) or "none was asked for"
+    raise NothingWaits(
+        f"Expected the verdict {verdict.id} about {verdict.name}/{verdict.challenger} to wait for "
+        f"approval, but: {said}. See `regraft explain {verdict.name}/{verdict.challenger}`."
+    )
+
+
+def _answered(
+    verdict: Verdict, tracking: TrackingConfig, action: Action, now: datetime
+) -> Entry | None:
+    """The entry of an earlier answer whose process was killed before it said so.
+
+    The question itself was the last entry before it, so an answer to an earlier question about the
+    same verdict is passed over.
+    """
+    registry.settle(tracking, verdict.name, now)
+    ours = [e for e in registry.entries(tracking, verdict.name) if e.verdict == verdict.id]
+    return ours[-1] if ours and ours[-1].action == action else None
+
+
+def _because(why: str) -> str:
+    return f" ({why})" if why else ""

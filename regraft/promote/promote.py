@@ -1,0 +1,119 @@
+"""The promotion: judged, tried, carried out, written down; one champion whenever it is killed."""
+
+import logging
+from dataclasses import replace
+from datetime import datetime
+
+from regraft import registry
+from regraft.config import Config, TrackingConfig
+from regraft.embed import logits
+from regraft.errors import ChampionMoved
+from regraft.evaluate import EvaluationReport
+from regraft.pixels import photos_of
+from regraft.predict import answers
+from regraft.promote.approval import APPROVAL_TAG, WAITING
+from regraft.promote.duel import Duel, hold_duel
+from regraft.promote.kept import Kept, keep
+from regraft.promote.page import publish
+from regraft.promote.verdict import Verdict, judge
+from regraft.registry import CHAMPION, Move, Note, RegisteredVersion
+from regraft.registry.parity import golden_parity, golden_photos
+from regraft.split import Splits
+
+MAX_DUELS = 3  # guess: each further one means that somebody promoted while it was held
+
+logger = logging.getLogger("regraft.promote")
+
+
+def promote(
+    version: RegisteredVersion,
+    splits: Splits,
+    config: Config,
+    who: str,
+    now: datetime,
+    report: EvaluationReport | None = None,
+) -> Verdict:
+    """The verdict about the version, after it was carried out and written down.
+
+    What the verdict was made of is stored before anything moves. If another champion was crowned
+    meanwhile, the duel is held again, against that one.
+
+    Args:
+        version: the challenger.
+        splits: its test side judges.
+        who: asks, as the ledger will say: user@host. now: UTC.
+        report: of that challenger on the same splits; its page gets the verdict. None: the verdict
+            gets a page of its own.
+
+    Raises:
+        ChampionMoved: the champion changed MAX_DUELS times.
+    """
+    for attempt in range(1, MAX_DUELS + 1):
+        registry.settle(config.tracking, version.name, now)
+        champion = current_champion(version.name, config.tracking)
+        duel, verdict = _judged(version, champion, splits, config)
+        try:
+            if not duel.contenders.are_one:  # else what was said when it was crowned stands
+                keep(version, Kept(verdict, duel, config), config.tracking)
+                _act_on(verdict, version, config.tracking, who, now)
+            break
+        except ChampionMoved:
+            if attempt == MAX_DUELS:
+                raise
+            logger.info("promote: another champion was crowned meanwhile; the duel is held again")
+    publish(verdict, duel, version, config, report)
+    return verdict
+
+
+def rehearse(version: RegisteredVersion, splits: Splits, config: Config) -> Verdict:
+    """The verdict that promote() would come to; nothing is moved or written."""
+    champion = current_champion(version.name, config.tracking)
+    return _judged(version, champion, splits, config)[1]
+
+
+def current_champion(name: str, tracking: TrackingConfig) -> RegisteredVersion | None:
+    """The version that serves, None if there is none yet."""
+    if CHAMPION not in registry.aliases(tracking, name):
+        return None
+    return registry.find(tracking, name, CHAMPION)
+
+
+def _judged(
+    version: RegisteredVersion,
+    champion: RegisteredVersion | None,
+    splits: Splits,
+    config: Config,
+) -> tuple[Duel, Verdict]:
+    """The duel and its verdict; who would win must also answer the golden photos, as it serves."""
+    duel = hold_duel(version, champion, splits, config)
+    verdict = judge(duel, config)
+    if verdict.decision != "promote":
+        return duel, verdict
+    golden = golden_photos(splits.test, config.registry.n_parity)
+    classifier = registry.load(config.tracking, version)
+    expected = answers(logits(classifier, photos_of(golden), config.embed), classifier.card)
+    paths, serve = list(golden.path), config.promote.smoke_test
+    parity = golden_parity(version, paths, expected, config.tracking, serve)
+    duel = replace(duel, contenders=replace(duel.contenders, parity=parity))
+    return duel, judge(duel, config)
+
+
+def _act_on(
+    verdict: Verdict,
+    version: RegisteredVersion,
+    tracking: TrackingConfig,
+    who: str,
+    now: datetime,
+) -> None:
+    """Moves what has to be moved, and writes it down."""
+    waiting = WAITING if verdict.waits else ""
+    said = {"verdict": verdict.decision, "why": verdict.reason, APPROVAL_TAG: waiting}
+    registry.set_tags(tracking, version, said)
+    if verdict.moves:
+        move = Move("promote", version.version, verdict.id, verdict.reason, who)
+        registry.move_champion(tracking, verdict.name, move, verdict.champion, now)
+    else:
+        told = f"version {version.version} {verdict.standing}: {verdict.reason}"
+        is_open = verdict.waits or verdict.decision == "hold"
+        note = Note("hold" if is_open else "keep", verdict.id, told, who)
+        registry.record(tracking, verdict.name, note, now)

@@ -1,0 +1,295 @@
+"""Processes that are killed with SIGKILL in the middle of a promotion or a rollback, and a race.
+
+The children are forked from a server that has imported everything, so one costs a fraction of a
+second. Some are killed at a random time, some by themselves at the n-th SQL statement: in the
+middle of a transaction of SQLite's too.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
+from itertools import count
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+
+import pytest
+from mlflow import MlflowClient
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from tiny_challenger import tracking_in
+
+from regraft import registry
+from regraft.config import TrackingConfig
+from regraft.errors import ChampionMoved
+from regraft.registry.champion import (
+    Move,
+    move_champion,
+    roll_back,
+    serving_version,
+    settle,
+    way_back,
+)
+from regraft.registry.ledger import entries, faults, read
+
+pytestmark = pytest.mark.pipeline
+
+N_VERSIONS = 9
+N_RANDOM_KILLS = 40
+N_PLACES = 20
+NOWHERE, ENTRY_ONLY, MOVED, FINISHED = "before the entry", "after the entry", "moved", "finished"
+
+
+@pytest.fixture(scope="module")
+def forked():
+    """Where children come from: a process that has imported this file and opened nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(Path(__file__).parent))  # it does not take our import path
+        forkserver.ensure_running()
+    return context
+
+
+@pytest.fixture
+def tracking(tmp_path):
+    """A store of its own with versions 1 to 9 of the model "tiny"; 1 serves."""
+    tracking = tracking_in(tmp_path)
+    client = MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+    client.create_registered_model("tiny")
+    for number in range(N_VERSIONS):
+        client.create_model_version("tiny", "regraft:/nothing", tags={"content_hash": f"{number}"})
+    promote(tracking, 1, None)
+    return tracking
+
+
+def promote(tracking: TrackingConfig, after: int, expected: int | None):
+    move = Move("promote", after, "", "better", "chaos")
+    return move_champion(tracking, "tiny", move, expected, datetime.now(UTC))
+
+
+def act(tracking: TrackingConfig, after: int, before: int | None, is_rollback: bool):
+    if is_rollback:
+        roll_back(tracking, "tiny", "chaos", "worse", datetime.now(UTC))
+    else:
+        promote(tracking, after, before)
+
+
+def die_at(number: int) -> Iterator[int]:
+    """Kills this process right before its n-th SQL statement or COMMIT from now on; 0 is never."""
+    counter = count(1)
+
+    def step(*_: object):
+        if next(counter) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    event.listen(Engine, "before_cursor_execute", step)
+    event.listen(Engine, "commit", step)
+    return counter
+
+
+def child(pipe: Connection, uri: str):
+    """Opens the store, says so, and makes the move that it is told, or dies of it.
+
+    Sends the number of SQL statements and commits that it took, or that the champion had moved.
+    """
+    tracking = TrackingConfig(uri=uri)
+    assert serving_version(tracking, "tiny")
+    pipe.send("ready")
+    decision, dies_at = pipe.recv()
+    counter = die_at(dies_at)
+    try:
+        act(tracking, *decision)
+    except ChampionMoved:
+        pipe.send("ChampionMoved")
+    else:
+        pipe.send(next(counter) - 1)
+
+
+class Victim:
+    """A process that stands ready to move the champion."""
+
+    def __init__(self, forked, tracking):
+        self.pipe, theirs = forked.Pipe()
+        self.process = forked.Process(target=child, args=(theirs, tracking.uri))
+        self.process.start()
+        theirs.close()
+
+    def go(self, decision: tuple[int, int, bool], dies_at: int = 0):
+        self.pipe.send((decision, dies_at))
+
+    def wait(self):
+        assert self.pipe.recv() == "ready"
+
+    def end(self):
+        self.process.join(timeout=60)
+        assert not self.process.is_alive()
+        self.pipe.close()
+
+
+class Victims:
+    """One after the other; the next one gets ready while the one before is looked at."""
+
+    def __init__(self, forked, tracking):
+        self.new = partial(Victim, forked, tracking)
+        self.spare = self.new()
+
+    def take(self) -> Victim:
+        victim = self.spare
+        victim.wait()
+        self.spare = self.new()
+        return victim
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object):
+        self.spare.process.kill()
+        self.spare.end()
+
+
+def decide(tracking, dice: random.Random) -> tuple[int, int, bool]:
+    """(after, before, is_rollback) of a next move."""
+    before = serving_version(tracking, "tiny")
+    back = way_back(entries(tracking, "tiny"), before)
+    if back and dice.random() < 0.5:
+        return back[0], before, True
+    return dice.choice([n for n in range(1, N_VERSIONS + 1) if n != before]), before, False
+
+
+def look(tracking, decision: tuple[int, int, bool], n_before: int) -> str:
+    """How far the killed one came, after everything that must hold was seen to hold."""
+    after, before, _ = decision
+    champion = registry.aliases(tracking, "tiny")["champion"]
+    assert champion in (before, after)
+    assert faults(tracking, "tiny") == ()
+    ledger = read(tracking, "tiny")
+    assert len(ledger.entries) - n_before in (0, 1)
+    if len(ledger.entries) == n_before:
+        assert champion == before
+        return NOWHERE
+    assert ledger.entries[-1].after == after
+    if champion == before:
+        assert ledger.pending
+        return ENTRY_ONLY
+    return MOVED if ledger.pending else FINISHED
+
+
+def recover(tracking, dice: random.Random, n_entries: int):
+    """The next command finds a registry in order, and can move the champion."""
+    settle(tracking, "tiny", datetime.now(UTC))
+    told = entries(tracking, "tiny")
+    assert len(told) == n_entries  # nothing was taken for a move by hand
+    called, back = registry.aliases(tracking, "tiny"), way_back(told, told[-1].after)
+    assert called["champion"] == told[-1].after
+    assert called.get("previous") == (back[0] if back else None)
+    after, before, is_rollback = decide(tracking, dice)
+    act(tracking, after, before, is_rollback)
+    assert serving_version(tracking, "tiny") == after
+    assert faults(tracking, "tiny") == ()
+
+
+def killed(victims: Victims, tracking, dice, delay_s: float, dies_at: int = 0) -> str:
+    """How far a move came that was killed after so many seconds, or at that statement."""
+    decision, n_before = decide(tracking, dice), len(entries(tracking, "tiny"))
+    victim = victims.take()
+    victim.go(decision, dies_at)
+    if not dies_at:
+        time.sleep(delay_s)
+        victim.process.kill()
+    victim.end()
+    outcome = look(tracking, decision, n_before)
+    recover(tracking, dice, n_before + (outcome != NOWHERE))
+    return outcome
+
+
+def measure(victims: Victims, tracking, dice: random.Random) -> tuple[float, int]:
+    """(seconds, SQL statements and commits) of a move that nobody kills; medians of three."""
+    times, statements = [], []
+    for _ in range(3):
+        victim, decision = victims.take(), decide(tracking, dice)
+        start = time.monotonic()
+        victim.go(decision)
+        statements.append(victim.pipe.recv())
+        times.append(time.monotonic() - start)
+        victim.end()
+    return median(times), int(median(statements))
+
+
+def kill_at_any_time(forked, tracking, n_kills: int) -> tuple[Counter[str], str]:
+    """How often moves came how far, and that as a sentence."""
+    dice = random.Random(20261124)
+    with Victims(forked, tracking) as victims:
+        duration_s, _ = measure(victims, tracking, dice)
+        # Some up to four times as long: the machine may have got busier since it was measured.
+        longest = [duration_s * dice.choice((1, 2, 4)) for _ in range(n_kills)]
+        delays = [dice.uniform(0, most_s) for most_s in longest]
+        outcomes = Counter(killed(victims, tracking, dice, delay_s) for delay_s in delays)
+    return outcomes, f"{n_kills} kills of moves that take {duration_s:.2f} s: {dict(outcomes)}"
+
+
+def test_killed_at_any_time_one_champion_serves_and_the_next_command_goes_on(forked, tracking):
+    outcomes, told = kill_at_any_time(forked, tracking, N_RANDOM_KILLS)
+    print(told)
+    assert outcomes[NOWHERE], told
+    assert outcomes[NOWHERE] < N_RANDOM_KILLS, told
+
+
+def test_killed_at_any_statement_one_champion_serves_and_the_next_command_goes_on(forked, tracking):
+    dice = random.Random(7)
+    with Victims(forked, tracking) as victims:
+        _, n_statements = measure(victims, tracking, dice)
+        at = [round(1 + (n_statements - 1) * part / (N_PLACES - 1)) for part in range(N_PLACES)]
+        outcomes = Counter(killed(victims, tracking, dice, 0, dies_at) for dies_at in at)
+    told = f"{N_PLACES} kills spread over {n_statements} SQL statements: {dict(outcomes)}"
+    print(told)
+    assert outcomes[NOWHERE], told
+    assert outcomes[ENTRY_ONLY], told
+    assert outcomes[MOVED], told
+
+
+def test_of_eight_processes_that_promote_at_once_one_wins(forked, tracking):
+    racers = [Victim(forked, tracking) for _ in range(8)]
+    for racer in racers:
+        racer.wait()
+    for number, racer in enumerate(racers, 2):
+        racer.go((number, 1, False))
+    said = {number: racer.pipe.recv() for number, racer in enumerate(racers, 2)}
+    for racer in racers:
+        racer.end()
+    (winner,) = [number for number, word in said.items() if word != "ChampionMoved"]
+    assert registry.aliases(tracking, "tiny") == {"champion": winner, "previous": 1}
+    assert [e.after for e in entries(tracking, "tiny")] == [1, winner]
+    assert faults(tracking, "tiny") == ()
+
+
+def test_there_is_never_a_moment_without_a_champion(tracking):
+    """Somebody looks into the database all the time, beside MLflow."""
+    path, seen, done = tracking.uri.removeprefix("sqlite:///"), [], threading.Event()
+    query = "SELECT count(*), max(version) FROM registered_model_aliases WHERE alias = 'champion'"
+
+    def watch():
+        with closing(sqlite3.connect(path, timeout=60)) as connection:
+            while not done.is_set():
+                seen.append(connection.execute(query).fetchone())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for before, after in ((1, 2), (2, 3), (3, 4)):
+        promote(tracking, after, before)
+    for before in (4, 3, 2):
+        act(tracking, 0, before, is_rollback=True)
+    done.set()
+    watcher.join()
+    assert {n for n, _ in seen} == {1}
+    assert {version for _, version in seen} == {1, 2, 3, 4}

@@ -1,0 +1,314 @@
+"""What the golden photos promise, asked of real models in a real store by real servers."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+from conftest import REPOSITORY
+from conftest import one_thread as in_one_thread
+from safetensors.torch import load_file, save_file
+from tiny_challenger import put, tracking_in, trained
+
+from regraft.embed import NO_STORE, logits
+from regraft.errors import RegistryError, UnusablePhoto
+from regraft.pixels import photos_of
+from regraft.predict import answers
+from regraft.registry import serving
+from regraft.registry.parity import difference, golden_parity, golden_photos
+from regraft.registry.serving import ask, served
+
+pytestmark = pytest.mark.pipeline
+TOLERANCE = 1e-4
+# Models that import no torch, so that a server is up in half the time.
+LIGHT = """
+import base64, os
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+class Light(PythonModel):
+    def predict(self, context, model_input, params=None):
+        wish = base64.b64decode(model_input["image"][0])
+        if wish == b"refuse":
+            raise MlflowException.invalid_parameter_value("Image 0: not this one")
+        return [1.0, 2.0] if wish == b"numbers" else [{"label": name} for name in os.environ]
+
+set_model(Light())
+"""
+HANGING = """
+import time
+time.sleep(600)
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    with in_one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A sound version, its store, its golden photos and what it has to answer."""
+    tracking = tracking_in(tmp_path_factory.mktemp("parity"))
+    made = trained()
+    golden = golden_photos(made.splits.test, 6)
+    classifier = made.challenger.classifier.with_card(temperature=made.report.temperature)
+    expected = answers(logits(classifier, photos_of(golden), NO_STORE), classifier.card)
+    return put(made, tracking), golden.path.tolist(), expected, tracking
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path, monkeypatch, stored):
+    """Where servers live; when the test ends, no process and no file of theirs is left."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    assert servers_in(folder) == []
+    assert list(folder.iterdir()) == []
+
+
+def servers_in(folder: Path) -> list[list[str]]:
+    """The commands of living processes that call a place in this folder their home."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            if alive and process.environ().get("HOME", "").startswith(str(folder)):
+                found.append(process.cmdline())
+    return found
+
+
+def model_folder(stored) -> Path:
+    return Path(stored[0].bundle_url).parents[1]
+
+
+def model_with(code: str, stored, folder: Path) -> Path:
+    """A copy of the model, in a path with a space, that runs this code instead."""
+    model = shutil.copytree(model_folder(stored), folder / "a model")
+    (model / "served.py").write_text(code)
+    return model
+
+
+@contextmanager
+def restored(file: Path):
+    """Undoes what the block does to the file."""
+    before = file.read_bytes()
+    try:
+        yield file
+    finally:
+        file.write_bytes(before)
+
+
+def swap_weights(bundle: Path):
+    file = bundle / "weights.safetensors"
+    weights = load_file(file)
+    save_file(weights | {"head.bias": weights["head.bias"] + torch.tensor([9.0, 0, 0])}, file)
+
+
+def change_card(bundle: Path, **changes):
+    file = bundle / "card.json"
+    card = json.loads(file.read_text())
+    preprocessing = card["backbone"]["preprocessing"]
+    for target in (card, preprocessing):
+        target.update({key: value for key, value in changes.items() if key in target})
+    file.write_text(json.dumps(card))
+
+
+def change_normalisation(bundle: Path):
+    change_card(bundle, mean=[0.1, 0.1, 0.1], std=[0.5, 0.5, 0.5])
+
+
+def shuffle_classes(bundle: Path):
+    change_card(bundle, classes=["blue", "green", "amber"])
+
+
+def test_sound_version_answers_the_same_in_every_way(stored):
+    rows = golden_parity(*stored, serve=True)
+    assert [row.way for row in rows] == ["pyfunc", "predict", "server"]
+    for row in rows:
+        assert (row.n, row.agreement, row.error) == (6, 1.0, "")
+        assert row.max_difference < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("damage", "serve"),
+    [(swap_weights, False), (change_normalisation, True), (shuffle_classes, False)],
+)  # one server is enough, which takes 8 s to start: it reads the folder that the others read
+def test_damage_in_the_store_is_found_in_every_way(stored, damage, serve):
+    bundle = Path(stored[0].bundle_url)
+    with restored(bundle / "weights.safetensors"), restored(bundle / "card.json"):
+        damage(bundle)
+        rows = golden_parity(*stored, serve=serve)
+    assert [row.way for row in rows] == ["pyfunc", "predict", "server"][: len(rows)]
+    assert len(rows) == 2 + serve
+    for row in rows:
+        assert row.error == ""  # it is still a model that answers
+        assert row.max_difference > TOLERANCE
+    if damage == shuffle_classes:
+        assert {row.agreement for row in rows} == {0.0}
+
+
+def test_model_that_mlflow_cannot_read_is_an_error_of_the_ways_that_need_it(stored):
+    with restored(model_folder(stored) / "MLmodel") as file:
+        file.write_text("flavors: [")
+        pyfunc, predict, server = golden_parity(*stored, serve=True)
+    assert (predict.agreement, predict.error) == (1.0, "")
+    assert "ParserError" in pyfunc.error
+    assert "to serve" in server.error
+    assert "but it ended with exit code 1" in server.error
+    for row in (pyfunc, server):
+        assert (row.n, row.max_difference, row.agreement) == (6, math.inf, 0.0)
+        assert "\n" not in row.error
+        assert len(row.error) < 600
+
+
+def test_model_whose_files_are_gone_is_an_error_of_every_way(stored):
+    version, *others = stored
+    gone = replace(version, bundle_url="/no/such/folder/artifacts/bundle")
+    rows = golden_parity(gone, *others, serve=False)
+    assert [row.way for row in rows] == ["pyfunc", "predict"]
+    assert all("No such artifact: 'folder'" in row.error for row in rows)
+    assert {row.agreement for row in rows} == {0.0}
+
+
+def test_photo_that_cannot_be_read_is_no_fault_of_the_model(stored, tmp_path):
+    version, paths, expected, tracking = stored
+    with pytest.raises(UnusablePhoto, match=r"missing: no file at .*gone\.png"):
+        golden_parity(version, [*paths[:5], str(tmp_path / "gone.png")], expected, tracking, False)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(Path(paths[0]).read_bytes()[:200])
+    with pytest.raises(UnusablePhoto, match=r"truncated: .*\(in .*cut\.png\)"):
+        golden_parity(version, [*paths[:5], str(cut)], expected, tracking, False)
+
+
+def test_golden_photos_take_turns_over_the_classes_whatever_the_order_of_rows():
+    table = pd.DataFrame(
+        {
+            "label": ["b", "a", "b", "a", "c", "a"],
+            "sha256": ["2", "9", "1", "3", "7", "4"],
+            "path": list("uvwxyz"),
+        }
+    )
+    assert golden_photos(table, 5).sha256.tolist() == ["3", "1", "7", "4", "2"]
+    assert golden_photos(table.iloc[::-1], 5).sha256.tolist() == ["3", "1", "7", "4", "2"]
+    assert golden_photos(table, 99).sha256.tolist() == ["3", "1", "7", "4", "2", "9"]
+
+
+def test_difference_that_is_no_number_is_infinite():
+    table = pd.DataFrame({"label": ["a"], "confidence": [0.75], "prob:a": [0.75], "prob:b": [0.25]})
+    assert difference(table, table) == 0.0
+    assert difference(table, table.assign(confidence=0.5)) == 0.25
+    assert difference(table, table.assign(confidence=None)) == math.inf
+    assert difference(table, table[["label", "confidence", "prob:b", "prob:a"]]) == math.inf
+    assert difference(table, pd.concat([table, table])) == math.inf
+    assert difference(table[:0], table[:0]) == math.inf
+
+
+@pytest.fixture(scope="module")
+def light(stored, tmp_path_factory):
+    """The URL of a light server, whose first port was taken just before it could take it."""
+    folder = tmp_path_factory.mktemp("light")
+    server = served(model_with(LIGHT, stored, folder))
+    with socket.socket() as other, ExitStack() as stack:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        ports = iter([other.getsockname()[1], serving._free_port()])
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(serving, "_free_port", lambda: next(ports))
+            patched.setattr(tempfile, "tempdir", str(folder))
+            patched.setenv("AWS_SECRET_ACCESS_KEY", "nobody's business")
+            patched.setenv("MLFLOW_TRACKING_URI", "http://tracking.invalid")
+            url = stack.enter_context(server)
+        assert urlsplit(url).port != other.getsockname()[1]
+        yield url
+    assert servers_in(folder) == []
+
+
+def test_server_gets_none_of_the_callers_secrets(light):
+    names = set(ask(light, [b"environment"]).label)
+    assert {"PATH", "HOME"} <= names
+    assert not names & {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_URI"}
+
+
+def test_server_listens_on_this_machine_only(light):
+    listening = [
+        connection.laddr
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening == [("127.0.0.1", urlsplit(light).port)]
+
+
+def test_refusal_says_what_the_model_said(light):
+    with pytest.raises(
+        RegistryError,
+        match=r"(?s)^Expected answers to 1 photos from http://127.*, got HTTP 400: .*not this one$",
+    ):
+        ask(light, [b"refuse"])
+
+
+def test_answer_that_is_no_table_is_told(light):
+    with pytest.raises(
+        RegistryError,
+        match=r"Expected a table of predictions from http.*, got .*1\.0, 2\.0.*Serve a",
+    ):
+        ask(light, [b"numbers"])
+
+
+def test_server_that_is_not_there_is_told():
+    url = f"http://127.0.0.1:{serving._free_port()}"
+    with pytest.raises(RegistryError, match=r"Expected answers .* got none: ConnectionRefused"):
+        ask(url, [b""])
+
+
+def test_server_that_hangs_is_given_up_and_killed(stored, tmp_path):
+    model, start = model_with(HANGING, stored, tmp_path), time.monotonic()
+    with (
+        pytest.raises(
+            RegistryError,
+            match=r"`mlflow models serve` to serve .*a model, but it was not ready after 3 s\. Run",
+        ),
+        served(model, timeout_s=3),
+    ):
+        pytest.fail("it cannot be ready")
+    assert time.monotonic() - start < 20
+
+
+def test_server_dies_with_the_process_that_was_killed(stored, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom regraft.registry.serving import served\n"
+        "with served(Path(sys.argv[1])):\n    pass\n"
+    )
+    command = [sys.executable, "-c", script, str(model_with(HANGING, stored, tmp_path))]
+    variables = os.environ | {"TMPDIR": str(home), "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, env=variables) as parent:
+        assert until(lambda: any("mlflow" in command for command in servers_in(home)), 60)
+        parent.send_signal(signal.SIGKILL)
+    assert until(lambda: not servers_in(home), 5)
+
+
+def until(condition, timeout_s: float) -> bool:
+    end = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()

@@ -1,0 +1,274 @@
+"""What pruning promises: nothing that serves, served or may serve goes, and the disk is free."""
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_challenger import put, tracking_in, trained
+from typer.testing import CliRunner
+
+from commands import app
+from regraft import registry
+from regraft.errors import ConfigError, LedgerBroken, ModelNotFound, RegistryError
+from regraft.registry import prune as room
+from regraft.registry.champion import Move, move_champion, roll_back
+from regraft.registry.prune import LEFT_OVER, pin, prunable, prune, unpin
+from regraft.registry.versions import SEAL
+from regraft.state import environment, open_state
+from regraft.tracking import connect, open_experiment, start_run
+
+pytestmark = pytest.mark.pipeline
+
+SIZE = 100_000  # bytes of a version's files
+NAME = "tiny"
+
+
+@pytest.fixture
+def tracking(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tracking_in(tmp_path)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def make(tracking, tags: dict[str, str] | None = None, name: str = NAME) -> int:
+    """A version with files in MLflow, as register() makes one; sealed if no tags are given."""
+    client = connect(tracking)
+    run = start_run(tracking, "tiny").run_id  # else MLflow looks in a store of its own
+    model = client.create_logged_model(open_experiment(tracking), name, run)
+    folder = Path(tracking.artifacts_url).parent / "to log"
+    (folder / "artifacts" / "bundle").mkdir(parents=True, exist_ok=True)
+    (folder / "artifacts" / "bundle" / "weights.safetensors").write_bytes(bytes(SIZE))
+    client.log_model_artifacts(model.model_id, str(folder))
+    if name not in registry.versions.names(tracking):
+        client.create_registered_model(name)
+    made = client.create_model_version(
+        name,
+        model.artifact_location,
+        run_id=run,
+        model_id=model.model_id,
+        tags={SEAL: model.model_id} if tags is None else tags,
+        await_creation_for=None,
+    )
+    return int(made.version)
+
+
+def version(tracking, number: int):
+    return registry.find(tracking, NAME, str(number))
+
+
+def promote(tracking, number: int):
+    serving = registry.aliases(tracking, NAME).get("champion")
+    move_champion(tracking, NAME, Move("promote", number, "", "It won.", "me"), serving, now())
+
+
+def left(tracking) -> set[int]:
+    client = connect(tracking)
+    return {int(one.version) for one in client.search_model_versions(f"name='{NAME}'")}
+
+
+def n_bytes(tracking) -> int:
+    files = Path(tracking.artifacts_url).rglob("*")
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def why(tracking, number: int, keep: int = 0) -> str:
+    found = {one.version: one for one in prunable(tracking, NAME, keep, now())}
+    return f"{'goes' if found[number].goes else 'stays'}: {found[number].why}"
+
+
+def test_the_newest_stay_and_the_disk_space_of_the_others_is_free(tracking):
+    for _ in range(4):
+        make(tracking)
+    planned = prunable(tracking, NAME, 1, now())
+    assert [(one.version, one.goes, one.n_bytes) for one in planned] == [
+        *((4, False, SIZE), (3, True, SIZE), (2, True, SIZE), (1, True, SIZE)),
+    ]
+    assert left(tracking) == {1, 2, 3, 4}
+    assert n_bytes(tracking) == 4 * SIZE
+    assert [one.version for one in prune(tracking, NAME, 1, now())] == [1, 2, 3]
+    assert left(tracking) == {4}
+    assert n_bytes(tracking) == SIZE
+    assert prune(tracking, NAME, 1, now()) == ()
+
+
+def test_every_version_that_was_ever_champion_stays_rolled_back_or_not(tracking):
+    for _ in range(5):
+        make(tracking)
+    for number in (1, 2, 3):
+        promote(tracking, number)
+    roll_back(tracking, NAME, "me", "It was worse.", now())
+    assert registry.aliases(tracking, NAME) == {"champion": 2, "previous": 1}
+    assert [one.version for one in prune(tracking, NAME, 0, now())] == [4, 5]
+    assert (why(tracking, 2), why(tracking, 3)) == (
+        "stays: is the champion",
+        "stays: was the champion",
+    )
+    assert why(tracking, 1) == "stays: is the previous"
+
+
+def test_the_challenger_and_whatever_else_has_a_name_stay(tracking):
+    make(tracking), make(tracking)
+    registry.set_alias(tracking, version(tracking, 1), "challenger")
+    registry.set_alias(tracking, version(tracking, 1), "demo")
+    assert why(tracking, 1) == "stays: is the challenger, demo"
+    assert why(tracking, 2) == "goes: not among the newest"
+
+
+def test_a_pinned_version_stays_until_it_is_unpinned(tracking):
+    pin(tracking, version(tracking, make(tracking)))
+    assert why(tracking, 1) == "stays: pinned"
+    unpin(tracking, version(tracking, 1))
+    assert why(tracking, 1) == "goes: not among the newest"
+
+
+def test_a_version_that_waits_for_approval_stays(tracking):
+    make(tracking)
+    registry.set_tags(tracking, version(tracking, 1), {"approval": "waiting"})
+    assert why(tracking, 1) == "stays: waits for approval"
+    registry.set_tags(tracking, version(tracking, 1), {"approval": "rejected"})
+    assert why(tracking, 1).startswith("goes")
+
+
+def test_a_registration_that_may_be_running_stays_for_a_day_and_is_not_counted(tracking):
+    make(tracking), make(tracking, tags={})
+    assert why(tracking, 2, keep=1) == "stays: its registration may be running"
+    assert why(tracking, 1, keep=1) == "stays: among the newest 1"
+    tomorrow = now() + timedelta(days=1, minutes=1)
+    gone = prune(tracking, NAME, 1, tomorrow)
+    assert [(one.version, one.why) for one in gone] == [(2, "was never finished")]
+
+
+def test_what_became_champion_after_the_plan_was_made_stays(tracking, monkeypatch):
+    make(tracking), make(tracking)
+    plan = room.prunable
+
+    def slow(*arguments):
+        planned = plan(*arguments)
+        promote(tracking, 1)
+        pin(tracking, version(tracking, 2))
+        return planned
+
+    monkeypatch.setattr(room, "prunable", slow)
+    assert prune(tracking, NAME, 0, now()) == ()
+    assert left(tracking) == {1, 2}
+
+
+def test_files_that_another_version_serves_from_stay(tracking):
+    make(tracking)
+    client = connect(tracking)
+    source = client.get_model_version(NAME, "1")
+    client.create_registered_model("copy")
+    client.create_model_version("copy", source.source, source.run_id, model_id=source.model_id)
+    assert why(tracking, 1) == "stays: another version serves from the same files"
+
+
+def test_files_that_are_not_the_registrys_own_stay(tracking, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "weights").write_bytes(b"1")
+    client = connect(tracking)
+    client.create_registered_model(NAME)
+    client.create_model_version(NAME, str(mine), tags={SEAL: "1"})
+    (gone,) = prune(tracking, NAME, 0, now())
+    assert (gone.version, gone.n_bytes) == (1, 0)
+    assert (mine / "weights").exists()
+    assert left(tracking) == set()
+
+
+def test_what_a_killed_prune_left_over_goes_the_next_time(tracking):
+    make(tracking), make(tracking)
+    connect(tracking).delete_model_version(NAME, "1")  # and then it was killed
+    assert [one.version for one in prunable(tracking, NAME, 5, now())] == [2]
+    tomorrow = now() + timedelta(days=1, minutes=1)
+    (gone,) = prune(tracking, NAME, 5, tomorrow)
+    assert (gone.version, gone.n_bytes) == (LEFT_OVER, SIZE)
+    assert str(gone) == "tiny: files left over goes (0.1 MB): no version has them"
+    assert n_bytes(tracking) == SIZE
+    assert prune(tracking, NAME, 5, tomorrow) == ()
+
+
+def test_files_that_cannot_be_removed_are_told_and_found_again(tracking, tmp_path):
+    make(tracking)
+    place = Path(connect(tracking).get_model_version(NAME, "1").source)
+    moved = place.rename(tmp_path / "on another disk")
+    place.symlink_to(moved)  # which nothing removes as a folder
+    with pytest.raises(RegistryError, match=r"files of tiny/1 in .* cannot be removed .* again"):
+        prune(tracking, NAME, 0, now())
+    assert left(tracking) == set()
+    place.unlink()
+    moved.rename(place)
+    assert len(prune(tracking, NAME, 0, now() + timedelta(days=2))) == 1
+    assert n_bytes(tracking) == 0
+
+
+def test_nothing_goes_where_the_ledger_cannot_be_trusted(tracking):
+    make(tracking), make(tracking)
+    promote(tracking, 1)
+    promote(tracking, 2)
+    connect(tracking).delete_model_version(f"{NAME}.ledger", "1")
+    with pytest.raises(LedgerBroken):
+        prune(tracking, NAME, 0, now())
+    assert left(tracking) == {1, 2}
+
+
+def test_a_model_that_nobody_knows_and_a_negative_number_are_refused(tracking):
+    make(tracking)
+    with pytest.raises(ModelNotFound, match=r"Expected the model tony in .*, found tiny\."):
+        prunable(tracking, "tony", 5, now())
+    with pytest.raises(ConfigError, match="Expected a number of versions to keep, 0 or more, got"):
+        prunable(tracking, NAME, -1, now())
+
+
+def test_a_real_champion_answers_after_the_prune(tracking):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    champion = put(trained(), tracking)
+    torch.set_num_threads(before)
+    promote(tracking, 1)
+    make(tracking)
+    registry.set_alias(tracking, champion, "challenger")
+    assert [one.version for one in prune(tracking, NAME, 0, now())] == [2]
+    loaded = registry.load(tracking, registry.resolve(tracking, ""))
+    assert loaded.content_hash == champion.content_hash
+
+
+@pytest.fixture
+def call(tracking, monkeypatch):
+    """`regraft models ARGUMENTS` on the state of the store."""
+    root = Path(tracking.artifacts_url).parent
+    for name, value in environment(open_state(root), debug=False).items():
+        monkeypatch.setenv(name, value)
+
+    def called(*arguments: str):
+        return CliRunner().invoke(app, ["models", *arguments, "--state", str(root)])
+
+    return called
+
+
+def test_command_alone_lists_as_before_and_prune_says_what_goes(call, tracking):
+    make(tracking), make(tracking)
+    assert call().output.split()[:4] == ["name", "version", "aliases", "test_accuracy"]
+    dry = call("prune", "--keep", "1", "--dry-run").output
+    assert "tiny/2 stays (0.1 MB): among the newest 1\ntiny/1 goes (0.1 MB): not among" in dry
+    assert dry.endswith("1 of 2, 0.1 MB would be freed.\n")
+    assert left(tracking) == {1, 2}
+    assert call("pin", "tiny/1").output == "tiny/1 is pinned.\n"
+    assert call("prune", NAME, "--keep", "1").output.endswith("0 of 2, 0.0 MB freed.\n")
+    assert call("unpin", "tiny/1").output == "tiny/1 is not pinned.\n"
+    assert call("prune", NAME, "--keep", "1").output.endswith("1 of 2, 0.1 MB freed.\n")
+    assert left(tracking) == {2}
+
+
+def test_the_state_named_before_the_command_counts_for_it(call, tracking, tmp_path):
+    make(tracking)
+    elsewhere = shutil.copytree(Path(tracking.artifacts_url).parent, tmp_path / "elsewhere")
+    root = str(Path(tracking.artifacts_url).parent)
+    done = CliRunner().invoke(app, ["models", "--state", root, "prune", "--keep", "0"])
+    assert done.output.endswith("1 of 1, 0.1 MB freed.\n")
+    assert (elsewhere / "mlflow").exists()
+    assert left(tracking) == set()

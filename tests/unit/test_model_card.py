@@ -1,0 +1,227 @@
+"""What a model card promises: facts only, the same in both forms, and nothing that could run."""
+
+import base64
+import json
+import subprocess
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from markdown_it import MarkdownIt
+
+from regraft.backbone import BackboneInfo
+from regraft.backbone.architecture import Preprocessing
+from regraft.backbone.load import SourceTask
+from regraft.classifier import Card, ClassContract
+from regraft.model_card import ModelCard, html, markdown
+from regraft.model_card.render import escape
+from regraft.model_card.sections import sections
+
+NASTY = ("<b>|x", "**loud** `code`", "[a](javascript:alert(1))", "&lt; \\| $x$ http://a.b", "~~a~~")
+METRICS = {
+    "n_test": 50.0,
+    "baseline": 0.3,
+    "baseline_low": 0.19,
+    "baseline_high": 0.44,
+    "macro_f1": 0.88,
+    "top_3_accuracy": 0.98,
+    "transfer_gain": 0.4,
+    "random_accuracy": 0.5,
+    "ece_before": 0.09,
+    "ece_after": 0.03,
+}
+
+
+def model_card(classes: tuple[str, ...] = ("cat", "dog"), **changes) -> ModelCard:
+    """A card by hand, of a model that was right about 45 of 50 test photos."""
+    info = BackboneInfo(
+        source="bundled:efficientnet_lite0",
+        architecture="timm:tf_efficientnet_lite0",
+        embedding_dim=1280,
+        preprocessing=Preprocessing(
+            size=224, resize=256, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic"
+        ),
+        source_task=SourceTask(data="ImageNet-1k", n_classes=1000, licence="Apache-2.0"),
+        sha256="5" * 64,
+    )
+    card = Card(
+        classes=classes,
+        backbone=info,
+        contract=ClassContract(added=classes),
+        dataset_digest="d" * 64,
+        config={"ingest.photos": "/photos", "freeze.policy": "probe", "tune.seed": "0"},
+        versions={"torch": "2.15.0"},
+    )
+    counts = pd.DataFrame({"label": classes, "train": 30, "validation": 5})
+    facts = {
+        "name": "my cats",
+        "version": 3,
+        "made": datetime(2026, 11, 24, 9, 30, tzinfo=UTC),
+        "content_hash": "c" * 64,
+        "aliases": {"champion": 3, "previous": 2},
+        "card": card.model_copy(update=changes.pop("card", {})),
+        "counts": counts,
+        "tags": {"test_accuracy": "0.900000", "n_test": "50", "verdict": "promote", "why": "Won."},
+        "run_id": "r1",
+        "run_tags": {"trained_as": "float32 steps"},
+        "metrics": METRICS,
+        "tracking_uri": "sqlite:////home/me/secret project/.regraft/mlflow.db",
+    }
+    return ModelCard(**facts | changes)
+
+
+class Text(HTMLParser):
+    """What a reader sees of an HTML text, and the elements that it has."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.seen, self.elements = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append(tag)
+
+    def handle_data(self, data):
+        self.seen.append(" ".join(data.split()))
+
+
+def shown(text: str) -> Text:
+    """The Markdown as a reader sees it."""
+    return Text(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text))
+
+
+def rows(card: ModelCard) -> dict[str, str]:
+    return {name: value for section in sections(card) for name, value in section.rows}
+
+
+def notes(card: ModelCard, title: str) -> str:
+    return " ".join(note for s in sections(card) if s.title == title for note in s.notes)
+
+
+def code(card: ModelCard) -> list[str]:
+    return [command for section in sections(card) for _, command in section.code]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_names_are_shown_as_they_are_in_both_forms(name):
+    card = model_card((name, "dog"), tags={"why": f"Because of {name}."})
+    read = shown(markdown(card))
+    assert name in read.seen
+    assert f"Because of {name}." in read.seen
+    assert not {"b", "strong", "em", "s", "a", "script"} & set(read.elements)
+    page = html(card)
+    assert name in Text(page).seen
+    assert f"Because of {name}." in Text(page).seen
+    assert not {"a", "script", "img", "link"} & set(Text(page).elements)
+
+
+def test_a_name_with_line_breaks_stays_in_its_cell():
+    assert escape("a\n\n# b") == "a \\# b"
+
+
+def test_page_is_one_file_that_asks_for_nothing():
+    page = html(model_card())
+    assert "default-src 'none'; style-src 'unsafe-inline'" in page
+    assert "prefers-color-scheme: dark" in page
+    assert 'name="viewport"' in page
+    assert "url(" not in page
+
+
+def test_both_forms_say_the_same():
+    card = model_card()
+    read, page = shown(markdown(card)), Text(html(card))
+    said = [" ".join(text.split()) for pair in rows(card).items() for text in pair]
+    said += [" ".join(command.split()) for command in code(card)]
+    assert len(said) > 50
+    assert not [text for text in said if text not in read.seen]
+    assert not [text for text in said if text not in page.seen]
+    titles = [section.title for section in sections(card)]
+    assert titles[:3] == ["What it is", "How to use it", "Results"]
+
+
+def test_numbers_have_their_intervals_and_their_source():
+    found = rows(model_card())
+    assert found["Test accuracy"] == "90.0_% (78.6-95.7_%)".translate(
+        {ord("_"): 0xA0, ord("-"): 0x2013}
+    )
+    assert found["Always the largest class"].startswith("30.0")
+    assert found["Top-3 accuracy"].startswith("98.0")
+    assert found["Gain from the pretrained weights"].startswith("+40.0 points over random ones")
+    assert found["Calibration error"].startswith("3.0")
+    assert found["Photos"] == "not stated"
+    assert found["Pretrained weights"] == "Apache-2.0"
+
+
+def test_what_is_not_recorded_is_said_and_not_invented():
+    card = model_card(tags={}, metrics={}, run_tags={}, run_id="", aliases={})
+    found = rows(card)
+    assert found["Test accuracy"] == found["Macro-F1"] == found["MLflow run"] == "not recorded"
+    assert found["Decision"] == "not judged yet"
+    assert found["Serves"] == "no, and no other version does"
+    assert "nan" not in markdown(card).lower().split()
+    assert "Test accuracy</h2>" not in html(card)
+
+
+def test_which_version_serves_is_said():
+    assert rows(model_card())["Serves"] == "yes"
+    assert rows(model_card(aliases={"champion": 7}))["Serves"] == "no, version 7 does"
+
+
+def test_limits_are_counted():
+    limits = notes(model_card(), "Limits").replace("\N{NO-BREAK SPACE}", " ")
+    assert "Every photo gets one of these classes" in limits
+    assert "50 test photos leave the accuracy uncertain: the 95 % interval is 17.0 points" in limits
+    assert "fewer than 20" not in limits
+    assert rows(model_card())["Intended use"] == "not stated"
+
+
+def test_small_classes_weak_results_and_bad_transfer_are_limits():
+    counts = pd.DataFrame({"label": ["cat", "dog"], "train": [19, 20], "validation": [1, 1]})
+    metrics = METRICS | {"baseline_high": 0.8, "transfer_gain": -0.1}
+    limits = notes(model_card(counts=counts, metrics=metrics), "Limits")
+    assert "Classes trained on fewer than 20 photos: cat (19)." in limits
+    assert "not clearly above that of always saying the largest class" in limits
+    assert "its pretrained weights were worse than random ones" in limits
+
+
+def test_a_model_that_abstains_says_when():
+    card = model_card(card={"abstain_below": 0.65})
+    assert rows(card)["Says unsure below"].startswith("65.0")
+    assert "Every photo gets" not in notes(card, "Limits")
+
+
+def test_numbers_of_two_judgements_are_told_apart():
+    card = model_card(metrics=METRICS | {"n_test": 40.0})
+    assert "the other numbers are of its first one, on 40 test photos" in notes(card, "Results")
+
+
+def test_what_became_of_the_classes_of_the_parent_is_told():
+    contract = ClassContract(kept=("cat",), added=("dog",))
+    card = model_card(card={"parent": "p" * 64, "contract": contract})
+    assert notes(card, "Classes") == "Compared with the model it started from: added dog."
+    assert rows(card)["Started from"] == f"the model {'p' * 64}"
+
+
+def test_commands_are_ready_to_be_pasted_and_name_no_folder_above():
+    card = model_card()
+    predict, serve, _, reproduce = code(card)
+    assert predict == "regraft predict PHOTO --model 'my cats/3' --state .regraft"
+    assert serve.startswith("MLFLOW_TRACKING_URI=sqlite:///.regraft/mlflow.db mlflow models serve")
+    assert reproduce == "regraft reproduce 'my cats/3' --state .regraft"
+    assert "secret" not in markdown(card) + html(card)
+    away = code(model_card(tracking_uri="https://mlflow.example.org"))
+    assert away[0] == "regraft predict PHOTO --model 'my cats/3'"
+    assert away[1].startswith("MLFLOW_TRACKING_URI=https://mlflow.example.org mlflow")
+
+
+def test_the_request_over_http_holds_the_photo_however_large(tmp_path):
+    photo = bytes(range(256)) * 4000
+    (tmp_path / "a photo.jpg").write_bytes(photo)
+    command = code(model_card())[2].replace("PHOTO", "'a photo.jpg'")
+    body, _, call = command.partition("| curl ")
+    assert "/invocations --data-binary @-" in call
+    sent = subprocess.run(["sh", "-c", body.rstrip("\\\n ")], cwd=tmp_path, capture_output=True)
+    request = json.loads(sent.stdout)["dataframe_split"]
+    assert request["columns"] == ["image"]
+    assert base64.b64decode(request["data"][0][0]) == photo
