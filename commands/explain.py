@@ -23,18 +23,17 @@ def explain(
     ] = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Says why a version was promoted or not: every guard with its number."""
+    """Says why a version was promoted or not, every guard with its number, and what came of it."""
     from regraft.state import activate, existing_state
 
     opened = existing_state(state, is_debug())
     activate(opened)
     from regraft.config import TrackingConfig
-    from regraft.promote import load_verdict
+    from regraft.promote import explain as core_explain
     from regraft.registry import CHALLENGER, resolve
 
     tracking = TrackingConfig(uri=opened.tracking_uri)
-    version = resolve(tracking, model, CHALLENGER)
-    typer.echo(load_verdict(tracking, version).told(f"{version.name}/{version.version}"))
+    typer.echo(core_explain(tracking, resolve(tracking, model, CHALLENGER)))
 
 
 def what_if(

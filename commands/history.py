@@ -91,7 +91,7 @@ def _row(entry: "Entry") -> tuple[str, ...]:
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:
     if not rows:
-        typer.echo("Nothing was decided yet.")
+        typer.echo("Nothing was decided by then.")
         return
     table = [COLUMNS, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

@@ -1,5 +1,6 @@
 """`regraft promote`: an existing version, judged again on today's photos."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +37,9 @@ def promote(
 
     version = resolve(TrackingConfig(uri=opened.tracking_uri), model, CHALLENGER)
     wanted = _rule(version, opened, config, tuple(set_))
-    complete = completed(wanted, photos or wanted.ingest.photos, version.name, opened)
+    if photos:
+        wanted = with_settings(wanted, (f"ingest.photos={json.dumps(photos)}",))
+    complete = completed(wanted, wanted.ingest.photos, version.name, opened)
     verdict = _rehearsed(version, complete) if dry_run else _run(version, complete, opened)
     told = verdict.told(f"{version.name}/{version.version}")
     typer.echo(f"\n{told}" + ("\n  (a rehearsal: nothing was changed)" if dry_run else ""))
@@ -45,14 +48,17 @@ def promote(
 def _rule(
     version: "RegisteredVersion", state: "State", file: Path | None, settings: tuple[str, ...]
 ) -> Config:
-    """The file's configuration, else the one that the version was made under."""
-    if file:
-        return load_config(file, settings)
+    """The configuration that the version was made under; a file's instead, but for the photos."""
     from regraft.config import TrackingConfig
     from regraft.registry import load
 
-    card = load(TrackingConfig(uri=state.tracking_uri), version).card
-    return with_settings(remembered(card.config, state), settings)
+    made_under = remembered(
+        load(TrackingConfig(uri=state.tracking_uri), version).card.config, state
+    )
+    if file is None:
+        return with_settings(made_under, settings)
+    photos = f"ingest.photos={json.dumps(made_under.ingest.photos)}"
+    return load_config(file, (photos, *settings))
 
 
 def _rehearsed(version: "RegisteredVersion", config: Config) -> "Verdict":

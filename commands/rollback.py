@@ -15,6 +15,8 @@ ToOption = Annotated[
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept in the ledger.")]
 
+NO_REASON = "by hand, no reason was given"
+
 
 def rollback(
     name: ModelArgument = "",
@@ -29,7 +31,7 @@ def rollback(
     from regraft.state import who_am_i
 
     name = meant(tracking, name)
-    entry = roll_back(tracking, name, who_am_i(), reason, datetime.now(UTC), to)
+    entry = roll_back(tracking, name, who_am_i(), reason or NO_REASON, datetime.now(UTC), to)
     before, after = version_text(entry.before), version_text(entry.after)
     typer.echo(f"{name} {after} serves now; before: {before} (entry {entry.number} of the ledger)")
     show_in_zenml(state)

@@ -32,6 +32,7 @@ def summarise(run: "PipelineRunResponse", config: "Config", state: "State") -> s
     photo = shlex.quote(report.predictions.path.iloc[-1])
     serving = "@champion" if verdict.serves else f"/{version.version}"
     model = shlex.quote(f"{version.name}{serving}")
+    asked = f"{verdict.name}/{verdict.challenger}"
     lines = [
         "",
         f"  test accuracy    {_interval(report.accuracy)}   ({report.n} photos)",
@@ -43,6 +44,7 @@ def summarise(run: "PipelineRunResponse", config: "Config", state: "State") -> s
         f"  time             {_times(run)}",
         "",
         "Next:",
+        *([f"  {command} approve {shlex.quote(asked)} {option}"] if verdict.waits else []),
         f"  {command} predict {photo} --model {model} {option}",
         f"  {command} models {option}",
         f"  {command} doctor {option}",
@@ -66,8 +68,7 @@ def _alias(verdict: "Verdict") -> str:
 
 
 def _said(verdict: "Verdict") -> str:
-    asked = f"regraft approve {verdict.name}/{verdict.challenger}"
-    return f"{verdict.reason}; waits for `{asked}`" if verdict.waits else verdict.reason
+    return f"waits for approval; {verdict.reason}" if verdict.waits else verdict.reason
 
 
 def _times(run: "PipelineRunResponse") -> str:

@@ -24,7 +24,7 @@ from regraft.embed import (
     probabilities,
     rows_of,
 )
-from regraft.errors import ConfigError, UnusablePhoto
+from regraft.errors import UnusablePhoto
 from regraft.files import absolute
 from regraft.ingest import n_cores, read_bytes
 from regraft.ingest.facts import sha256_of
@@ -51,7 +51,10 @@ class MustPass:
 
     predicted, confidence: the most probable class, however unsure, in [0, 1]; "" and 0 if it could
         not be read.
-    error: why it could not be read; "" = it could.
+    error: why it could not be asked about: it cannot be read, or the model lacks its class; "" = it
+        could.
+    sha256: of the file, "" if it could not be read. trained_on: whether it proves nothing because
+        the model was trained on it; behave() does not know and says no.
     """
 
     path: str
@@ -59,6 +62,8 @@ class MustPass:
     predicted: str
     confidence: float
     error: str
+    sha256: str = ""
+    trained_on: bool = False
 
     @property
     def is_right(self) -> bool:
@@ -107,12 +112,10 @@ def behave(
         store: where what the network sees may already be, and is kept.
 
     Raises:
-        ConfigError: a must-pass photo is of a class that the classifier does not know.
         NoPhotos, ManifestError, ClassVanished: must_pass cannot be listed, as in ingest.
         UnusablePhoto: a test photo cannot be read any more.
     """
     listing = _must_pass_listing(config.must_pass)
-    _refuse_unknown(listing.photos, classifier.card.classes, config.must_pass)
     chosen = photos_of(lowest(photos, config.n_photos))
     behaviour = Behaviour(
         n_photos=len(chosen),
@@ -153,17 +156,6 @@ def _must_pass_listing(url: str) -> Listing:
     return list_manifest(place) if is_manifest(place) else list_folder(place)
 
 
-def _refuse_unknown(photos: Sequence[Listed], classes: tuple[str, ...], url: str) -> None:
-    unknown = sorted(photo for photo in photos if photo.label not in classes)
-    if unknown:
-        labels = ", ".join(sorted({photo.label for photo in unknown}))
-        raise ConfigError(
-            f"Expected must-pass photos of the model's classes ({', '.join(classes)}), got "
-            f"{len(unknown)} of {labels} in {url} (first: {unknown[0].uri}). Give them the class's "
-            f"name of now, or take them out of behaviour.must_pass."
-        )
-
-
 def _must_pass(
     classifier: ImageClassifier, listing: Listing, store: EmbedConfig
 ) -> tuple[MustPass, ...]:
@@ -185,13 +177,17 @@ def _answered(
     answers = iter(zip(probs.argmax(dim=1).tolist(), probs.amax(dim=1).tolist(), strict=True))
     judged = []
     for one, photo in zip(listed, read, strict=True):
-        error = photo if isinstance(photo, UnusablePhoto) else found.refused.get(photo.sha256)
-        if error:
+        if isinstance(photo, UnusablePhoto):
+            judged.append(_unread(one, str(photo)))
+            continue
+        if error := found.refused.get(photo.sha256):
             judged.append(_unread(one, str(error)))
             continue
         position, confidence = next(answers)
         said = classifier.card.classes[position]
-        judged.append(MustPass(one.uri, one.label, said, confidence, ""))
+        known = one.label in classifier.card.classes
+        lacks = "" if known else f"the model does not know the class {one.label!r}"
+        judged.append(MustPass(one.uri, one.label, said, confidence, lacks, photo.sha256))
     return judged
 
 

@@ -227,16 +227,18 @@ def contract_of(
     >>> str(contract_of(("cat", "dog"), ("dog", "kitty"), {"cat": "kitty"}))
     'renamed cat -> kitty; in another order'
     """
-    pairs = {was: name for was, name in renamed.items() if was in old and name in new}
-    for was, name in pairs.items():
-        for where, classes in (("the earlier model", old), ("the photos", new)):
-            if was in classes and name in classes:
-                raise ConfigError(
-                    f"classes.renamed says that {was!r} is called {name!r} now, but {where} has "
-                    "both: two classes cannot become one by a new name. Mend the labels, or take "
-                    "the pair out of classes.renamed."
-                )
+    pairs = {was: _name_now(was, new, renamed) for was in old if was in renamed}
+    pairs = {was: name for was, name in pairs.items() if name in new and name != was}
     then = [pairs.get(name, name) for name in old]
+    for was, name in pairs.items():
+        is_left = was in new and was not in pairs.values()  # its photos, under the old name too
+        for where, has_both in (("classes", then.count(name) > 1), ("photos", is_left)):
+            if has_both:
+                raise ConfigError(
+                    f"classes.renamed says that {was!r} is called {name!r} now, but {where} of "
+                    "both are there: two classes cannot become one by a new name. Mend the "
+                    "labels, or take the pair out of classes.renamed."
+                )
     kept = tuple(name for name in new if name in then)
     return ClassContract(
         kept=kept,
@@ -245,6 +247,15 @@ def contract_of(
         renamed=tuple(pairs.items()),
         reordered=kept != tuple(name for name in then if name in new),
     )
+
+
+def _name_now(was: str, new: tuple[str, ...], renamed: Mapping[str, str]) -> str:
+    """The name after one renaming, or after the first of a chain that the new classes have."""
+    name, passed = renamed[was], {was}
+    while name not in new and name in renamed and name not in passed:
+        passed.add(name)
+        name = renamed[name]
+    return name
 
 
 def regraft(

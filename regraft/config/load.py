@@ -1,6 +1,7 @@
 """The whole configuration, from a YAML file and from overrides; what is wrong is said in words."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,18 @@ class Config(Section):
     def flat(self) -> dict[str, str]:
         """Every value as text, by "section.field"."""
         sections = self.model_dump(mode="json").items()
-        return {f"{name}.{key}": str(v) for name, part in sections for key, v in part.items()}
+        return {f"{name}.{key}": _text(v) for name, part in sections for key, v in part.items()}
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+
+
+def _parsed(text: str) -> object:
+    try:
+        return yaml.safe_load(text)  # JSON, and what older cards wrote
+    except yaml.YAMLError:
+        return text  # its field will refuse it
 
 
 def load_config(path: Path | None, overrides: tuple[str, ...] = ()) -> Config:
@@ -103,11 +115,12 @@ def config_of(flat: Mapping[str, str]) -> Config:
     (0.1, 1.0)
     """
     raw: dict[str, Any] = {}
+    defaults = Config()
     for dotted, text in flat.items():
         section, _, field = dotted.partition(".")
         if field in _known_keys([section]):
-            is_plain = not text.startswith(("[", "{"))
-            raw.setdefault(section, {})[field] = text if is_plain else yaml.safe_load(text)
+            kind = type(getattr(defaults, section).model_dump(mode="json")[field])
+            raw.setdefault(section, {})[field] = _parsed(text) if kind in (list, dict) else text
     return _validated(raw, "the model's card")
 
 

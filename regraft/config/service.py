@@ -36,6 +36,12 @@ class TrackingConfig(Section):
     artifacts_url: Url = ""
     name: Annotated[str, Field(pattern=r"^([\w][\w. -]*)?$", max_length=100)] = ""
 
+    @model_validator(mode="after")
+    def _is_no_ledger(self) -> Self:
+        if self.name.endswith(".ledger"):
+            raise ValueError("tracking.name may not end in .ledger: so the ledgers are called")
+        return self
+
 
 class RegistryConfig(Section):
     """What is checked before a registration counts.
@@ -115,6 +121,7 @@ class PromoteConfig(Section):
     power: chance with which the "smallest gain that could have been shown" would have been, in
         [0.5, 1). 0.8: Cohen 1988.
     min_accuracy: floor for any champion, in [0, 1]; the majority-class share is always a floor.
+    min_coverage: least share of the photos that a model which may say "unsure" answers. Guess.
     min_photos, min_class_photos: fewer photos, in all or of a class, decide nothing. 20: guess.
     max_recall_drop, max_slice_drop: a class or a slice that is shown to have lost more accuracy
         than this stops the challenger, in [0, 1].
@@ -134,6 +141,7 @@ class PromoteConfig(Section):
     max_loss: Fraction = 0.02
     power: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.8
     min_accuracy: Fraction = 0.0
+    min_coverage: Fraction = 0.5
     min_photos: Annotated[int, Field(ge=1)] = 20
     min_class_photos: Annotated[int, Field(ge=0)] = 1
     max_recall_drop: Fraction = 0.0

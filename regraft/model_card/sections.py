@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from regraft.files import is_url
 from regraft.model_card.facts import ModelCard
 from regraft.registry import CHAMPION
 from regraft.report.findings import bounds, percent, points
@@ -189,7 +190,7 @@ def _data(card: ModelCard) -> Section:
     return Section(
         "Data",
         (
-            ("Source", card.card.config.get("ingest.photos") or NOT_RECORDED),
+            ("Source", _last_name(card.card.config.get("ingest.photos", "")) or NOT_RECORDED),
             ("Photos", f"{train} to train, {validation} to validate, {card.n_test} to test"),
             ("Digest", card.card.dataset_digest or NOT_RECORDED),
         ),
@@ -266,3 +267,8 @@ def _reproduce(card: ModelCard) -> Section:
             ),
         ),
     )
+
+
+def _last_name(place: str) -> str:
+    """A local folder by its own name: a card is handed on. A URL as it is."""
+    return place if is_url(place) else PurePosixPath(place).name

@@ -3,7 +3,7 @@
 from regraft.promote.approval import carry_out, refuse, waiting_versions
 from regraft.promote.duel import Contenders, Duel, hold_duel
 from regraft.promote.guard import Guard
-from regraft.promote.kept import Kept, kept_of, load_verdict
+from regraft.promote.kept import Kept, explain, kept_of, load_verdict
 from regraft.promote.promote import promote, rehearse
 from regraft.promote.rejudge import what_if
 from regraft.promote.verdict import Flip, Verdict, judge
@@ -16,6 +16,7 @@ __all__ = [
     "Kept",
     "Verdict",
     "carry_out",
+    "explain",
     "hold_duel",
     "judge",
     "kept_of",

@@ -7,15 +7,14 @@ from regraft.config import TrackingConfig
 from regraft.errors import NothingWaits
 from regraft.promote.kept import VERDICT_TAG
 from regraft.promote.verdict import Verdict
-from regraft.registry import Action, Entry, Move, Note, RegisteredVersion
+from regraft.registry import APPROVAL, WAITING, Action, Entry, Move, Note, RegisteredVersion
 
-APPROVAL_TAG = "approval"  # on a version: what became of the question, "" if none was asked
-WAITING, APPROVED, REJECTED = "waiting", "approved", "rejected"
+APPROVED, REJECTED = "approved", "rejected"
 
 
 def waiting_versions(tracking: TrackingConfig) -> list[RegisteredVersion]:
     """The versions whose last verdict waits for an answer, by name and number."""
-    return registry.with_tag(tracking, APPROVAL_TAG, WAITING)
+    return registry.with_tag(tracking, APPROVAL, WAITING)
 
 
 def carry_out(
@@ -38,7 +37,7 @@ def carry_out(
         told = f"approved by {who}{_because(why)}; {verdict.reason}"
         move = Move("promote", version.version, verdict.id, told, who)
         entry = registry.move_champion(tracking, verdict.name, move, verdict.champion, now)
-    registry.set_tags(tracking, version, {"why": entry.reason, APPROVAL_TAG: APPROVED})
+    registry.set_tags(tracking, version, {"why": entry.reason, APPROVAL: APPROVED})
     return entry
 
 
@@ -56,7 +55,7 @@ def refuse(verdict: Verdict, tracking: TrackingConfig, who: str, why: str, now: 
         told = f"version {version.version} rejected by {who}{_because(why)}; {verdict.reason}"
         note = Note("reject", verdict.id, told, who)
         entry = registry.record(tracking, verdict.name, note, now)
-    said = {"verdict": "keep", "why": entry.reason, APPROVAL_TAG: REJECTED}
+    said = {"verdict": "keep", "why": entry.reason, APPROVAL: REJECTED}
     registry.set_tags(tracking, version, said)
     return entry
 
@@ -64,9 +63,10 @@ def refuse(verdict: Verdict, tracking: TrackingConfig, who: str, why: str, now: 
 def _waiting(verdict: Verdict, tracking: TrackingConfig) -> RegisteredVersion:
     version = registry.find(tracking, verdict.name, str(verdict.challenger))
     tags = registry.tags(tracking, version)
-    if tags.get(APPROVAL_TAG) == WAITING and tags.get(VERDICT_TAG) == verdict.id:
+    is_last = tags.get(VERDICT_TAG) == verdict.id
+    if verdict.waits and is_last and tags.get(APPROVAL) == WAITING:
         return version
-    said = tags.get(APPROVAL_TAG) or "none was asked for"
+    said = tags.get(APPROVAL) or "none was asked for"
     raise NothingWaits(
         f"Expected the verdict {verdict.id} about {verdict.name}/{verdict.challenger} to wait for "
         f"approval, but: {said}. See `regraft explain {verdict.name}/{verdict.challenger}`."
@@ -78,12 +78,13 @@ def _answered(
 ) -> Entry | None:
     """The entry of an earlier answer whose process was killed before it said so.
 
-    The question itself was the last entry before it, so an answer to an earlier question about the
-    same verdict is passed over.
+    It is the last entry about the verdict, and what it says still holds.
     """
     registry.settle(tracking, verdict.name, now)
-    ours = [e for e in registry.entries(tracking, verdict.name) if e.verdict == verdict.id]
-    return ours[-1] if ours and ours[-1].action == action else None
+    entries = registry.entries(tracking, verdict.name)
+    ours = [entry for entry in entries if entry.verdict == verdict.id]
+    holds = bool(ours) and ours[-1].action == action and ours[-1].after == entries[-1].after
+    return ours[-1] if holds else None
 
 
 def _because(why: str) -> str:

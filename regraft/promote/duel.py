@@ -1,7 +1,7 @@
 """The duel: champion and challenger answer the same photos. All is measured, nothing is judged."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from regraft.evaluate.metrics import SLICE_PREFIX
 from regraft.pixels import photos_of
 from regraft.registry import RegisteredVersion
 from regraft.registry.parity import WayParity
-from regraft.split import Splits, find_near_pairs
+from regraft.split import Splits, connected, find_near_pairs
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,11 @@ class Contenders:
 
     champion: None if there is none.
     contract: how the challenger's classes relate to the champion's.
-    majority_share: of the test photos that always naming train's largest class gets right.
+    majority: train's largest class.
+    last_champion: who served last, where nobody serves now; None if nobody ever did.
+    unknown_ancestor: a contender that started from a model which is gone, so that nobody knows what
+        it has seen; None if all is known.
+    abstain_below: of the challenger; it says "unsure" below this confidence, 0 = never.
     behaviour, ms, mb: of the challenger; ms of its network, one photo at a time, on the machine
         that judges; mb of its weights, 1e6 bytes.
     parity: golden photos through every way of serving; empty until they were tried.
@@ -36,10 +40,13 @@ class Contenders:
     challenger: int
     champion: int | None
     contract: ClassContract
-    majority_share: float
+    majority: str
     behaviour: Behaviour
     ms: float
     mb: float
+    last_champion: int | None = None
+    unknown_ancestor: int | None = None
+    abstain_below: float = 0.0
     parity: tuple[WayParity, ...] = ()
 
     @property
@@ -53,7 +60,8 @@ class Duel:
     """The contenders, and the photos that they answered.
 
     photos: a row a test photo: path, sha256, label, every slice column, seen (whether a contender
-        was trained or chosen on it or on a copy), challenger, champion (the class that each said;
+        was trained or chosen on it or on a copy), unit (the same number for copies and near copies
+        of one photo), challenger, champion (the class that each said;
         the champion's by today's name, "" if there is none), challenger_confidence,
         champion_confidence (in [0, 1], after each one's temperature; NaN if there is none).
     """
@@ -62,10 +70,24 @@ class Duel:
     photos: pd.DataFrame
 
     @property
+    def fresh(self) -> pd.DataFrame:
+        """The photos that neither contender has seen."""
+        return self.photos[~self.photos.seen]
+
+    @property
+    def majority_share(self) -> float:
+        """Of the fresh photos: what always naming train's largest class gets right; NaN if none."""
+        return float((self.fresh.label == self.contenders.majority).mean())
+
+    @property
     def compared(self) -> pd.DataFrame:
-        """The photos that neither has seen, of classes that both know."""
-        is_shared = self.photos.label.isin(self.contenders.contract.kept)
-        return self.photos[~self.photos.seen & is_shared]
+        """The fresh photos of classes that both know, one of each unit.
+
+        Nine copies of one photo would count as nine proofs.
+        """
+        fresh = self.fresh
+        is_shared = fresh.label.isin(self.contenders.contract.kept)
+        return fresh[is_shared].sort_values(["sha256", "path"]).drop_duplicates("unit")
 
 
 @dataclass(frozen=True)
@@ -97,11 +119,13 @@ def hold_duel(
     rival = registry.load(config.tracking, champion) if champion else None
     old = rival.card.classes if rival else challenger.card.classes
     contract = contract_of(old, challenger.card.classes, config.classes.renamed)
-    versions = [one for one in (version, champion) if one]
-    manifests = [registry.load_manifest(config.tracking, one) for one in versions]
+    lines = [registry.ancestry(config.tracking, one) for one in (version, champion) if one]
+    manifests = [manifest for line in lines for manifest in line.manifests]
+    n_bits = config.split.near_duplicate_bits
     kept = [column for column in test.columns if column.startswith(SLICE_PREFIX)]
     photos = test[["path", "sha256", "label", *kept]].assign(
-        seen=seen_in(manifests, test, config.split.near_duplicate_bits),
+        seen=seen_in(manifests, test, n_bits),
+        unit=units_of(test, n_bits),
         **_columns("challenger", _asked(challenger, test, config)),
         **_columns("champion", _rival_answers(rival, contract, test, config)),
     )
@@ -110,10 +134,13 @@ def hold_duel(
         challenger=version.version,
         champion=champion.version if champion else None,
         contract=contract,
-        majority_share=float((test.label == splits.counts.train.idxmax()).mean()),
-        behaviour=behave(challenger, test, config.behaviour, config.embed),
+        majority=str(splits.counts.train.idxmax()),
+        behaviour=_behaviour(challenger, test, manifests, config),
         ms=serving_ms(challenger),
         mb=sum(tensor.nbytes for tensor in challenger.weights.values()) / 1e6,
+        last_champion=None if champion else registry.last_champion(config.tracking, version.name),
+        unknown_ancestor=next((line.version for line in lines if not line.is_whole), None),
+        abstain_below=challenger.card.abstain_below,
     )
     return Duel(contenders, photos)
 
@@ -140,10 +167,38 @@ def seen_in(
     trained = pd.concat([known[columns] for known in with_looks]).drop_duplicates("sha256")
     asked = photos.loc[~exact, columns].drop_duplicates("sha256")
     both = pd.concat([asked, trained], ignore_index=True)
-    pairs = find_near_pairs(both, n_bits)
-    is_across = (pairs.first < len(asked)) & (pairs.second >= len(asked))
-    near = asked.sha256.iloc[pairs.first[is_across]]
+    units = _near_units(both, n_bits)
+    near = asked.sha256[np.isin(units[: len(asked)], units[len(asked) :])]
     return np.asarray(exact | photos.sha256.isin(near).to_numpy())
+
+
+def units_of(photos: pd.DataFrame, n_bits: int) -> NDArray[np.int64]:
+    """(N,) the same number for photos that are copies or near copies of each other.
+
+    Args:
+        photos: N of them, with the columns sha256, phash and thumbnail. n_bits: as in seen_in().
+    """
+    distinct = photos.drop_duplicates("sha256").reset_index(drop=True)
+    unit = pd.Series(_near_units(distinct, n_bits), index=distinct.sha256)
+    return np.asarray(unit.loc[photos.sha256])
+
+
+def _near_units(photos: pd.DataFrame, n_bits: int) -> NDArray[np.int64]:
+    """(N,) the number of each photo's unit: a chain of near copies is one, as in the split."""
+    pairs = find_near_pairs(photos, n_bits)
+    return connected(len(photos), pairs.first, pairs.second)
+
+
+def _behaviour(
+    challenger: ImageClassifier,
+    test: pd.DataFrame,
+    manifests: Sequence[pd.DataFrame],
+    config: Config,
+) -> Behaviour:
+    seen = behave(challenger, test, config.behaviour, config.embed)
+    trained = {sha256 for manifest in manifests for sha256 in manifest.sha256}
+    judged = (replace(one, trained_on=one.sha256 in trained) for one in seen.must_pass)
+    return replace(seen, must_pass=tuple(judged))
 
 
 def _rival_answers(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
@@ -17,10 +18,14 @@ from regraft.promote.harms import harms
 def guards(duel: Duel, config: Config) -> Iterator[Guard]:
     """Every guard that this duel can be asked about, in the order in which a reader wants them."""
     yield floor(duel, config.promote)
-    if duel.contenders.champion is not None:
+    yield coverage(duel, config.promote)
+    if duel.contenders.champion is None:
+        yield from succession(duel.contenders)
+    elif not duel.contenders.are_one:
         yield classes(duel.contenders, config)
-        yield photos(duel, config.promote)
-        if len(duel.compared):
+        fair = photos(duel, config.promote)
+        yield fair
+        if fair.outcome == "passed":  # else nothing can be said of the two
             yield from accuracy(duel.compared, config.promote)
             yield from harms(duel.compared, config)
             yield negative_flips(duel.compared, config.promote)
@@ -30,9 +35,19 @@ def guards(duel: Duel, config: Config) -> Iterator[Guard]:
 
 
 def floor(duel: Duel, config: PromoteConfig) -> Guard:
-    """Better than always naming the largest class, and as accurate as the configuration wants."""
-    found = float(right(duel.photos, "challenger").mean())
-    share, wanted = duel.contenders.majority_share, config.min_accuracy
+    """Better than always naming the largest class, and as accurate as the configuration wants.
+
+    On the photos that neither contender has seen; where none is left, nothing can be said.
+    """
+    fresh, wanted = duel.fresh, config.min_accuracy
+    if not len(fresh):
+        told = f"all {len(duel.photos)} test photos were trained or chosen on"
+        return Guard("floor", "open", math.nan, wanted, told)
+    n_broken = int((~np.isfinite(fresh.challenger_confidence)).sum())
+    if n_broken:
+        told = f"{n_broken} of {len(fresh)} answers are no numbers"
+        return Guard("floor", "failed", math.nan, wanted, told)
+    found, share = float(right(fresh, "challenger").mean()), duel.majority_share
     if found <= share:
         told = f"{found:.1%} of the test photos right, and always naming the largest class gives"
         return Guard("floor", "failed", found, share, f"below the floor: {told} {share:.1%}")
@@ -41,6 +56,28 @@ def floor(duel: Duel, config: PromoteConfig) -> Guard:
         return Guard("floor", "failed", found, wanted, told)
     limit = max(share, wanted)
     return Guard("floor", "passed", found, limit, f"{found:.1%} right, the floor is {limit:.1%}")
+
+
+def coverage(duel: Duel, config: PromoteConfig) -> Guard:
+    """Whether the challenger answers enough photos, and does not say "unsure" to nearly all."""
+    below, fresh = duel.contenders.abstain_below, duel.fresh
+    if not below or not len(fresh):
+        return Guard("coverage", "noted", 1.0, NO_LIMIT, "every photo is answered")
+    share = float((fresh.challenger_confidence >= below).mean())
+    told = f"{share:.1%} of {len(fresh)} photos are answered (confidence >= {below:.3g})"
+    outcome: Outcome = "failed" if share < config.min_coverage else "passed"
+    said = f"{told}, at least {config.min_coverage:.1%}"
+    return Guard("coverage", outcome, share, config.min_coverage, said)
+
+
+def succession(contenders: Contenders) -> Iterator[Guard]:
+    """Where nobody serves although somebody did: a vacancy must not replace the duel."""
+    if last := contenders.last_champion:
+        told = (
+            f"no version serves, though version {last} did: let one serve first "
+            f"(regraft rollback {contenders.name})"
+        )
+        yield Guard("succession", "open", last, NO_LIMIT, told)
 
 
 def classes(contenders: Contenders, config: Config) -> Guard:
@@ -56,7 +93,8 @@ def classes(contenders: Contenders, config: Config) -> Guard:
 def photos(duel: Duel, config: PromoteConfig) -> Guard:
     """Whether enough photos of each shared class are left that neither contender has seen."""
     n, n_seen = len(duel.compared), int(duel.photos.seen.sum())
-    n_other = len(duel.photos) - n_seen - n
+    n_other = int((~duel.fresh.label.isin(duel.contenders.contract.kept)).sum())
+    n_copies = len(duel.fresh) - n_other - n
     counts = duel.compared.label.value_counts()
     lacking = [
         name
@@ -64,7 +102,12 @@ def photos(duel: Duel, config: PromoteConfig) -> Guard:
         if counts.get(name, 0) < config.min_class_photos
     ]
     told = f"{n} of {len(duel.photos)} test photos compared: {n_seen} were trained or chosen on"
-    told += f", {n_other} are of classes that the champion does not know" if n_other else ""
+    told += f", {n_other} are of classes that not both know" if n_other else ""
+    told += f", {n_copies} are copies of another" if n_copies else ""
+    if unknown := duel.contenders.unknown_ancestor:
+        told = f"what version {unknown} started from is no longer in the registry, so nobody knows "
+        told += "which photos it has seen"
+        return Guard("photos", "open", n, config.min_photos, told)
     if n < config.min_photos:
         told += f"; promote.min_photos is {config.min_photos}"
         return Guard("photos", "open", n, config.min_photos, f"too few photos: {told}")
@@ -82,7 +125,7 @@ def accuracy(compared: pd.DataFrame, config: PromoteConfig) -> Iterator[Guard]:
     """
     new, old = right(compared, "challenger"), right(compared, "champion")
     n, b, c = len(compared), int((new & ~old).sum()), int((old & ~new).sum())
-    margin = config.min_gain if config.rule == "superior" else -config.max_loss
+    margin = config.min_gain if config.rule == "superior" else 0.0 - config.max_loss
     gain, p_value = (b - c) / n, gain_p_value(n, b, c, margin)
     outcome: Outcome = "passed" if p_value <= config.level else "failed"
     told = (
@@ -115,6 +158,8 @@ def behaviour(contenders: Contenders, config: Config) -> Iterator[Guard]:
         told = f"{len(wrong)} of {len(seen.must_pass)} must-pass photos answered wrongly"
         if wrong:
             told += f" (first: {wrong[0].path}, {wrong[0].error or wrong[0].predicted})"
+        if n_trained := sum(photo.trained_on for photo in seen.must_pass):
+            told += f"; {n_trained} were trained on, and prove nothing"
         yield Guard("must pass", "failed" if wrong else "passed", len(wrong), 0, told)
     yield from _stability(contenders.behaviour, config)
 
@@ -164,7 +209,9 @@ def _stability(seen: Behaviour, config: Config) -> Iterator[Guard]:
         limit = limits[change]
         outcome: Outcome = "failed" if p <= config.promote.level else "passed"
         told = f"{share:.1%} of {n} answers stay under {change}, at least {limit:.1%}"
-        told += f" (p = {p:.2g})" if share < limit else ""
+        if share < limit:
+            shown = "shown" if outcome == "failed" else "not shown"
+            told += f"; {shown} to be fewer (p = {p:.2g})"
         yield Guard(f"stable: {change}", outcome, share, limit, told)
 
 
@@ -189,4 +236,7 @@ def _compared_to(gain: float, outcome: Outcome, config: PromoteConfig) -> str:
 def _could_have_shown(n: int, gain: float, config: PromoteConfig) -> str:
     if math.isnan(gain):
         return f"{n} photos could not have shown any gain with a chance of {config.power:.0%}"
-    return f"{n} photos show a true gain of {gain:.1%} with a chance of {config.power:.0%}"
+    chance = f"with a chance of {config.power:.0%}"
+    if config.rule == "not_inferior":
+        return f"{n} photos show {chance} that a model is not worse whose true gain is {gain:+.1%}"
+    return f"{n} photos show a true gain of {gain:.1%} {chance}"

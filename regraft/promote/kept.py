@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from regraft import registry
 from regraft.config import Config, TrackingConfig, config_of
-from regraft.errors import ModelNotFound
+from regraft.errors import ConfigError, ModelNotFound
 from regraft.promote.duel import Contenders, Duel
 from regraft.promote.verdict import Verdict
 from regraft.registry import RegisteredVersion
 from regraft.tracking import Run, attach, attached
 
 VERDICT_TAG = "verdict_id"
+_MOVES = ("promote", "rollback", "outside")
 _FOLDER = "promotion"
 _PHOTOS, _CONTENDERS, _VERDICT, _CONFIG = "photos.parquet", "duel.json", "verdict.json", "rule.json"
 
@@ -59,10 +60,17 @@ def kept_of(version: RegisteredVersion, tracking: TrackingConfig) -> Kept:
             f"Expected the verdict about {version.name}/{version.version} with its run, found "
             f"{found}. Judge it: regraft promote {version.name}/{version.version}"
         )
-    contenders: Contenders = _read(Contenders, files[_CONTENDERS])
-    photos = pd.read_parquet(io.BytesIO(files[_PHOTOS]))
-    verdict: Verdict = _read(Verdict, files[_VERDICT])
-    rule = config_of(json.loads(files[_CONFIG]))
+    try:
+        contenders: Contenders = _read(Contenders, files[_CONTENDERS])
+        photos = pd.read_parquet(io.BytesIO(files[_PHOTOS]))
+        verdict: Verdict = _read(Verdict, files[_VERDICT])
+        rule = config_of(json.loads(files[_CONFIG]))
+    except (KeyError, ValidationError, ConfigError):
+        raise ModelNotFound(
+            f"Expected the verdict {verdict_id} about {version.name}/{version.version} as this "
+            "Regraft writes it, found another form: an older or newer one judged it. Judge it "
+            f"again: regraft promote {version.name}/{version.version}"
+        ) from None
     return Kept(verdict, Duel(contenders, photos), rule)
 
 
@@ -73,6 +81,23 @@ def load_verdict(tracking: TrackingConfig, version: RegisteredVersion) -> Verdic
         ModelNotFound: as kept_of().
     """
     return kept_of(version, tracking).verdict
+
+
+def explain(tracking: TrackingConfig, version: RegisteredVersion) -> str:
+    """The last verdict about the version, a line a guard, and what the ledger says of it since.
+
+    Raises:
+        ModelNotFound: as kept_of().
+    """
+    verdict = kept_of(version, tracking).verdict
+    told = verdict.told(f"{version.name}/{version.version}")
+    since = [
+        f"  {entry}"
+        for entry in registry.entries(tracking, version.name)
+        if entry.verdict == verdict.id
+        or (entry.action in _MOVES and version.version in (entry.before, entry.after))
+    ]
+    return "\n".join([told, "", "  In the ledger:", *since]) if since else told
 
 
 def _written(kind: type[Any], value: object) -> bytes:

@@ -114,7 +114,10 @@ def _shown(flip: Flip) -> FlipView:
 
 
 def _footnote(verdict: Verdict, config: PromoteConfig) -> str:
+    told = f"Verdict {verdict.id}"
+    if verdict.champion is None:
+        return f"{told}; there was no champion to compare with."
     return (
-        f"Verdict {verdict.id}, rule {config.rule}: a model that is not so would be promoted with "
-        f"a chance of at most {config.level:.0%}."
+        f"{told}, rule {config.rule}: a model that is not so would be promoted with a chance of at "
+        f"most {config.level:.0%}."
     )

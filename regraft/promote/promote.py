@@ -7,16 +7,15 @@ from datetime import datetime
 from regraft import registry
 from regraft.config import Config, TrackingConfig
 from regraft.embed import logits
-from regraft.errors import ChampionMoved
+from regraft.errors import ChampionMoved, ModelNotFound
 from regraft.evaluate import EvaluationReport
 from regraft.pixels import photos_of
 from regraft.predict import answers
-from regraft.promote.approval import APPROVAL_TAG, WAITING
 from regraft.promote.duel import Duel, hold_duel
-from regraft.promote.kept import Kept, keep
+from regraft.promote.kept import Kept, keep, kept_of
 from regraft.promote.page import publish
 from regraft.promote.verdict import Verdict, judge
-from regraft.registry import CHAMPION, Move, Note, RegisteredVersion
+from regraft.registry import APPROVAL, CHAMPION, WAITING, Move, Note, RegisteredVersion
 from regraft.registry.parity import golden_parity, golden_photos
 from regraft.split import Splits
 
@@ -52,10 +51,11 @@ def promote(
         registry.settle(config.tracking, version.name, now)
         champion = current_champion(version.name, config.tracking)
         duel, verdict = _judged(version, champion, splits, config)
+        if duel.contenders.are_one:  # what was said when it was crowned stands
+            publish(*_told_then(verdict, duel, version, config), version, config, report)
+            return verdict
         try:
-            if not duel.contenders.are_one:  # else what was said when it was crowned stands
-                keep(version, Kept(verdict, duel, config), config.tracking)
-                _act_on(verdict, version, config.tracking, who, now)
+            _act_on(verdict, duel, version, config, (who, now))
             break
         except ChampionMoved:
             if attempt == MAX_DUELS:
@@ -100,15 +100,15 @@ def _judged(
 
 def _act_on(
     verdict: Verdict,
+    duel: Duel,
     version: RegisteredVersion,
-    tracking: TrackingConfig,
-    who: str,
-    now: datetime,
+    config: Config,
+    by: tuple[str, datetime],
 ) -> None:
-    """Moves what has to be moved, and writes it down."""
-    waiting = WAITING if verdict.waits else ""
-    said = {"verdict": verdict.decision, "why": verdict.reason, APPROVAL_TAG: waiting}
-    registry.set_tags(tracking, version, said)
+    """Stores the verdict, moves what has to be moved, writes it down, and only then says so."""
+    (who, now), tracking = by, config.tracking
+    registry.set_tags(tracking, version, {APPROVAL: ""})  # no answer to an earlier question counts
+    keep(version, Kept(verdict, duel, config), tracking)
     if verdict.moves:
         move = Move("promote", version.version, verdict.id, verdict.reason, who)
         registry.move_champion(tracking, verdict.name, move, verdict.champion, now)
@@ -117,3 +117,24 @@ def _act_on(
         is_open = verdict.waits or verdict.decision == "hold"
         note = Note("hold" if is_open else "keep", verdict.id, told, who)
         registry.record(tracking, verdict.name, note, now)
+    _say(verdict, version, tracking)
+
+
+def _say(verdict: Verdict, version: RegisteredVersion, tracking: TrackingConfig) -> None:
+    waiting = WAITING if verdict.waits else ""
+    said = {"verdict": verdict.decision, "why": verdict.reason, APPROVAL: waiting}
+    registry.set_tags(tracking, version, said)
+
+
+def _told_then(
+    verdict: Verdict, duel: Duel, version: RegisteredVersion, config: Config
+) -> tuple[Verdict, Duel]:
+    """The verdict that crowned the champion, and its duel; said again if a kill cut it short."""
+    try:
+        kept = kept_of(version, config.tracking)
+    except ModelNotFound:  # crowned by hand, or before verdicts were kept
+        keep(version, Kept(verdict, duel, config), config.tracking)
+        return verdict, duel
+    if kept.verdict.moves:
+        _say(kept.verdict, version, config.tracking)
+    return replace(kept.verdict, waits=False), kept.duel

@@ -7,9 +7,8 @@ import pandas as pd
 from regraft import registry
 from regraft.config import Config, TrackingConfig
 from regraft.errors import ModelNotFound
-from regraft.promote.kept import kept_of
+from regraft.promote.kept import Kept, kept_of
 from regraft.promote.verdict import judge
-from regraft.registry import RegisteredVersion
 
 COLUMNS = ("version", "champion", "was", "would_be", "changed", "reason")
 
@@ -30,26 +29,22 @@ def what_if(
         version, champion ("" if none), was, would_be (promote, keep, hold), changed (bool), reason
         (of would_be); a row a version, oldest first.
     """
-    rows = [_judged_again(version, tracking, changed) for version in _judged(tracking, name)]
+    rows = [_judged_again(kept, changed(kept.rule)) for kept in _kept(tracking, name)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _judged(tracking: TrackingConfig, name: str) -> Iterator[RegisteredVersion]:
+def _kept(tracking: TrackingConfig, name: str) -> Iterator[Kept]:
     known = registry.list_versions(tracking)
     for number in sorted(known[known.name == name].version):
         try:
-            version = registry.find(tracking, name, str(number))
-            kept_of(version, tracking)
+            kept = kept_of(registry.find(tracking, name, str(number)), tracking)
         except ModelNotFound:  # interrupted, or never judged
             continue
-        yield version
+        yield kept
 
 
-def _judged_again(
-    version: RegisteredVersion, tracking: TrackingConfig, changed: Callable[[Config], Config]
-) -> tuple[int, str, str, str, bool, str]:
-    kept = kept_of(version, tracking)
-    then, now = kept.verdict, judge(kept.duel, changed(kept.rule))
+def _judged_again(kept: Kept, rule: Config) -> tuple[int, str, str, str, bool, str]:
+    then, now = kept.verdict, judge(kept.duel, rule)
     champion = "" if then.champion is None else str(then.champion)
     is_other = then.decision != now.decision
-    return version.version, champion, then.decision, now.decision, is_other, now.reason
+    return then.challenger, champion, then.decision, now.decision, is_other, now.reason

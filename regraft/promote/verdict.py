@@ -8,6 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
+from regraft.classifier import ClassContract
 from regraft.config import Config
 from regraft.paired import paired_interval
 from regraft.promote.duel import Duel
@@ -18,7 +19,11 @@ Evidence = dict[str, int | float | str]
 Decision = Literal["promote", "keep", "hold"]
 _WORDS = {"promote": "promoted", "keep": "not promoted", "hold": "not decided"}
 _MARKS = {"passed": "ok  ", "failed": "FAIL", "open": "?   ", "noted": "    "}
-_JUDGED_BY = ("promote", "behaviour", "classes")  # the sections that decide, and are in the id
+# The settings that decide, and are in the id; not where pages go.
+_JUDGED_BY = (
+    *("promote.m", "promote.rule", "promote.level", "promote.power", "promote.approval"),
+    *("behaviour.", "classes.", "evaluate.n_bins", "evaluate.max_slice", "registry.parity"),
+)
 
 
 @dataclass(frozen=True)
@@ -135,11 +140,13 @@ def _evidence(duel: Duel) -> Iterator[tuple[str, int | float | str]]:
     photos, compared = duel.photos, duel.compared
     yield "n_test", len(photos)
     yield "test_accuracy", float(right(photos, "challenger").mean())
-    yield "majority_share", duel.contenders.majority_share
+    if len(duel.fresh):
+        yield "majority_share", duel.majority_share
     if duel.contenders.champion is None:
         return
     yield "n_seen", int(photos.seen.sum())
-    yield "n_other_classes", len(photos) - int(photos.seen.sum()) - len(compared)
+    is_other = ~duel.fresh.label.isin(duel.contenders.contract.kept)
+    yield "n_other_classes", int(is_other.sum())
     yield "n", len(compared)
     if len(compared):
         yield from _paired(compared)
@@ -175,10 +182,10 @@ def _flips(compared: pd.DataFrame) -> Iterator[Flip]:
 
 def _id_of(duel: Duel, config: Config, verdict: Verdict) -> str:
     """12 hex digits over what was judged, by which rule, and how."""
-    asked = duel.photos[["sha256", "label", "seen", "challenger", "champion"]]
-    rule = {name: part for name, part in config.flat().items() if name.startswith(_JUDGED_BY)}
+    rule = {name: text for name, text in config.flat().items() if name.startswith(_JUDGED_BY)}
     said = [[line.name, line.outcome] for line in verdict.guards]
-    who = [verdict.name, verdict.challenger, verdict.champion, verdict.decision]
-    digest = hashlib.sha256(asked.to_csv(index=False).encode())
-    digest.update(json.dumps([rule, said, who, asdict(duel.contenders.behaviour)]).encode())
+    known = replace(duel.contenders, ms=0.0, parity=())  # what no two machines measure alike
+    digest = hashlib.sha256(duel.photos.to_csv(index=False).encode())
+    told = [rule, said, verdict.decision, asdict(known)]
+    digest.update(json.dumps(told, default=ClassContract.model_dump).encode())
     return digest.hexdigest()[:12]

@@ -5,6 +5,7 @@ from regraft.registry.champion import (
     Note,
     chain,
     champion_at,
+    last_champion,
     move_champion,
     record,
     roll_back,
@@ -13,11 +14,14 @@ from regraft.registry.champion import (
 from regraft.registry.ledger import Action, Entry, entries, faults
 from regraft.registry.registration import register
 from regraft.registry.versions import (
+    APPROVAL,
     CHALLENGER,
     CHAMPION,
     PREVIOUS,
+    WAITING,
     RegisteredVersion,
     aliases,
+    ancestry,
     find,
     list_versions,
     load,
@@ -31,20 +35,24 @@ from regraft.registry.versions import (
 )
 
 __all__ = [
+    "APPROVAL",
     "CHALLENGER",
     "CHAMPION",
     "PREVIOUS",
+    "WAITING",
     "Action",
     "Entry",
     "Move",
     "Note",
     "RegisteredVersion",
     "aliases",
+    "ancestry",
     "chain",
     "champion_at",
     "entries",
     "faults",
     "find",
+    "last_champion",
     "list_versions",
     "load",
     "load_manifest",

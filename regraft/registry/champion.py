@@ -87,7 +87,7 @@ def move_champion(
         find(tracking, name, str(move.after))
         return move.action, move.after
 
-    with _turn(tracking):
+    with turn(tracking):
         return _commit(tracking, name, _draft(name, move, now), choose)
 
 
@@ -97,7 +97,7 @@ def record(tracking: TrackingConfig, name: str, note: Note, now: datetime) -> En
     Raises:
         LedgerBroken: the ledger is not what was written.
     """
-    with _turn(tracking):
+    with turn(tracking):
         draft = _draft(name, note, now)
         return _commit(tracking, name, draft, lambda _, serving: (note.action, serving))
 
@@ -126,7 +126,7 @@ def roll_back(
         _check_still_there(tracking, name, target, way_back(ledger.entries, serving))
         return "rollback", target
 
-    with _turn(tracking):
+    with turn(tracking):
         draft = Draft(_stamp(now), who, "rollback", name, None, None, "", reason)
         return _commit(tracking, name, draft, choose)
 
@@ -137,7 +137,7 @@ def settle(tracking: TrackingConfig, name: str, now: datetime) -> None:
     Raises:
         LedgerBroken: the ledger is not what was written.
     """
-    with _turn(tracking):
+    with turn(tracking):
         _settled(tracking, name, _stamp(now))
 
 
@@ -181,6 +181,12 @@ def champion_at(entries: tuple[Entry, ...], when: datetime) -> int | None:
     return served
 
 
+def last_champion(tracking: TrackingConfig, name: str) -> int | None:
+    """The version that served last, by the ledger; None if none ever did."""
+    stack = chain(read(tracking, name).entries)
+    return stack[-1] if stack else None
+
+
 def serving_version(tracking: TrackingConfig, name: str) -> int | None:
     """The version that has the alias "champion", None for none."""
     return aliases(tracking, name).get(CHAMPION)
@@ -190,7 +196,8 @@ def _commit(tracking: TrackingConfig, name: str, draft: Draft, choose: _Choice) 
     while True:
         ledger, serving = _settled(tracking, name, draft.when)
         action, after = choose(ledger, serving)
-        said = replace(draft, action=action, before=serving, after=after)
+        said = replace(draft, when=_not_before(draft.when, ledger), before=serving)
+        said = replace(said, action=action, after=after)
         try:
             entry = append(tracking, said, ledger.head)
         except ChampionMoved:  # or only a "keep" was faster: look again
@@ -214,7 +221,8 @@ def _settled(tracking: TrackingConfig, name: str, when: str) -> tuple[Ledger, in
             return ledger, serving
         before = ledger.entries[-1].after
         reason = "Found when Regraft looked the next time."
-        draft = Draft(when, OUTSIDE, "outside", name, before, serving, "", reason)
+        stamp = _not_before(when, ledger)
+        draft = Draft(stamp, OUTSIDE, "outside", name, before, serving, "", reason)
         try:
             append(tracking, draft, ledger.head)
         except ChampionMoved:
@@ -231,8 +239,9 @@ def _carry_out(tracking: TrackingConfig, name: str) -> None:
     serving = serving_version(tracking, name)
     may_move = entries[-1].action in ("promote", "rollback") and serving == entries[-1].before
     while True:
-        newest = entries[-1]
         _set_previous(tracking, name, entries)
+        entries = read(tracking, name).entries  # as late as can be: see above
+        newest = entries[-1]
         if may_move and newest.after is not None:
             _try_alias(tracking, name, CHAMPION, newest.after)
         mark_applied(tracking, newest)
@@ -266,6 +275,12 @@ def _draft(name: str, decision: Move | Note, now: datetime) -> Draft:
     """What is known of the entry before it is known who serves."""
     verdict, reason = decision.verdict, decision.reason
     return Draft(_stamp(now), decision.who, decision.action, name, None, None, verdict, reason)
+
+
+def _not_before(when: str, ledger: Ledger) -> str:
+    """A verdict is stamped when its duel begins; whoever was faster must not seem to come later."""
+    last = ledger.entries[-1].when if ledger.entries else when
+    return max(when, last, key=datetime.fromisoformat)
 
 
 def _stamp(now: datetime) -> str:
@@ -323,7 +338,7 @@ def _moved(name: str, expected: int | None, serving: int | None, ledger: Ledger)
 
 
 @contextmanager
-def _turn(tracking: TrackingConfig) -> Iterator[None]:
+def turn(tracking: TrackingConfig) -> Iterator[None]:
     """Lets the processes of one machine queue before a SQLite registry; the ledger needs it not.
 
     SQLite turns writers away where a server would let them wait. A killed holder's lock is free.

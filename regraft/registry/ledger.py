@@ -30,6 +30,7 @@ SUFFIX = ".ledger"
 ENTRY = "regraft.entry"  # on a version: what the entry says, as JSON
 HASH = "regraft.hash"
 APPLIED = "regraft.applied"  # written when the aliases are where the entry wants them
+RECORDED = "regraft.recorded"  # on the model itself: it has a ledger, wherever that is now
 HEAD = "regraft.head"  # on the registered model: the hash of the newest applied entry
 # An entry is about no file. MLflow's server takes only sources that it need not look up, or such
 # as belong to a run; one that named the version would die with it.
@@ -121,8 +122,9 @@ def verified(tracking: TrackingConfig, name: str) -> Ledger:
         raise LedgerBroken(
             f"Expected the ledger {name}{SUFFIX} in {tracking.uri} as it was written, but: "
             f"{ledger.faults[0]}{more} What serves was not touched. Put MLflow's database back "
-            f"from a backup; or keep what `regraft history {name}` still shows and delete the "
-            f"registered model {name}{SUFFIX}: the next decision begins a new ledger."
+            f"from a backup; or keep what `regraft history {name}` still shows, delete the "
+            f"registered model {name}{SUFFIX} and the tag {RECORDED} of {name}: the next decision "
+            "begins a new ledger."
         )
     return ledger
 
@@ -132,7 +134,9 @@ def read(tracking: TrackingConfig, name: str) -> Ledger:
     client = connect(tracking)
     book = _book(client, name)  # before the entries: an entry is always older than its mark
     if book is None:
-        return Ledger()
+        had_one = RECORDED in _tags_of(client, name)
+        gone = f"Its registered model {name}{SUFFIX} is gone, though decisions were recorded there."
+        return Ledger(faults=(gone,) * had_one)
     versions = sorted(all_versions(client, book.name), key=lambda version: int(version.version))
     found, faults = _linked(versions)
     if LEDGER not in book.tags:
@@ -163,6 +167,8 @@ def append(tracking: TrackingConfig, draft: Draft, head: str) -> Entry:
     said = _canonical(asdict(draft) | {"previous": head})
     seal = _hash(said)
     _open_book(client, draft.model)
+    if not head:
+        client.set_registered_model_tag(draft.model, RECORDED, "1")
     client.create_model_version(
         f"{draft.model}{SUFFIX}",
         SOURCE,
@@ -284,6 +290,11 @@ def _book(client: MlflowClient, name: str) -> RegisteredModel | None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
+
+
+def _tags_of(client: MlflowClient, name: str) -> dict[str, str]:
+    found = client.search_registered_models(f"name='{name}'")
+    return dict(found[0].tags) if found else {}
 
 
 def _open_book(client: MlflowClient, name: str) -> None:

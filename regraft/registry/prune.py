@@ -14,10 +14,12 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from regraft.config import TrackingConfig
 from regraft.errors import ConfigError, RegistryError
-from regraft.registry.champion import chain
+from regraft.registry.champion import chain, turn
 from regraft.registry.ledger import meant, verified
 from regraft.registry.versions import (
+    APPROVAL,
     SEAL,
+    WAITING,
     RegisteredVersion,
     aliases,
     all_versions,
@@ -117,10 +119,11 @@ def prune(tracking: TrackingConfig, name: str, keep: int, now: datetime) -> tupl
     client = connect(tracking)
     gone = []
     for one in reversed([one for one in prunable(tracking, name, keep, now) if one.goes]):
-        if one.version and _may_not_go(client, tracking, one):
-            continue
-        if one.version:
-            client.delete_model_version(name, str(one.version))
+        with turn(tracking):  # nobody is crowned between the last look and the deletion
+            if one.version and _may_not_go(client, tracking, one, now):
+                continue
+            if one.version:
+                client.delete_model_version(name, str(one.version))
         _remove_files(client, one)
         gone.append(one)
     return tuple(gone)
@@ -183,16 +186,18 @@ def _own_reason(version: ModelVersion, now: datetime) -> str:
     """Why the version stays by what it says of itself, "" if it says nothing."""
     if version.tags.get(PINNED) == "1":
         return "pinned"
-    if version.tags.get("approval") == "waiting":
+    if version.tags.get(APPROVAL) == WAITING:
         return "waits for approval"
     if SEAL not in version.tags and _age(version.creation_timestamp, now) < _MAY_BE_RUNNING:
         return "its registration may be running"
     return ""
 
 
-def _may_not_go(client: MlflowClient, tracking: TrackingConfig, one: Prunable) -> bool:
+def _may_not_go(
+    client: MlflowClient, tracking: TrackingConfig, one: Prunable, now: datetime
+) -> bool:
     version = client.get_model_version(one.name, str(one.version))
-    return version.tags.get(PINNED) == "1" or one.version in _roles(tracking, one.name)
+    return bool(_own_reason(version, now)) or one.version in _roles(tracking, one.name)
 
 
 def _left_over(name: str, files: _Files, now: datetime) -> Iterator[Prunable]:

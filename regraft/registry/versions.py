@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 
-from regraft.classifier import ImageClassifier, load_classifier
+from regraft.classifier import CARD_FILE, Card, ImageClassifier, load_classifier
 from regraft.config import TrackingConfig
 from regraft.errors import ModelNotFound
 from regraft.tracking import connect
@@ -27,6 +27,8 @@ BUNDLE_PATH = "/artifacts/bundle"  # where MLflow puts the artifact "bundle" of 
 MANIFEST_FILE = "manifest.parquet"
 # Written last: a version without it was not checked to its end, and is never found.
 SEAL = "content_hash"
+APPROVAL = "approval"  # what became of the question whether it may serve; "" if none was asked
+WAITING = "waiting"
 # On a registered model whose versions are no models, but the entries of a ledger.
 LEDGER = "regraft.ledger"
 _PAGE = 1000  # the most registered models that MLflow's server gives at once
@@ -177,6 +179,33 @@ def load_manifest(tracking: TrackingConfig, version: RegisteredVersion) -> pd.Da
         return pd.read_parquet(folder / MANIFEST_FILE)
 
 
+@dataclass(frozen=True)
+class Ancestry:
+    """What a version was trained or chosen on, and what the models were that it started from.
+
+    manifests: each sha256, phash, thumbnail, label, side; the version's own first.
+    is_whole: False if a model of its line is no longer in the registry.
+    """
+
+    version: int
+    manifests: tuple[pd.DataFrame, ...]
+    is_whole: bool
+
+
+def ancestry(tracking: TrackingConfig, version: RegisteredVersion) -> Ancestry:
+    """The manifests of the version and of its line of warm starts."""
+    any_model = tracking.model_copy(update={"name": ""})
+    manifests, one = [], version
+    while True:
+        with downloaded(tracking, one.bundle_url) as folder:
+            manifests.append(pd.read_parquet(folder / MANIFEST_FILE))
+            card = Card.model_validate_json((folder / CARD_FILE).read_bytes())
+        parent = with_content(any_model, card.parent) if card.parent else None
+        if parent is None:
+            return Ancestry(version.version, tuple(manifests), is_whole=not card.parent)
+        one = parent
+
+
 @contextmanager
 def downloaded(tracking: TrackingConfig, url: str) -> Iterator[Path]:
     """A local copy of a folder in the artifact store, as long as the block lives."""
@@ -187,9 +216,10 @@ def downloaded(tracking: TrackingConfig, url: str) -> Iterator[Path]:
 
 
 def with_content(tracking: TrackingConfig, content_hash: str) -> RegisteredVersion | None:
-    """The oldest version of tracking.name with this content, if there is one."""
+    """The oldest version of tracking.name with this content, if there is one; "" is any model's."""
     client = connect(tracking)
-    same = f"name='{tracking.name}' and tags.{SEAL}='{content_hash}'"
+    of_name = f"name='{tracking.name}' and " if tracking.name else ""
+    same = f"{of_name}tags.{SEAL}='{content_hash}'"
     found = sorted(client.search_model_versions(same), key=lambda version: int(version.version))
     return as_registered(client, found[0]) if found else None
 

@@ -151,3 +151,36 @@ def test_doctor_finds_nothing_wrong_after_a_run(call, where, world):
     assert code == 0, out
     assert "FAIL" not in out
     assert open_state(world.state.root).moved_from is None
+
+
+def test_version_is_judged_again_on_the_photos_that_are_named(call, where, world, tmp_path):
+    rehearsed = call("promote", NAME, "--dry-run", *where)
+    assert rehearsed[0] == 0, rehearsed
+    assert f"{NAME}/1 against champion version 1: serves already" in rehearsed[1]
+    assert "a rehearsal: nothing was changed" in rehearsed[1]
+    gone = call("promote", NAME, "--dry-run", "--photos", str(tmp_path / "gone"), *where)
+    assert gone[0] == 3
+    assert "gone" in gone[2]
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("promote: {min_photos: 1}\nsplit: {near_duplicate_bits: 0}\n")
+    by_file = call("promote", NAME, "--dry-run", "--config", str(rules), *where)
+    assert by_file[0] == 0, by_file
+
+
+def test_verdicts_are_told_judged_anew_and_gone_back_from(call, where):
+    told = call("explain", NAME, *where)
+    assert "ok    floor" in told[1]
+    assert "became champion after none" in told[1]
+    judged = call("what-if", "--set", "promote.min_accuracy=1.0", "--json", *where)
+    [row] = json.loads(judged[1])
+    assert (row["version"], row["was"]) == (1, "promote")
+    nothing = call("what-if", *where)
+    assert nothing[0] == 2
+    assert "Expected another rule" in nothing[2]
+    back = call("rollback", NAME, *where)
+    assert back[0] == 6
+    assert "Expected an earlier champion" in back[2]
+    listed = call("history", NAME, *where)
+    assert f"Serves now: {NAME} v1" in listed[1]
+    verified = call("ledger", "verify", NAME, *where)
+    assert "1 entry, as they were written" in verified[1]

@@ -46,6 +46,7 @@ from regraft.registry.ledger import (
     HASH,
     HEAD,
     MAX_REASON,
+    RECORDED,
     Draft,
     Entry,
     append,
@@ -239,6 +240,9 @@ def test_broken_ledger_stops_every_move_and_says_what_to_do(tracking):
     with pytest.raises(LedgerBroken, match=r"\(and 1 more\).*delete the registered model tiny"):
         verified(tracking, "tiny")
     client_of(tracking).delete_registered_model(BOOK)  # as the text says
+    [gone] = faults(tracking, "tiny")
+    assert gone == f"Its registered model {BOOK} is gone, though decisions were recorded there."
+    client_of(tracking).delete_registered_model_tag("tiny", RECORDED)
     assert promote(tracking, 9, 7).number == 1
     assert called(tracking) == {"champion": 9, "previous": 7}
 
@@ -562,7 +566,7 @@ def test_history_tells_what_was_decided_and_what_served_then(there):
     assert answer["entries"] == [asdict(entry) for entry in entries(tracking, "tiny")[:2]]
     then = invoke(history, "--as-of", "2026-11-23", "--state", state).output
     assert then.splitlines() == [
-        "Nothing was decided yet.",
+        "Nothing was decided by then.",
         "Served at 2026-11-23 23:59:59 UTC: tiny none",
     ]
     client_of(tracking).set_registered_model_alias("tiny", "champion", "5")

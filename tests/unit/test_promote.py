@@ -40,6 +40,7 @@ def duel(challenger: str, champion: str | None, labels: str = LABELS, **known: o
             "sha256": [f"{at:064x}" for at in range(n)],
             "label": list(labels),
             "seen": np.zeros(n, bool),
+            "unit": np.arange(n),
             "challenger": list(challenger),
             "challenger_confidence": share_right(challenger, labels),
             "champion": list(champion or [""] * n),
@@ -51,7 +52,7 @@ def duel(challenger: str, champion: str | None, labels: str = LABELS, **known: o
         challenger=2,
         champion=1 if champion else None,
         contract=contract_of(tuple("abc"), tuple("abc")),
-        majority_share=max(Counter(labels).values()) / n,
+        majority=Counter(labels).most_common(1)[0][0],
         behaviour=Behaviour(0, {}, ()),
         ms=5.0,
         mb=20.0,
@@ -167,18 +168,78 @@ def test_photos_that_a_contender_was_trained_on_do_not_count():
     )
 
 
-def test_too_few_photos_decide_nothing():
-    close = duel(said(), said(range(10)))
+@pytest.mark.parametrize("challenger", [said(), said(range(30)), said(range(10))])
+def test_too_few_photos_decide_nothing_however_they_were_answered(challenger):
+    close = duel(challenger, said(range(10)))
     photos = close.photos.assign(seen=[at >= 19 for at in range(100)])
     verdict = judge(replace(close, photos=photos), rule())
+    assert verdict.decision == ("keep" if challenger == said(range(30)) else "hold")  # the floor
+    if verdict.decision == "hold":
+        assert verdict.reason == (
+            "cannot be decided: too few photos: 19 of 100 test photos compared: 81 were trained or "
+            "chosen on; promote.min_photos is 20"
+        )
+    assert not verdict.serves
+    assert "accuracy" not in outcomes(verdict)
+
+
+def test_photos_that_were_all_trained_on_decide_nothing_even_of_the_first_model():
+    for champion in (None, said()):
+        first = duel(said(), champion)
+        verdict = judge(replace(first, photos=first.photos.assign(seen=True)), rule())
+        assert verdict.decision == "hold"
+        assert verdict.reason == (
+            "cannot be decided: all 100 test photos were trained or chosen on"
+        )
+
+
+def test_floor_is_asked_about_photos_that_the_model_has_not_seen():
+    photos = duel(said(range(60)), None).photos.assign(seen=[at >= 60 for at in range(100)])
+    first = replace(duel(said(range(60)), None), photos=photos)
+    assert judge(first, rule()).reason.startswith("below the floor: 0.0% of the test photos right")
+
+
+def test_vacancy_does_not_replace_the_duel():
+    vacant = duel(said(), None, last_champion=3)
+    verdict = judge(vacant, rule())
     assert verdict.decision == "hold"
     assert verdict.reason == (
-        "cannot be decided: too few photos: 19 of 100 test photos compared: 81 were trained or "
-        "chosen on; promote.min_photos is 20"
+        "cannot be decided: no version serves, though version 3 did: let one serve first "
+        "(regraft rollback letters)"
     )
-    assert not verdict.serves
-    none_left = replace(close, photos=close.photos.assign(seen=True))
-    assert judge(none_left, rule()).decision == "hold"
+
+
+def test_model_whose_ancestor_is_gone_cannot_be_compared():
+    verdict = judge(duel(said(), said(range(10)), unknown_ancestor=2), rule())
+    assert verdict.decision == "hold"
+    assert "what version 2 started from is no longer in the registry" in verdict.reason
+
+
+def test_copies_of_one_photo_count_once():
+    close = duel(said(), said(range(10)))
+    photos = close.photos.assign(unit=[max(at, 9) for at in range(100)])  # the first ten are one
+    verdict = judge(replace(close, photos=photos), rule())
+    assert (verdict.evidence["n"], verdict.evidence["only_challenger"]) == (91, 1)
+    assert verdict.decision == "keep"
+    assert guard(verdict, "photos").said.endswith(", 9 are copies of another")
+
+
+def test_model_that_is_unsure_of_nearly_all_is_stopped():
+    sure = duel(said(), None, abstain_below=0.95)
+    assert guard(judge(sure, rule()), "coverage").said == (
+        "100.0% of 100 photos are answered (confidence >= 0.95), at least 50.0%"
+    )
+    shy = replace(sure, photos=sure.photos.assign(challenger_confidence=0.94))
+    assert judge(shy, rule()).reason.startswith("0.0% of 100 photos are answered")
+    assert judge(shy, rule("promote.min_coverage=0")).moves
+
+
+def test_answers_that_are_no_numbers_stop_the_challenger():
+    contest = duel(said(), said(range(10)))
+    broken = contest.photos.assign(challenger_confidence=math.nan)
+    assert judge(replace(contest, photos=broken), rule()).reason.startswith(
+        "100 of 100 answers are no numbers"
+    )
 
 
 def test_missing_class_decides_nothing():
@@ -287,7 +348,7 @@ def test_unstable_answers_stop_the_challenger(change):
     stays = {"flip": 0.675, "jpeg": 0.9, "brightness": 0.9, "rotation": 0.9} | {change: 0.5}
     unstable = duel(said(), None, behaviour=Behaviour(40, stays, ()))
     verdict = judge(unstable, rule())
-    told = f"50.0% of 40 answers stay under {change}, at least 70.0% (p = "
+    told = f"50.0% of 40 answers stay under {change}, at least 70.0%; shown to be fewer (p = "
     assert verdict.reason.startswith(told)
     assert guard(verdict, f"stable: {change}").outcome == "failed"
     assert judge(unstable, rule(f"behaviour.min_{change}=0.6")).decision == "promote"
@@ -329,6 +390,9 @@ def test_same_duel_has_the_same_verdict_id_and_another_rule_another():
     first = judge(contest, rule())
     faster = replace(contest, contenders=replace(contest.contenders, ms=1.0))
     assert judge(faster, rule()).id == first.id
+    assert judge(contest, rule("promote.reports_url=/elsewhere")).id == first.id
+    surer = replace(contest, photos=contest.photos.assign(champion_confidence=0.5))
+    assert judge(surer, rule()).id != first.id
     assert judge(contest, rule("promote.level=0.01")).id != first.id
     assert judge(duel(said(), said(range(11))), rule()).id != first.id
 
