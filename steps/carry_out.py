@@ -10,7 +10,7 @@ from zenml import step
 from regraft import promote, registry
 from regraft.config import TrackingConfig
 from regraft.errors import ChampionMoved
-from regraft.registry import CHAMPION, Entry
+from regraft.registry import Entry
 
 logger = logging.getLogger("regraft.carry_out")
 
@@ -52,7 +52,7 @@ def act_on(decision: Decision, version: int, tracking: TrackingConfig, now: date
     try:
         return promote.carry_out(verdict, tracking, decision.who, now, decision.why)
     except ChampionMoved:
-        serving = registry.aliases(tracking, tracking.name).get(CHAMPION)
+        serving = registry.serving_version(tracking, tracking.name)
         raise ChampionMoved(
             f"Expected {_told(verdict.champion)} to be the champion of {tracking.name}, as it was "
             f"when v{version} was judged, but {_told(serving)} is. Nothing has moved. Judge it "

@@ -16,7 +16,6 @@ from regraft.report import (
     FlipView,
     GuardView,
     ScoreView,
-    Standing,
     VerdictView,
     render,
     render_verdict,
@@ -62,7 +61,7 @@ def view_of(verdict: Verdict, duel: Duel, config: Config) -> VerdictView:
     """The verdict as its page shows it; at most config.evaluate.n_gallery flips have a picture."""
     flips = verdict.flips[: config.evaluate.n_gallery]
     return VerdictView(
-        standing=_standing(verdict),
+        standing=verdict.standing,
         reason=verdict.reason,
         scores=tuple(_scores(duel)),
         counts=tuple(_counts(verdict)),
@@ -71,12 +70,6 @@ def view_of(verdict: Verdict, duel: Duel, config: Config) -> VerdictView:
         n_flips=len(verdict.flips),
         footnote=_footnote(verdict, config.promote),
     )
-
-
-def _standing(verdict: Verdict) -> Standing:
-    if verdict.champion == verdict.challenger:
-        return "serves"
-    return "wait" if verdict.waits else verdict.decision
 
 
 def _scores(duel: Duel) -> Iterator[ScoreView]:
@@ -99,7 +92,7 @@ def _counts(verdict: Verdict) -> Iterator[tuple[str, int]]:
         "only_champion": "only the champion right",
         "both_wrong": "both wrong",
     }
-    if verdict.champion != verdict.challenger:
+    if verdict.standing != "serves":
         for name, said in words.items():
             if name in verdict.evidence:
                 yield said, int(verdict.evidence[name])

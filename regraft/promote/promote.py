@@ -15,7 +15,7 @@ from regraft.promote.duel import Duel, hold_duel
 from regraft.promote.kept import Kept, keep, kept_of
 from regraft.promote.page import publish
 from regraft.promote.verdict import Verdict, judge
-from regraft.registry import APPROVAL, CHAMPION, WAITING, Move, Note, RegisteredVersion
+from regraft.registry import APPROVAL, WAITING, Move, Note, RegisteredVersion
 from regraft.registry.parity import golden_parity, golden_photos
 from regraft.split import Splits
 
@@ -73,9 +73,8 @@ def rehearse(version: RegisteredVersion, splits: Splits, config: Config) -> Verd
 
 def current_champion(name: str, tracking: TrackingConfig) -> RegisteredVersion | None:
     """The version that serves, None if there is none yet."""
-    if CHAMPION not in registry.aliases(tracking, name):
-        return None
-    return registry.find(tracking, name, CHAMPION)
+    serving = registry.serving_version(tracking, name)
+    return registry.find(tracking, name, str(serving)) if serving else None
 
 
 def _judged(
@@ -113,7 +112,7 @@ def _act_on(
         move = Move("promote", version.version, verdict.id, verdict.reason, who)
         registry.move_champion(tracking, verdict.name, move, verdict.champion, now)
     else:
-        told = f"version {version.version} {verdict.standing}: {verdict.reason}"
+        told = f"version {version.version} {verdict.told_standing}: {verdict.reason}"
         is_open = verdict.waits or verdict.decision == "hold"
         note = Note("hold" if is_open else "keep", verdict.id, told, who)
         registry.record(tracking, verdict.name, note, now)

@@ -14,10 +14,17 @@ from regraft.paired import paired_interval
 from regraft.promote.duel import Duel
 from regraft.promote.guard import Guard, right
 from regraft.promote.guards import guards
+from regraft.report import Standing
 
 Evidence = dict[str, int | float | str]
 Decision = Literal["promote", "keep", "hold"]
-_WORDS = {"promote": "promoted", "keep": "not promoted", "hold": "not decided"}
+_WORDS: dict[Standing, str] = {
+    "promote": "promoted",
+    "keep": "not promoted",
+    "hold": "not decided",
+    "wait": "waits for approval",
+    "serves": "serves already",
+}
 _MARKS = {"passed": "ok  ", "failed": "FAIL", "open": "?   ", "noted": "    "}
 # The settings that decide, and are in the id; not where pages go.
 _JUDGED_BY = (
@@ -64,22 +71,27 @@ class Verdict:
     waits: bool = False
 
     def __str__(self) -> str:
-        return f"promote: {self.standing}, {self.reason}"
+        return f"promote: {self.told_standing}, {self.reason}"
 
     def told(self, model: str) -> str:
         """The whole verdict for a terminal: what became of the model, why, and a line a guard."""
         rival = f"champion version {self.champion}" if self.champion else "no champion yet"
         width = max(len(line.name) for line in self.guards)
         lines = [f"  {_MARKS[g.outcome]}  {g.name:{width}}  {g.said}" for g in self.guards]
-        head = f"{model} against {rival}: {self.standing}"
+        head = f"{model} against {rival}: {self.told_standing}"
         return "\n".join([head, f"  {self.reason}", "", *lines, "", f"  verdict {self.id}"])
 
     @property
-    def standing(self) -> str:
-        """What becomes of the challenger, in words."""
+    def standing(self) -> Standing:
+        """What becomes of the challenger."""
         if self.champion == self.challenger:
-            return "serves already"
-        return "waits for approval" if self.waits else _WORDS[self.decision]
+            return "serves"
+        return "wait" if self.waits else self.decision
+
+    @property
+    def told_standing(self) -> str:
+        """The same in words."""
+        return _WORDS[self.standing]
 
     @property
     def moves(self) -> bool:
@@ -89,7 +101,7 @@ class Verdict:
     @property
     def serves(self) -> bool:
         """Whether the challenger serves after this verdict."""
-        return self.moves or self.champion == self.challenger
+        return self.moves or self.standing == "serves"
 
 
 def judge(duel: Duel, config: Config) -> Verdict:

@@ -9,6 +9,7 @@ from regraft.registry.champion import (
     move_champion,
     record,
     roll_back,
+    serving_version,
     settle,
 )
 from regraft.registry.ledger import Action, Entry, entries, faults
@@ -62,6 +63,7 @@ __all__ = [
     "register",
     "resolve",
     "roll_back",
+    "serving_version",
     "set_alias",
     "set_tags",
     "settle",

@@ -58,22 +58,14 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A line of the ledger; see Draft.
+class Entry(Draft):
+    """A line of the ledger: what the draft said, and its place.
 
     number: as MLflow numbered it, >= 1; bids that lost leave gaps.
     previous: the hash of the entry before, "" for the first. hash: of all but itself and number.
     """
 
     number: int
-    when: str
-    who: str
-    action: Action
-    model: str
-    before: int | None
-    after: int | None
-    verdict: str
-    reason: str
     previous: str
     hash: str
 
@@ -212,7 +204,7 @@ def meant(tracking: TrackingConfig, name: str) -> str:
     raise ModelNotFound(f"Expected {wanted} in {tracking.uri}, found {found}. {remedy}")
 
 
-def sentence(said: Draft | Entry) -> str:
+def sentence(said: Draft) -> str:
     """The entry as one readable sentence."""
     told = {
         "promote": f"{version_text(said.after)} became champion after {version_text(said.before)}",

@@ -175,8 +175,8 @@ def load(tracking: TrackingConfig, version: RegisteredVersion) -> ImageClassifie
 
 def load_manifest(tracking: TrackingConfig, version: RegisteredVersion) -> pd.DataFrame:
     """The photos that the version was trained or chosen on: sha256, phash, label, side."""
-    with downloaded(tracking, version.bundle_url) as folder:
-        return pd.read_parquet(folder / MANIFEST_FILE)
+    with downloaded(tracking, f"{version.bundle_url}/{MANIFEST_FILE}") as path:
+        return pd.read_parquet(path)
 
 
 @dataclass(frozen=True)
@@ -197,9 +197,9 @@ def ancestry(tracking: TrackingConfig, version: RegisteredVersion) -> Ancestry:
     any_model = tracking.model_copy(update={"name": ""})
     manifests, one = [], version
     while True:
-        with downloaded(tracking, one.bundle_url) as folder:
-            manifests.append(pd.read_parquet(folder / MANIFEST_FILE))
-            card = Card.model_validate_json((folder / CARD_FILE).read_bytes())
+        manifests.append(load_manifest(tracking, one))
+        with downloaded(tracking, f"{one.bundle_url}/{CARD_FILE}") as path:
+            card = Card.model_validate_json(path.read_bytes())
         parent = with_content(any_model, card.parent) if card.parent else None
         if parent is None:
             return Ancestry(version.version, tuple(manifests), is_whole=not card.parent)
@@ -208,7 +208,7 @@ def ancestry(tracking: TrackingConfig, version: RegisteredVersion) -> Ancestry:
 
 @contextmanager
 def downloaded(tracking: TrackingConfig, url: str) -> Iterator[Path]:
-    """A local copy of a folder in the artifact store, as long as the block lives."""
+    """A local copy of a folder or a file in the artifact store, as long as the block lives."""
     with tempfile.TemporaryDirectory() as folder:
         uri = tracking.uri
         path = download_artifacts(artifact_uri=url, dst_path=folder, tracking_uri=uri)

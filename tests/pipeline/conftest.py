@@ -88,6 +88,13 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def calm():
+    """A test on one thread."""
+    with one_thread():
+        yield
+
+
 @pytest.fixture(scope="session")
 def _first(template, tmp_path_factory):
     """The world after its first run, and a copy of it to be restored from."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from tiny_registry import NAME, add_version, crown
+from tiny_registry import NAME, two_versions
 from typer.testing import CliRunner
 
 from commands.doctor import doctor
@@ -155,11 +155,7 @@ def test_the_command_prints_a_table_and_ends_with_7_when_something_is_wrong(kill
 def tracking(state):
     """A registry in which version 1 serves and version 2 is the challenger."""
     bootstrap(state)
-    tracking = TrackingConfig(uri=state.tracking_uri)
-    add_version(tracking, 0.75)
-    crown(tracking, 1, None)
-    add_version(tracking, 0.875)
-    return tracking
+    return two_versions(TrackingConfig(uri=state.tracking_uri))
 
 
 def call_doctor(state, *arguments):

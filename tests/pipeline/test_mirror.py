@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import typer
-from tiny_registry import NAME, add_version, crown
+from tiny_registry import NAME, add_version, crown, two_versions
 from typer.testing import CliRunner
 
 from commands.doctor import doctor
@@ -20,11 +20,7 @@ pytestmark = pytest.mark.pipeline
 def tracking(state):
     """A registry in which version 1 serves and version 2 is the challenger; no mirror yet."""
     bootstrap(state)
-    tracking = TrackingConfig(uri=state.tracking_uri)
-    add_version(tracking, 0.75)
-    crown(tracking, 1, None)
-    add_version(tracking, 0.875)
-    return tracking
+    return two_versions(TrackingConfig(uri=state.tracking_uri))
 
 
 def mended(tracking):

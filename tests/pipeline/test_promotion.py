@@ -21,21 +21,12 @@ from regraft.promote import carry_out, explain, load_verdict, promote, refuse, r
 from regraft.registry import parity
 from regraft.tracking import start_run
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.usefixtures("calm")]
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 WHO = "ada@engine"
 # Twelve test photos are too few to show anything at 5 %; a server is tried in one test.
 RULE = PromoteConfig(min_photos=1, level=0.1, max_negative_flips=0.5, smoke_test=False)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Many threads only wait for each other on a network as tiny as this one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

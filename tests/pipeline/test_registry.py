@@ -26,16 +26,7 @@ from regraft.registry.package import git_sha, requirements
 from regraft.registry.served import image_bytes
 from regraft.tracking import start_run
 
-pytestmark = pytest.mark.pipeline
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Many threads only wait for each other on a network as tiny as this one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.pipeline, pytest.mark.usefixtures("calm")]
 
 
 @pytest.fixture

@@ -296,6 +296,7 @@ def test_card_is_written_from_what_is_recorded(made):
     written = markdown(card)
     assert splits.digest in written
     assert "| Source | photos |" in written
+    assert str(folder / "photos") not in written  # a card is handed on
     assert "nan" not in written.split()
 
 

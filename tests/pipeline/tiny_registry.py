@@ -23,6 +23,14 @@ def add_version(tracking: TrackingConfig, accuracy: float) -> RegisteredVersion:
     return version
 
 
+def two_versions(tracking: TrackingConfig) -> TrackingConfig:
+    """A registry in which version 1 serves and version 2 is the challenger."""
+    add_version(tracking, 0.75)
+    crown(tracking, 1, None)
+    add_version(tracking, 0.875)
+    return tracking
+
+
 def crown(tracking: TrackingConfig, version: int, before: int | None):
     """Makes it the champion, in the ledger too."""
     move = Move("promote", version, "", "better", "me@here")

@@ -381,7 +381,7 @@ def test_verdict_that_needs_a_human_waits_and_moves_nothing():
     assert verdict.waits
     assert not verdict.moves
     assert not verdict.serves
-    assert verdict.standing == "waits for approval"
+    assert verdict.told_standing == "waits for approval"
     assert not judge(duel("a" * 100, None), rule("promote.approval=human")).waits
 
 
