@@ -1,8 +1,8 @@
 """The command line: one file a command, thin, quick to answer --help.
 
 Exit codes: 0 success (whatever the verdict), 1 a fault of ours, 2 configuration or usage, 3 photos,
-4 pretrained weights, 5 training, 6 registry, 7 state folder, 130 interrupted (the same command goes
-on where it stopped).
+4 pretrained weights, 5 training, 6 registry, 7 state folder, 8 nothing to do, 9 schedule,
+10 drift, 130 interrupted (the same command goes on where it stopped).
 """
 
 import os
@@ -26,12 +26,18 @@ from commands.explain import explain, what_if
 from commands.history import history
 from commands.ledger import ledger_app
 from commands.models import models_app
+from commands.notify import notify_app
 from commands.options import DEBUG, is_debug
 from commands.predict import predict
+from commands.predict_batch import predict_batch
 from commands.promote import promote
 from commands.reproduce import reproduce
+from commands.retrain import retrain
 from commands.rollback import rollback
+from commands.schedule import schedule_app
+from commands.status import status
 from commands.train import train
+from commands.watch import watch
 from regraft import __version__
 from regraft.errors import RegraftError
 
@@ -42,22 +48,22 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 app = typer.Typer(
     help="Grafts your classes onto a pretrained network, and keeps the graft alive.",
     epilog="Exit codes: 0 done, 1 our fault, 2 configuration, 3 photos, 4 weights, 5 training, "
-    "6 registry, 7 state folder, 130 interrupted.",
+    "6 registry, 7 state folder, 8 nothing to do, 9 schedule, 10 drift, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 SINGLE: tuple[Callable[..., None], ...] = (
-    *(train, predict, compare_backbones, demo),
+    *(train, retrain, predict, predict_batch, compare_backbones, demo),
     *(promote, explain, what_if, approve, reject, rollback, history, card, reproduce),
-    doctor,
+    *(doctor, status, watch),
 )
 for command in SINGLE:
     app.command()(command)
-for name, group in (("models", models_app), ("ledger", ledger_app)):
+for name, group in (("models", models_app), ("ledger", ledger_app), ("notify", notify_app)):
     app.add_typer(group, name=name)
-for name, group in (("config", config_app), ("cache", cache_app)):
+for name, group in (("config", config_app), ("cache", cache_app), ("schedule", schedule_app)):
     app.add_typer(group, name=name)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from commands.mirror import show_on_page
 from commands.options import DEFAULT_STATE, StateOption, is_debug
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def _decide(approved: bool, reference: str, reason: str, root: "Path") -> None:
     waiting = start_approval(load_verdict(tracking, version), tracking, state, now)
     run = answer(waiting, Decision(approved=approved, who=who_am_i(), why=reason), state)
     typer.echo(_told(run.steps["carry_out"].output.load()))
+    show_on_page(state)
 
 
 def _meant(tracking: "TrackingConfig", reference: str) -> "RegisteredVersion":

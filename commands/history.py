@@ -1,18 +1,21 @@
-"""regraft history: what served when, and why."""
+"""regraft history: everything that happened to a model, what serves now and what served when."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.ledger import ModelArgument, tracking_of
-from commands.options import DEFAULT_STATE, JsonOption, StateOption
-from regraft.errors import ConfigError
+from commands.ledger import ModelArgument
+from commands.options import DEFAULT_STATE, JsonOption, StateOption, is_debug
+from regraft.errors import ConfigError, ModelNotFound
 
 if TYPE_CHECKING:
     from regraft.registry.ledger import Entry
+    from regraft.state import State
+    from regraft.status import Event
 
 COLUMNS = ("when", "who", "action", "champion", "verdict", "reason")
 AsOfOption = Annotated[
@@ -23,6 +26,25 @@ AsOfOption = Annotated[
         help="Say what served then: 2026-11-24 (the end of that day, UTC) or an ISO 8601 time.",
     ),
 ]
+LimitOption = Annotated[
+    int, typer.Option("--limit", min=0, help="How many of the newest are told; 0 = all.")
+]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the registry says of a model: nothing, where there is none of that name.
+
+    served: the version that served at the time that was asked for, None for none.
+    moved: whether something else serves than the last entry says.
+    """
+
+    name: str
+    entries: "tuple[Entry, ...]" = ()
+    faults: tuple[str, ...] = ()
+    served: int | None = None
+    moved: bool = False
+    is_registered: bool = False
 
 
 def history(
@@ -30,31 +52,94 @@ def history(
     as_of: AsOfOption = "",
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
+    limit: LimitOption = 0,
 ) -> None:
-    """Lists every decision about what serves, oldest first, and what serves now or served then."""
-    moment = moment_of(as_of) if as_of else None
-    tracking = tracking_of(state)
-    from regraft.registry.champion import champion_at, serving_version
-    from regraft.registry.ledger import meant, read, version_text
+    """Lists everything that happened to a model, oldest first, and what serves now or served then.
 
-    name = meant(tracking, name)
-    ledger = read(tracking, name)
-    serves = serving_version(tracking, name)
-    served = champion_at(ledger.entries, moment) if moment else serves
-    told = [e for e in ledger.entries if not moment or datetime.fromisoformat(e.when) <= moment]
+    Decisions about what serves, retrainings and why or why not, and looks at new photos.
+    """
+    moment = moment_of(as_of) if as_of else None
+    from regraft import journal
+    from regraft.state import existing_state
+    from regraft.status import timeline
+
+    opened = existing_state(state, is_debug())
+    url = str(opened.journal)
+    recorded = _recorded(opened, name, {one.name for one in journal.attempts(url)}, moment)
+    name = recorded.name
+    events = timeline(recorded.entries, journal.attempts(url, name), journal.watches(url, name))
+    told = [event for event in events if not moment or event.moment <= moment]
+    if not recorded.is_registered and told:
+        recorded = replace(recorded, served=told[-1].champion)
+    told = told[-limit:]
     if as_json:
-        rows = [asdict(entry) for entry in told]
-        at = moment.isoformat() if moment else None
-        answer = {"model": name, "as_of": at, "champion": served, "entries": rows}
-        typer.echo(json.dumps(answer | {"faults": ledger.faults}, indent=1))
+        _print_json(recorded, told, moment)
         return
-    _print_table([_row(entry) for entry in told])
+    _print_table([_row(event) for event in told])
     when = f"Served at {moment:%Y-%m-%d %H:%M:%S %Z}" if moment else "Serves now"
-    typer.echo(f"{when}: {name} {version_text(served)}")
-    if ledger.faults:
-        typer.echo(f"Not as it was written: {' '.join(ledger.faults)}", err=True)
-    if not moment and ledger.entries and serves != ledger.entries[-1].after:
+    typer.echo(f"{when}: {name} {_version(recorded.served)}")
+    if recorded.faults:
+        typer.echo(f"Not as it was written: {' '.join(recorded.faults)}", err=True)
+    if not moment and recorded.moved:
         typer.echo("That is not what the last entry says; the next decision will record it.")
+
+
+def _recorded(state: "State", name: str, tried: set[str], moment: datetime | None) -> Recorded:
+    """What the registry says; where there is none yet, it is not made, and MLflow not imported.
+
+    Args:
+        tried: the models that the journal knows.
+    """
+    if not state.mlflow_database.exists():
+        return Recorded(_only(name, tried, state))
+    from regraft.state import activate
+
+    activate(state)
+    from regraft.config import TrackingConfig
+    from regraft.registry.champion import champion_at, serving_version
+    from regraft.registry.ledger import meant, read
+    from regraft.registry.versions import names
+
+    tracking = TrackingConfig(uri=state.tracking_uri)
+    registered = names(tracking)
+    if name not in registered and (name in tried or (not registered and tried)):
+        return Recorded(_only(name, tried, state))
+    name = meant(tracking, name)
+    ledger, serves = read(tracking, name), serving_version(tracking, name)
+    served = champion_at(ledger.entries, moment) if moment else serves
+    moved = bool(ledger.entries) and serves != ledger.entries[-1].after
+    return Recorded(name, ledger.entries, ledger.faults, served, moved, is_registered=True)
+
+
+def _only(name: str, tried: set[str], state: "State") -> str:
+    """The model of that name that the journal knows; "" is the only one that there is.
+
+    Raises:
+        ModelNotFound: there is none, or there are several.
+    """
+    if name in tried:
+        return name
+    if not name and len(tried) == 1:
+        return next(iter(tried))
+    wanted = f"the model {name}" if name else "one model"
+    found = ", ".join(sorted(tried)) or "none"
+    remedy = "Name one of these." if tried else "Run `regraft train` first."
+    raise ModelNotFound(f"Expected {wanted} in {state.root}, found {found}. {remedy}")
+
+
+def _print_json(recorded: Recorded, told: "Sequence[Event]", moment: datetime | None) -> None:
+    entries = [
+        e for e in recorded.entries if not moment or datetime.fromisoformat(e.when) <= moment
+    ]
+    answer = {
+        "model": recorded.name,
+        "as_of": moment.isoformat() if moment else None,
+        "champion": recorded.served,
+        "entries": [asdict(entry) for entry in entries],
+        "faults": recorded.faults,
+        "events": [asdict(event) for event in told],
+    }
+    typer.echo(json.dumps(answer, indent=1))
 
 
 def moment_of(text: str) -> datetime:
@@ -80,13 +165,15 @@ def moment_of(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _row(entry: "Entry") -> tuple[str, ...]:
-    from regraft.registry.ledger import version_text
+def _row(event: "Event") -> tuple[str, ...]:
+    when = f"{event.moment:%Y-%m-%d %H:%M:%S}"
+    before, after = _version(event.before), _version(event.champion)
+    champion = f"{before} -> {after}" if event.moved else after
+    return when, event.who, event.what, champion, event.verdict, event.said
 
-    when = f"{datetime.fromisoformat(entry.when):%Y-%m-%d %H:%M:%S}"
-    before, after = version_text(entry.before), version_text(entry.after)
-    champion = after if before == after else f"{before} -> {after}"
-    return when, entry.who, entry.action, champion, entry.verdict, entry.reason
+
+def _version(version: int | None) -> str:
+    return "none" if version is None else f"v{version}"
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:

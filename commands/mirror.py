@@ -1,5 +1,6 @@
-"""ZenML shows what the registry says; after a command that changed it, ZenML is told."""
+"""What shows the registry follows it after a command: ZenML's mirror and the status page."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from commands.options import is_debug
@@ -7,15 +8,19 @@ from commands.options import is_debug
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from regraft.state import State
 
-def show_in_zenml(root: "Path") -> None:
-    """Makes ZenML's mirror follow the registry of the state folder, if there is a ZenML store.
 
-    To be called last: ZenML takes seconds to start, and only shows what has been done.
+def show(root: "Path") -> None:
+    """Makes the page and ZenML's mirror follow the registry of the state folder.
+
+    The mirror only if there is a ZenML store. To be called last: ZenML takes seconds to start, and
+    only shows what has been done.
     """
     from regraft.state import existing_state
 
     state = existing_state(root, is_debug())
+    show_on_page(state)
     if state.zenml_database.exists():
         from pipelines.stack import bootstrap
 
@@ -24,3 +29,10 @@ def show_in_zenml(root: "Path") -> None:
         from steps.mirror import repair
 
         repair(TrackingConfig(uri=state.tracking_uri))
+
+
+def show_on_page(state: "State") -> None:
+    """Makes the status page follow the registry and the journal."""
+    from regraft.status import rebuild
+
+    rebuild(state, datetime.now(UTC))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.mirror import show_in_zenml
+from commands.mirror import show
 from commands.options import DEFAULT_STATE, JsonOption, StateOption, is_debug
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def prune(
     said = "would be freed" if dry_run else "freed"
     typer.echo(f"{len(going)} of {len(planned)}, {freed:.1f} MB {said}.")
     if going and not dry_run:
-        show_in_zenml(_root(context, state))
+        show(_root(context, state))
 
 
 @models_app.command()

@@ -43,7 +43,7 @@ def predict(
     from regraft.state import activate, existing_state
 
     settings = load_config(config, tuple(set_))
-    _check_rule(settings.predict)
+    check_rule(settings.predict)
     if out:
         check_format(out)  # before the photos are labelled, not after
     opened = existing_state(state, is_debug())
@@ -68,7 +68,12 @@ def predict(
         raise typer.Exit(DataError.exit_code)
 
 
-def _check_rule(rule: "PredictConfig") -> None:
+def check_rule(rule: "PredictConfig") -> None:
+    """Refuses what only a training can carry out.
+
+    Raises:
+        ConfigError: a risk is asked for.
+    """
     from regraft.errors import ConfigError
 
     if rule.target_risk:

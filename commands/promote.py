@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from commands.mirror import show_on_page
 from commands.options import DEFAULT_STATE, ConfigOption, SetOption, StateOption, is_debug
 from commands.train import ask_if_it_waits, completed, ready_to_run, remembered, talk
 from regraft.config import Config, load_config, with_settings
@@ -80,5 +81,6 @@ def _run(version: "RegisteredVersion", config: Config, state: "State") -> "Verdi
         named = pipeline.with_options(run_name=run_name)
         run = named(config, seen, f"{version.name}/{version.version}")
     ask_if_it_waits(run, config, state)
+    show_on_page(state)
     verdict: Verdict = run.steps["promote"].output.load()
     return verdict

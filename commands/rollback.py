@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from commands.ledger import ModelArgument, tracking_of
-from commands.mirror import show_in_zenml
+from commands.mirror import show
 from commands.options import DEFAULT_STATE, StateOption
 
 ToOption = Annotated[
@@ -34,4 +34,4 @@ def rollback(
     entry = roll_back(tracking, name, who_am_i(), reason or NO_REASON, datetime.now(UTC), to)
     before, after = version_text(entry.before), version_text(entry.after)
     typer.echo(f"{name} {after} serves now; before: {before} (entry {entry.number} of the ledger)")
-    show_in_zenml(state)
+    show(state)

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from regraft.state import State
     from regraft.transfer import TransferGain
 
-STAGES = (
-    *("ingest", "split", "choose_backbone", "load_pretrained", "freeze"),
-    *("fine_tune", "measure_transfer", "evaluate", "register", "promote", "mirror"),
-)
-
 
 def summarise(run: "PipelineRunResponse", config: "Config", state: "State") -> str:
     """The result in a dozen lines: accuracy, baseline, gain, model, report, seconds, next."""
@@ -73,10 +68,9 @@ def _said(verdict: "Verdict") -> str:
 
 def _times(run: "PipelineRunResponse") -> str:
     parts = []
-    for stage in STAGES:
-        step = run.steps[stage]
-        if step.start_time and step.end_time:
-            cached = step.status.value == "cached"
-            seconds = (step.end_time - step.start_time).total_seconds()
-            parts.append(f"{stage} {'cached' if cached else f'{seconds:.1f} s'}")
+    timed = [step for step in run.steps.values() if step.start_time and step.end_time]
+    for step in sorted(timed, key=lambda step: step.start_time):
+        cached = step.status.value == "cached"
+        seconds = (step.end_time - step.start_time).total_seconds()
+        parts.append(f"{step.name} {'cached' if cached else f'{seconds:.1f} s'}")
     return ", ".join(parts)

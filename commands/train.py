@@ -1,5 +1,6 @@
 """regraft train: a folder of labelled photos becomes a judged champion."""
 
+import json
 import logging
 import os
 import re
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from commands.mirror import show_on_page
 from commands.options import DEFAULT_STATE, ConfigOption, SetOption, StateOption, is_debug
-from regraft.config import Config, config_of, load_config, override_all
+from regraft.config import Config, config_of, load_config, override_all, with_settings
 
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
@@ -47,8 +49,11 @@ def run_training(wanted: Config, photos: str, name: str, root: Path) -> None:
 
 def completed(wanted: Config, photos: str, name: str, state: "State") -> Config:
     """The configuration with every place and name that the user left open."""
-    name = name or wanted.tracking.name or _name_of(photos)
+    name = name or wanted.tracking.name or model_name(photos)
     where = {"ingest.photos": _absolute(photos), **_places(state, name)}
+    if wanted.ingest.inbox:
+        inbox = f"ingest.inbox={json.dumps(_absolute(wanted.ingest.inbox))}"
+        wanted = with_settings(wanted, (inbox,))
     return override_all(override_all(wanted, where), {"tracking.name": name})
 
 
@@ -76,6 +81,7 @@ def _places(state: "State", name: str) -> dict[str, str]:
         "tracking.uri": state.tracking_uri,
         "tracking.artifacts_url": str(state.mlflow_artifacts),
         "promote.reports_url": str(state.reports),
+        "retrain.journal_url": str(state.journal),
     }
 
 
@@ -90,6 +96,7 @@ def _run(config: Config, state: "State") -> None:
         run = pipeline.with_options(run_name=run_name)(_pinned(config), seen)
     typer.echo(summarise(run, config, state))
     ask_if_it_waits(run, config, state)
+    show_on_page(state)
 
 
 def ask_if_it_waits(run: "PipelineRunResponse", config: Config, state: "State") -> None:
@@ -140,7 +147,8 @@ def _pinned(config: Config) -> Config:
     return config.model_copy(update={"backbone": config.backbone.model_copy(update=pinned)})
 
 
-def _name_of(photos: str) -> str:
+def model_name(photos: str) -> str:
+    """What a model of these photos is called if nobody says: as their folder, or the like."""
     place = Path(photos) if "://" in photos else Path(photos).resolve()
     name = place.stem if place.suffix.lower() in (".csv", ".parquet") else place.name
     plain = re.sub(r"[^\w. -]", "-", name.partition("torchvision:")[2] or name).strip("-. ")

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from zenml.enums import VisualizationType
 
 from materializers.tables import TablesMaterializer
+from regraft.advice import RetrainAdvice
 from regraft.evaluate import EvaluationReport
 from regraft.promote import Verdict
 from regraft.report import render
@@ -42,3 +43,13 @@ class VerdictMaterializer(TablesMaterializer):
     def extract_metadata(self, data: Verdict) -> dict[str, str]:
         """What was decided and why, for the dashboard's lists."""
         return {"decision": data.decision, "reason": data.reason, "verdict_id": data.id}
+
+
+class AdviceMaterializer(TablesMaterializer):
+    """A RetrainAdvice."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (RetrainAdvice,)
+
+    def extract_metadata(self, data: RetrainAdvice) -> dict[str, str]:
+        """What is advised and why, for the dashboard's lists."""
+        return {"decision": data.decision, "reason": data.reason}

@@ -27,7 +27,12 @@ RegraftError                     exit code
 │   ├── NoWayBack                    no earlier champion to go back to
 │   ├── NothingWaits                 no verdict waits for somebody to approve it
 │   └── LedgerBroken                 the record of promotions is not what was written
-└── StateError                   7   the state folder
+├── StateError                   7   the state folder
+│   ├── AlreadyRuns                  another process does this very thing now
+│   └── JournalBroken                a record of retrainings that cannot be read
+├── NothingToDo                  8   nothing has changed since the last time; no fault
+├── ScheduleError                9   a schedule that cannot be meant, or carried out
+└── DriftFound                  10   the new photos are of another kind; only if it was asked for
 
 Exit code 0 is success, whatever the verdict; 1 is a fault of ours (run again with --debug).
 """
@@ -170,3 +175,29 @@ class StateError(RegraftError):
     """Something about the state folder."""
 
     exit_code = 7
+
+
+class AlreadyRuns(StateError):
+    """Another process does this very thing now."""
+
+
+class JournalBroken(StateError):
+    """A record of retrainings that cannot be read."""
+
+
+class NothingToDo(RegraftError):
+    """Nothing has changed since the last time; no fault."""
+
+    exit_code = 8
+
+
+class ScheduleError(RegraftError):
+    """A schedule that cannot be meant, or cannot be carried out."""
+
+    exit_code = 9
+
+
+class DriftFound(RegraftError):
+    """The new photos are of another kind; raised only where that was asked for."""
+
+    exit_code = 10

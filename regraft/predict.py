@@ -50,7 +50,18 @@ def predict(
         NoPhotos: nothing to read in the sources, or no such folder.
         ManifestError: a manifest without a column "image".
     """
-    paths = list_photos(sources)
+    table = label(classifier, list_photos(sources), store).drop(columns="sha256")
+    return table.assign(model=model) if model else table
+
+
+def label(
+    classifier: ImageClassifier, paths: Sequence[str], store: EmbedConfig = NO_STORE
+) -> pd.DataFrame:
+    """As predict(), for photos that are listed already.
+
+    Returns:
+        path, sha256 of the file ("" if it cannot be opened), then what predict() says.
+    """
     with ThreadPoolExecutor(n_cores()) as pool:
         read = list(tqdm(pool.map(_photo, paths), "read", len(paths), disable=None, delay=2))
     photos = [one for one in read if isinstance(one, Photo)]
@@ -62,8 +73,8 @@ def predict(
     table = table.reindex(range(len(paths)))
     table["label"] = table.label.astype(object).where(table.label.notna(), "").astype(str)
     table.insert(0, "path", [printable(path) for path in paths])
-    table = table.assign(error=errors)
-    return table.assign(model=model) if model else table
+    table.insert(1, "sha256", [one.sha256 if isinstance(one, Photo) else "" for one in read])
+    return table.assign(error=errors)
 
 
 def list_photos(sources: Sequence[str]) -> list[str]:
@@ -83,6 +94,24 @@ def list_photos(sources: Sequence[str]) -> list[str]:
             f"files ending in {', '.join(sorted(EXTENSIONS))}."
         )
     return paths
+
+
+def is_folder(place: str) -> bool:
+    """Whether photos lie in this place; what cannot be asked is none.
+
+    Args:
+        place: as `absolute` gives it.
+    """
+    files, path = filesystem(place)
+    web = place.startswith(("http://", "https://"))  # has no folders: asking reads a whole page
+    try:
+        if web and _extension(urlsplit(place).path) in EXTENSIONS:
+            return False
+        return bool(files.isdir(path))
+    except ValueError:  # no URL at all
+        return False
+    except access_errors():  # told in its row, when it is read
+        return False
 
 
 def answers(scores: Tensor, card: Card) -> pd.DataFrame:
@@ -161,22 +190,9 @@ def _photos_of(source: str) -> list[str]:
     place = absolute(source)
     if is_manifest(place):
         return _manifest_photos(place)
-    if not _is_folder(place):
+    if not is_folder(place):
         return [place]
     return [file.uri for file in find_files(place) if is_candidate(file)]
-
-
-def _is_folder(place: str) -> bool:
-    files, path = filesystem(place)
-    web = place.startswith(("http://", "https://"))  # has no folders: asking reads a whole page
-    try:
-        if web and _extension(urlsplit(place).path) in EXTENSIONS:
-            return False
-        return bool(files.isdir(path))
-    except ValueError:  # no URL at all
-        return False
-    except access_errors():  # told in its row, when it is read
-        return False
 
 
 def _extension(place: str) -> str:

@@ -23,6 +23,7 @@ from regraft.evaluate import abstain_below, class_codes, fit_temperature
 from regraft.files import absolute, filesystem
 from regraft.freeze import freeze
 from regraft.ingest import ImageTable, ingest
+from regraft.interpolate import blended_as_recorded, start_of
 from regraft.pixels import photos_of
 from regraft.predict import abstaining, answers
 from regraft.registry import RegisteredVersion
@@ -261,6 +262,8 @@ def _train_again(then: _Then, config: Config, name: str) -> _Now:
     pretrained = _pretrained(card, config, name)
     plan = freeze(pretrained, config.freeze)
     challenger = fine_tune(pretrained, plan, splits, config.tune, lambda _: None, config.embed)
+    where = config.tracking.model_copy(update={"name": name})
+    challenger = blended_as_recorded(challenger, card, where, config.classes.renamed)
     logger.info("%s", challenger)
     return _Now(splits, n_gone, challenger, _finished(challenger.classifier, splits, config))
 
@@ -300,14 +303,14 @@ def _numbered(photos: pd.DataFrame) -> pd.DataFrame:
 def _pretrained(card: Card, config: Config, name: str) -> ImageClassifier:
     """Where training starts from; a parent model is looked up by its content: it may have moved."""
     backbone = config.backbone
-    if card.parent:
-        parent = with_content(config.tracking.model_copy(update={"name": name}), card.parent)
+    if start := start_of(card):
+        parent = with_content(config.tracking.model_copy(update={"name": name}), start)
         if parent:
             source = {"source": f"bundle:{parent.bundle_url}"}
             backbone = backbone.model_copy(update=source)
         elif not backbone.source.startswith("bundle:"):
             raise WeightsNotFound(
-                f"Expected the model {card.parent[:12]} that training started from among the "
+                f"Expected the model {start[:12]} that training started from among the "
                 f"versions of {name} in {config.tracking.uri}, found none. If its bundle lies "
                 "elsewhere, give it with --set backbone.source=bundle:URL."
             )

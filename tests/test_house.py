@@ -12,8 +12,9 @@ FLOORS = ("commands", "pipelines", "steps", "materializers", "regraft")
 ROOMS = (
     *("errors", "config", "files", "relocate", "state", "ingest", "split", "backbone", "pixels"),
     *("classifier", "freeze", "embed", "paired", "tune", "transfer", "evaluate", "compare"),
-    *("report", "tracking", "predict", "behaviour", "registry", "model_card"),
-    *("promote", "reproduce"),
+    *("report", "tracking", "predict", "behaviour", "drift", "registry", "interpolate"),
+    *("model_card", "promote", "reproduce", "batch", "advice", "journal", "notify"),
+    *("schedule", "status", "retrain"),
 )
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "types", "misc"}
 SOURCES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))

@@ -13,6 +13,14 @@ from regraft.config.network import (
     TuneConfig,
 )
 from regraft.config.photos import IngestConfig, SplitConfig
+from regraft.config.retraining import (
+    BatchConfig,
+    DriftConfig,
+    Happening,
+    NotifyConfig,
+    RetrainConfig,
+    Target,
+)
 from regraft.config.section import Fraction, Section, Url, refuse_password
 from regraft.config.service import (
     BehaviourConfig,
@@ -27,19 +35,25 @@ from regraft.config.service import (
 __all__ = [
     "INSTALLED",
     "BackboneConfig",
+    "BatchConfig",
     "BehaviourConfig",
     "ClassesConfig",
     "Config",
+    "DriftConfig",
     "EmbedConfig",
     "EvaluateConfig",
     "Fraction",
     "FreezeConfig",
+    "Happening",
     "IngestConfig",
+    "NotifyConfig",
     "PredictConfig",
     "PromoteConfig",
     "RegistryConfig",
+    "RetrainConfig",
     "Section",
     "SplitConfig",
+    "Target",
     "TrackingConfig",
     "TuneConfig",
     "Url",

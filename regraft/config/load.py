@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from regraft.config.network import BackboneConfig, EmbedConfig, FreezeConfig, TuneConfig
 from regraft.config.photos import IngestConfig, SplitConfig
+from regraft.config.retraining import BatchConfig, DriftConfig, NotifyConfig, RetrainConfig
 from regraft.config.section import Section
 from regraft.config.service import (
     BehaviourConfig,
@@ -39,11 +40,18 @@ class Config(Section):
     behaviour: BehaviourConfig = BehaviourConfig()
     predict: PredictConfig = PredictConfig()
     promote: PromoteConfig = PromoteConfig()
+    drift: DriftConfig = DriftConfig()
+    batch: BatchConfig = BatchConfig()
+    retrain: RetrainConfig = RetrainConfig()
+    notify: NotifyConfig = NotifyConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     def flat(self) -> dict[str, str]:
-        """Every value as text, by "section.field"."""
-        sections = self.model_dump(mode="json").items()
+        """Every value that a model may depend on as text, by "section.field".
+
+        Whom to tell is left out: it is nobody's business who has the model's card.
+        """
+        sections = self.model_dump(mode="json", exclude={"notify"}).items()
         return {f"{name}.{key}": _text(v) for name, part in sections for key, v in part.items()}
 
 

@@ -4,6 +4,7 @@ import hashlib
 from typing import NamedTuple
 
 import imagehash
+import numpy as np
 from PIL import Image
 
 from regraft.ingest.decode import unpack
@@ -16,10 +17,17 @@ THUMBNAIL_SIDE = 16  # pixels; 256 grey values tell copies from look-alikes (see
 # longer near copies of themselves. Of 80 enlarged to 1.4 megapixels all copies were found, down to
 # an eighth of their size.
 LEAST_SIDE = 128
+# Of the variance: where a photo is one even grey, its logarithm would have no end.
+LEAST_VARIANCE = 0.01
 
 
 class Facts(NamedTuple):
-    """One usable content; the fields are columns of the image table."""
+    """One usable content; the fields are columns of the image table.
+
+    brightness: mean grey, in [0, 1]; 0 = black.
+    sharpness: log10 of the variance of the Laplacian of the grey photo, whose shorter side is
+        LEAST_SIDE pixels; blurred photos have little. In [-2, 6.1].
+    """
 
     sha256: str
     phash: str
@@ -27,6 +35,8 @@ class Facts(NamedTuple):
     width: int
     height: int
     n_bytes: int
+    brightness: float
+    sharpness: float
 
 
 def sha256_of(data: bytes) -> str:
@@ -55,4 +65,22 @@ def find_facts(data: bytes, sha256: str, max_pixels: int) -> Facts:
         width=width,
         height=height,
         n_bytes=len(data),
+        brightness=float(np.asarray(grey).mean()) / 255,
+        sharpness=_sharpness(grey),
     )
+
+
+def _sharpness(grey: Image.Image) -> float:
+    """How much neighbouring pixels differ, at one scale for large and small photos.
+
+    Source: Pech-Pacheco et al. 2000, the variance of the Laplacian.
+    """
+    scale = LEAST_SIDE / min(grey.size)
+    # A ribbon's long side would be made longer still; nobody needs more of it than of a panorama.
+    width, height = (min(8 * LEAST_SIDE, max(LEAST_SIDE, round(s * scale))) for s in grey.size)
+    scaled = grey.resize((width, height), Image.Resampling.BILINEAR)
+    levels = np.asarray(scaled, dtype=np.float32)  # (H, W)
+    across = levels[1:-1, :-2] + levels[1:-1, 2:]
+    along = levels[:-2, 1:-1] + levels[2:, 1:-1]
+    laplacian = across + along - 4 * levels[1:-1, 1:-1]
+    return float(np.log10(max(float(laplacian.var()), LEAST_VARIANCE)))

@@ -26,13 +26,19 @@ _LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle
 
 
 class Listed(NamedTuple):
-    """One photo as its source names it."""
+    """One photo as its source names it.
+
+    label: "" = none yet. labelled_at: ISO 8601 in UTC, so that text sorts as time; "" = not said.
+    is_late: it lies in the inbox.
+    """
 
     uri: str
     label: str
     split: str = ""
     group: str = ""
     slices: tuple[str, ...] = ()
+    labelled_at: str = ""
+    is_late: bool = False
 
 
 class Quarantined(NamedTuple):
@@ -92,7 +98,7 @@ def find_files(root: str) -> list[Found]:
     return sorted(files, key=lambda file: file.parts)
 
 
-def list_folder(root: str) -> Listing:
+def list_folder(root: str, *, may_wait: bool = False) -> Listing:
     """The photos in a folder with a folder a class.
 
     The label is the first folder below the root; photos deeper down belong to that label. If the
@@ -102,6 +108,9 @@ def list_folder(root: str) -> Listing:
 
     Args:
         root: absolute local path or fsspec URL.
+        may_wait: photos outside every class folder have no label yet, instead of going into
+            quarantine; there may be no photo at all; and a class folder without a file that is a
+            photo by its extension puts its files into quarantine, instead of stopping the run.
 
     Raises:
         NoPhotos: no such folder, nothing in it, no folder a class, or splits beside other folders.
@@ -111,14 +120,18 @@ def list_folder(root: str) -> Listing:
     candidates = [file for file in files if is_candidate(file)]
     with_splits = _are_splits({file.parts[0] for file in candidates if len(file.parts) > 1})
     _refuse_mixed(root, candidates, with_splits)
-    entries = [_entry(file, with_splits) for file in candidates]
+    lost = _without_candidates([file for file in files if not _is_litter(file)], with_splits)
+    entries = [_entry(file, with_splits, may_wait) for file in candidates]
+    if may_wait:
+        entries += [_no_photo(file, label) for label, odd in lost.items() for file in odd]
     listing = Listing(
         photos=tuple(entry for entry in entries if isinstance(entry, Listed)),
         quarantined=tuple(entry for entry in entries if isinstance(entry, Quarantined)),
-        n_ignored=len(files) - len(candidates),
+        n_ignored=len(files) - len(entries),
     )
-    _refuse_nothing(root, listing)
-    _refuse_no_candidates([file for file in files if not _is_litter(file)], with_splits)
+    if not may_wait:
+        _refuse_nothing(root, listing)
+        _refuse_lost(lost)
     return listing
 
 
@@ -154,23 +167,37 @@ def _refuse_mixed(root: str, candidates: list[Found], with_splits: bool) -> None
     )
 
 
-def _refuse_no_candidates(files: list[Found], with_splits: bool) -> None:
-    """A class of which every file would be ignored is a mistake, not litter."""
+def _without_candidates(files: list[Found], with_splits: bool) -> dict[str, list[Found]]:
+    """{label: its files} of every class of which each file would be ignored."""
     seen = {_label(file, with_splits) for file in files if is_candidate(file)}
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[Found]] = {}
     for file in files:
         if (label := _label(file, with_splits)) not in seen | {""}:
-            found.setdefault(label, []).append(_extension(file) or "no extension")
-    if not found:
+            found.setdefault(label, []).append(file)
+    return dict(sorted(found.items()))
+
+
+def _refuse_lost(lost: dict[str, list[Found]]) -> None:
+    """A class of which every file would be ignored is a mistake, not litter."""
+    if not lost:
         return
     counts = "; ".join(
-        f"{label} ({len(extensions)} files: {', '.join(sorted(set(extensions)))})"
-        for label, extensions in sorted(found.items())
+        f"{label} ({len(files)} files: {', '.join(sorted({_extension_word(f) for f in files}))})"
+        for label, files in lost.items()
     )
     raise ClassVanished(
         f"Expected photos in every class folder, found none in {counts}. Photos are files ending "
         f"in {', '.join(sorted(EXTENSIONS))}. Convert them, or move the folder out."
     )
+
+
+def _no_photo(file: Found, label: str) -> Quarantined:
+    detail = f"{_extension_word(file)}; nor is any other file of this class a photo by its name"
+    return Quarantined(printable(file.uri), label, "no photo by its name", detail)
+
+
+def _extension_word(file: Found) -> str:
+    return _extension(file) or "no extension"
 
 
 def _refuse_nothing(root: str, listing: Listing) -> None:
@@ -195,7 +222,7 @@ def _are_splits(folders: set[str]) -> bool:
     return "train" in names and len(names) > 1 and names <= SPLITS.keys()
 
 
-def _entry(file: Found, with_splits: bool) -> Listed | Quarantined:
+def _entry(file: Found, with_splits: bool, may_wait: bool) -> Listed | Quarantined:
     folders = file.parts[:-1]
     split = SPLITS[folders[0].lower()] if with_splits and folders else ""
     label = _label(file, with_splits)
@@ -204,7 +231,7 @@ def _entry(file: Found, with_splits: bool) -> Listed | Quarantined:
         return Quarantined(path, label, "name is not utf-8", "rename the file or its folder")
     if file.problem:
         return Quarantined(path, label, "unreadable", file.problem)
-    if not label:
+    if not label and not may_wait:
         return Quarantined(path, "", "no class folder", "it lies outside every class folder")
     return Listed(file.uri, label, split)
 

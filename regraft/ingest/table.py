@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 from tqdm import tqdm
@@ -26,15 +26,11 @@ from regraft.ingest.arrays import PREFIX, list_torchvision, torchvision_stamp
 from regraft.ingest.cores import n_cores
 from regraft.ingest.decode import read_bytes
 from regraft.ingest.facts import Facts, find_facts, sha256_of
+from regraft.ingest.inbox import inbox_of, joined, list_inbox, naming_the_inbox
+from regraft.ingest.labels import Read, relabelled_table, settle
 from regraft.ingest.manifest import is_manifest, list_manifest
 from regraft.ingest.memory import recall, remembering
-from regraft.ingest.sources import (
-    Listed,
-    Listing,
-    Quarantined,
-    find_files,
-    list_folder,
-)
+from regraft.ingest.sources import Listing, Quarantined, find_files, list_folder
 
 
 @dataclass(frozen=True)
@@ -45,13 +41,17 @@ class ImageTable:
         frame: one row a usable photo, sorted by path: path (absolute, or a URL), label, split
             (train, validation, test or "" = not given), group ("" = none), sha256 (of the file),
             phash (64-bit perceptual hash, 16 hex digits), thumbnail (256 bytes: 16 x 16 grey, row
-            by row), width, height (pixels, upright), n_bytes, and a string column "slice:NAME" for
-            each further manifest column.
+            by row), width, height (pixels, upright), n_bytes, brightness and sharpness (see Facts),
+            and a string column "slice:NAME" for each further manifest column.
         quarantine: one row an unusable file, sorted by path: path, label, reason, detail.
         classes: the labels of frame, sorted.
         digest: sha256 over the content, blind to paths and to their order.
-        n_ignored: hidden files, non-images and repeated manifest rows.
+        n_ignored: hidden files, non-images, repeated manifest rows, and photos in the inbox that
+            are known already.
         source: what the user named.
+        n_waiting: photos in the inbox that have no label yet; they are nowhere in frame.
+        relabelled: one row a photo of frame that was labelled otherwise before, sorted by path:
+            path, sha256, was, label; see settle() in labels.py.
     """
 
     frame: pd.DataFrame
@@ -60,16 +60,22 @@ class ImageTable:
     digest: str
     n_ignored: int
     source: str
+    n_waiting: int = 0
+    relabelled: pd.DataFrame = field(default_factory=relabelled_table)
 
     def __str__(self) -> str:
+        late = f", {self.n_waiting} wait for a label" * (self.n_waiting > 0)
+        late += f", {len(self.relabelled)} relabelled" * (len(self.relabelled) > 0)
         return (
             f"ingest: {len(self.frame)} photos, {len(self.classes)} classes, "
-            f"{len(self.quarantine)} quarantined, {self.n_ignored} other files ignored"
+            f"{len(self.quarantine)} quarantined, {self.n_ignored} other files ignored{late}"
         )
 
 
 def ingest(config: IngestConfig) -> ImageTable:
-    """The table of the photos at config.photos; see the forms in IngestConfig.
+    """The table of the photos at config.photos and config.inbox; see the forms in IngestConfig.
+
+    Where the same content is labelled more than once, settle() in labels.py says what counts.
 
     Args:
         config: what to read, and when to give up.
@@ -82,23 +88,26 @@ def ingest(config: IngestConfig) -> ImageTable:
         ClassVanished: a class has no usable photo left.
         DataError: there are fewer than two classes.
     """
-    listing = _list(config)
-    rows, quarantined = _read_all(listing, config)
-    frame = _frame(rows, listing.slice_names)
-    clashing = _clashing(frame)
-    usable = frame[~frame["path"].isin([entry.path for entry in clashing])]
-    entries = sorted([*listing.quarantined, *quarantined, *clashing])
+    early, late = _list(config), list_inbox(inbox_of(config))
+    listing = joined(early, late)
+    read, quarantined = _read_all(listing, config)
+    settled = settle(read)
+    frame = _frame(settled.photos, listing.slice_names)
+    entries = sorted({*listing.quarantined, *quarantined, *settled.clashing})
     quarantine = pd.DataFrame(entries, columns=list(Quarantined._fields), dtype=str)
-    _refuse_too_many(quarantine, len(usable), config)
-    _refuse_vanished(quarantine, set(usable["label"]))
-    _refuse_one_class(set(usable["label"]), config.photos)
+    _refuse_too_many(quarantine, len(frame) + settled.n_waiting, config)
+    # A class that only the inbox has was never there to vanish.
+    _refuse_vanished(quarantine, _labels_in(early), set(frame["label"]))
+    _refuse_one_class(set(frame["label"]), config.photos)
     return ImageTable(
-        frame=usable.reset_index(drop=True),
+        frame=frame,
         quarantine=quarantine,
-        classes=tuple(sorted(set(usable["label"]))),
-        digest=_digest(usable),
-        n_ignored=listing.n_ignored,
+        classes=tuple(sorted(set(frame["label"]))),
+        digest=_digest(frame),
+        n_ignored=listing.n_ignored + settled.n_repeated,
         source=config.photos,
+        n_waiting=settled.n_waiting,
+        relabelled=relabelled_table(settled.relabelled),
     )
 
 
@@ -106,7 +115,7 @@ def fingerprint(config: IngestConfig) -> str:
     """A hash that changes when the photos may have: listing, sizes, times, manifest; none opened.
 
     Args:
-        config: what would be read. Its place is part of the hash, because a table holds paths.
+        config: what would be read. Its places are part of the hash, because a table holds paths.
 
     Returns:
         64 hex digits.
@@ -114,16 +123,23 @@ def fingerprint(config: IngestConfig) -> str:
     Raises:
         ConfigError, NoPhotos, ManifestError: as in ingest.
     """
-    if config.photos.startswith(PREFIX):
-        return hashlib.sha256(torchvision_stamp(config).encode()).hexdigest()
-    place = _place(config)
-    if is_manifest(place):
-        uris = sorted({photo.uri for photo in list_manifest(place).photos})
-        state = [(uri, _stamp(uri)) for uri in uris]
-        parts = [place, hashlib.sha256(read_bytes(place)).hexdigest(), state]
-    else:
-        parts = [place, [("/".join(file.parts), file.stamp) for file in find_files(place)]]
+    is_torchvision = config.photos.startswith(PREFIX)
+    parts: list[object] = [
+        torchvision_stamp(config) if is_torchvision else _state_of(_place(config))
+    ]
+    if inbox := inbox_of(config):
+        with naming_the_inbox(inbox):
+            parts.append(_state_of(inbox, may_wait=True))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _state_of(place: str, *, may_wait: bool = False) -> list[object]:
+    """What changes when the files of a folder or a manifest do."""
+    if not is_manifest(place):
+        return [place, [("/".join(file.parts), file.stamp) for file in find_files(place)]]
+    uris = sorted({photo.uri for photo in list_manifest(place, may_wait=may_wait).photos})
+    digest = hashlib.sha256(read_bytes(place)).hexdigest()
+    return [place, digest, [(uri, _stamp(uri)) for uri in uris]]
 
 
 def _stamp(uri: str) -> str:
@@ -155,27 +171,27 @@ def _list(config: IngestConfig) -> Listing:
     return list_manifest(place) if is_manifest(place) else list_folder(place)
 
 
-def _read_all(
-    listing: Listing, config: IngestConfig
-) -> tuple[list[tuple[Listed, Facts]], list[Quarantined]]:
+def _read_all(listing: Listing, config: IngestConfig) -> tuple[list[Read], list[Quarantined]]:
     known = recall(config.memory_url)
+    uris = list(dict.fromkeys(photo.uri for photo in listing.photos))
 
-    def read(photo: Listed) -> Facts | UnusablePhoto:
-        return _read_one(photo.uri, config.max_pixels, known)
+    def read(uri: str) -> Facts | UnusablePhoto:
+        return _read_one(uri, config.max_pixels, known)
 
     good, bad = [], []
     # Pillow warns of odd EXIF in usable photos. The filter is process-wide, so it is set out here,
     # around the threads, and never inside one.
     with warnings.catch_warnings(), ThreadPoolExecutor(config.n_workers or n_cores()) as pool:
         warnings.simplefilter("ignore")
-        found = pool.map(read, listing.photos)
-        shown = tqdm(found, "ingest", len(listing.photos), disable=None, delay=2)
-        results = remembering(shown, known, config.memory_url)
-        for photo, result in zip(listing.photos, results, strict=True):
-            if isinstance(result, Facts):
-                good.append((photo, result))
-            else:
-                bad.append(Quarantined(photo.uri, photo.label, result.reason, result.detail))
+        found = pool.map(read, uris)
+        shown = tqdm(found, "ingest", len(uris), disable=None, delay=2)
+        results = dict(zip(uris, remembering(shown, known, config.memory_url), strict=True))
+    for photo in listing.photos:
+        result = results[photo.uri]
+        if isinstance(result, Facts):
+            good.append(Read(photo, result))
+        else:
+            bad.append(Quarantined(photo.uri, photo.label, result.reason, result.detail))
     return good, bad
 
 
@@ -191,23 +207,19 @@ def _read_one(uri: str, max_pixels: int, known: Mapping[str, Facts]) -> Facts | 
         return error
 
 
-def _frame(rows: Iterable[tuple[Listed, Facts]], slice_names: tuple[str, ...]) -> pd.DataFrame:
-    columns = [*Listed._fields[:-1], *Facts._fields, *[f"slice:{name}" for name in slice_names]]
-    cells = [(*photo[:-1], *facts, *photo.slices) for photo, facts in sorted(rows)]
-    frame = pd.DataFrame(cells, columns=columns)
-    return frame.rename(columns={"uri": "path"})
+def _frame(rows: Iterable[Read], slice_names: tuple[str, ...]) -> pd.DataFrame:
+    given = ["path", "label", "split", "group"]
+    columns = [*given, *Facts._fields, *[f"slice:{name}" for name in slice_names]]
+    cells = [
+        (photo.uri, photo.label, photo.split, photo.group, *facts, *photo.slices)
+        for photo, facts in rows
+    ]
+    return pd.DataFrame(cells, columns=columns)
 
 
-def _clashing(frame: pd.DataFrame) -> list[Quarantined]:
-    """Byte-identical files with different labels: nobody knows which is right, so all of them."""
-    n_labels = frame.groupby("sha256")["label"].transform("nunique")
-    found = []
-    for _, copies in frame[n_labels > 1].groupby("sha256"):
-        for row in copies.itertuples():
-            other = copies[copies["label"] != row.label].iloc[0]
-            detail = f"the same bytes are labelled {other['label']!r} in {other['path']}"
-            found.append(Quarantined(str(row.path), str(row.label), "clashing labels", detail))
-    return found
+def _labels_in(listing: Listing) -> set[str]:
+    listed = {photo.label for photo in listing.photos}
+    return listed | {entry.label for entry in listing.quarantined}
 
 
 def _digest(frame: pd.DataFrame) -> str:
@@ -232,8 +244,8 @@ def _refuse_too_many(quarantine: pd.DataFrame, n_usable: int, config: IngestConf
     )
 
 
-def _refuse_vanished(quarantine: pd.DataFrame, usable: set[str]) -> None:
-    vanished = sorted(set(quarantine["label"]) - usable - {""})
+def _refuse_vanished(quarantine: pd.DataFrame, expected: set[str], usable: set[str]) -> None:
+    vanished = sorted((set(quarantine["label"]) & expected) - usable - {""})
     if vanished:
         bad = quarantine[quarantine["label"].isin(vanished)]
         first = bad.iloc[0]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from regraft.files import is_url
+from regraft.interpolate import blend_of, start_of
 from regraft.model_card.facts import ModelCard
 from regraft.registry import CHAMPION
 from regraft.report.findings import bounds, percent, points
@@ -200,7 +201,7 @@ def _data(card: ModelCard) -> Section:
 def _training(card: ModelCard) -> Section:
     info, config, tags = card.card.backbone, card.card.config, card.run_tags
     task = info.source_task
-    parent = card.card.parent
+    start, blend = start_of(card.card), blend_of(card.card)
     tuned = {"Epochs at most": "tune.epochs", "Seed": "tune.seed"}
     told = {"Kept phase": "kept_phase", "Ended": "stopped", "Thawed part": "trained_as"}
     return Section(
@@ -211,7 +212,12 @@ def _training(card: ModelCard) -> Section:
             ("Weights, sha256", info.sha256),
             (
                 "Started from",
-                f"the model {parent}" if parent else "these weights",
+                f"the model {start}" if start else "these weights",
+            ),
+            *(
+                [("Blended with", f"{1 - blend.alpha:.0%} of the model {blend.champion}")]
+                if blend
+                else []
             ),
             ("Freeze policy", config.get("freeze.policy", NOT_RECORDED)),
             *((name, config.get(key, NOT_RECORDED)) for name, key in tuned.items()),

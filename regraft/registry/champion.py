@@ -187,6 +187,15 @@ def last_champion(tracking: TrackingConfig, name: str) -> int | None:
     return stack[-1] if stack else None
 
 
+def serving_bundle(tracking: TrackingConfig) -> tuple[str, str]:
+    """The content hash and the bundle's place of the champion of tracking.name, "" for none."""
+    serving = serving_version(tracking, tracking.name)
+    if serving is None:
+        return "", ""
+    version = find(tracking, tracking.name, str(serving))
+    return version.content_hash, version.bundle_url
+
+
 def serving_version(tracking: TrackingConfig, name: str) -> int | None:
     """The version that has the alias "champion", None for none."""
     return aliases(tracking, name).get(CHAMPION)

@@ -14,7 +14,9 @@ from mlflow.types.schema import AnyType
 from PIL import Image
 
 import regraft
+from regraft import drift
 from regraft.classifier import Card, ImageClassifier
+from regraft.drift import Reference
 from regraft.registry.versions import MANIFEST_FILE
 
 # What the code that serves imports; the floors above it are not needed there.
@@ -29,16 +31,20 @@ _GIT_TIMEOUT_S = 10.0
 _FOREIGN_FILES = ("uv.lock", "pyproject.toml", ".python-version")
 
 
-def save_model(classifier: ImageClassifier, manifest: pd.DataFrame, folder: Path) -> None:
+def save_model(
+    classifier: ImageClassifier, manifest: pd.DataFrame, reference: Reference, folder: Path
+) -> None:
     """Writes an MLflow model into the folder, which must not exist.
 
     Args:
         manifest: the photos that it was trained or chosen on; travels in the bundle.
+        reference: what drift is measured against; travels in the bundle.
     """
     with tempfile.TemporaryDirectory() as scratch:
         bundle = Path(scratch) / "bundle"
         classifier.save(bundle)
         manifest.to_parquet(bundle / MANIFEST_FILE, index=False)
+        reference.save(bundle / drift.FOLDER)
         mlflow.pyfunc.save_model(
             path=str(folder),
             python_model=str(SOURCE / "registry" / "served.py"),

@@ -9,10 +9,13 @@ from pathlib import Path
 import pandas as pd
 from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from regraft import drift
 from regraft.classifier import ImageClassifier
 from regraft.config import Config, TrackingConfig
-from regraft.embed import NO_STORE, logits
+from regraft.drift import Reference, make_reference, side_for
+from regraft.embed import NO_STORE, choose_compute, logits
 from regraft.errors import ReloadMismatch
 from regraft.evaluate import EvaluationReport, abstain_below
 from regraft.ingest import read_bytes
@@ -28,6 +31,7 @@ from regraft.registry.versions import (
     as_registered,
     delete,
     downloaded,
+    load_reference,
     set_alias,
     set_tags,
     with_content,
@@ -63,7 +67,11 @@ def register(
     """
     tracking = config.tracking
     classifier = abstaining(
-        challenger.classifier.with_card(temperature=report.temperature, config=config.flat()),
+        challenger.classifier.with_card(
+            temperature=report.temperature,
+            # It may say more than the configuration: what the model was blended of.
+            config=challenger.classifier.card.config | config.flat(),
+        ),
         abstain_below(report.predictions, config.predict),
     )
     content_hash = classifier.content_hash
@@ -73,7 +81,7 @@ def register(
         challenger = replace(challenger, classifier=classifier, run_id=run.run_id)
         log_config(run, config)
         tags = {**origin, **_tags(challenger)}
-        made = _create(challenger, tracking, tags)
+        made = _create(challenger, _reference(challenger, splits, config), tracking, tags)
         _check_reload(made, classifier, photos_of(splits.test), config)
         version = with_content(tracking, content_hash)  # another process may have been faster
         if version:
@@ -81,6 +89,8 @@ def register(
         else:
             set_tags(tracking, made, {SEAL: content_hash})
             version = replace(made, content_hash=content_hash, created=True)
+    elif load_reference(tracking, version) is None:
+        _add_reference(version, _reference(challenger, splits, config), tracking)
     set_tags(tracking, version, _scores(report))  # of today's test photos, an old version's too
     set_alias(tracking, version, CHALLENGER)
     return version
@@ -98,8 +108,33 @@ def _scores(report: EvaluationReport) -> dict[str, str]:
     return {"test_accuracy": f"{report.accuracy.value:.6f}", "n_test": str(report.n)}
 
 
+def _reference(challenger: Challenger, splits: Splits, config: Config) -> Reference:
+    """What drift is measured against; the photos' numbers are in the store from the training."""
+    card = challenger.classifier.card
+    any_model = config.tracking.model_copy(update={"name": ""})
+    parent = with_content(any_model, card.parent) if card.parent else None
+    before = load_reference(config.tracking, parent) if parent else None
+    learned_before = bool(card.parent) and (before is None or before.side != "train")
+    training = choose_compute(config.tune)
+    side = side_for(challenger.plan.thaws_backbone, learned_before, training)
+    return make_reference(challenger.classifier, splits, config, side)
+
+
+def _add_reference(
+    version: RegisteredVersion, reference: Reference, tracking: TrackingConfig
+) -> None:
+    """Completes a version that is older than references; what it answers does not change."""
+    with tempfile.TemporaryDirectory() as folder:
+        reference.save(Path(folder))
+        place = get_artifact_repository(version.bundle_url, tracking_uri=tracking.uri)
+        place.log_artifacts(folder, drift.FOLDER)
+
+
 def _create(
-    challenger: Challenger, tracking: TrackingConfig, tags: Mapping[str, str]
+    challenger: Challenger,
+    reference: Reference,
+    tracking: TrackingConfig,
+    tags: Mapping[str, str],
 ) -> RegisteredVersion:
     """A version that is not yet sealed."""
     client = connect(tracking)
@@ -107,7 +142,7 @@ def _create(
     model = client.create_logged_model(open_experiment(tracking), tracking.name, run_id)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
-        save_model(challenger.classifier, challenger.manifest, path)
+        save_model(challenger.classifier, challenger.manifest, reference, path)
         client.log_model_artifacts(model.model_id, str(path))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])

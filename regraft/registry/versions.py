@@ -10,13 +10,15 @@ from typing import TypeVar
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
+from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 
+from regraft import drift
 from regraft.classifier import CARD_FILE, Card, ImageClassifier, load_classifier
 from regraft.config import TrackingConfig
+from regraft.drift import Reference
 from regraft.errors import ModelNotFound
 from regraft.tracking import connect
 
@@ -40,8 +42,8 @@ COLUMNS = ("name", "version", "aliases", "test_accuracy", "when", "why")
 class RegisteredVersion:
     """A model in the registry.
 
-    bundle_url: folder with weights.safetensors, card.json, manifest.parquet; fsspec URL, or
-        mlflow-artifacts: where the MLflow server hands out the files itself.
+    bundle_url: folder with weights.safetensors, card.json, manifest.parquet and drift/; fsspec URL,
+        or mlflow-artifacts: where the MLflow server hands out the files itself.
     content_hash: of the classifier. run_id: of the MLflow run, "" if none.
     created: whether this call made it; False if the same content was there before.
     """
@@ -173,10 +175,44 @@ def load(tracking: TrackingConfig, version: RegisteredVersion) -> ImageClassifie
         return load_classifier(folder)
 
 
+def load_card(tracking: TrackingConfig, version: RegisteredVersion) -> Card:
+    """The card of the version, without its weights."""
+    with downloaded(tracking, f"{version.bundle_url}/{CARD_FILE}") as path:
+        return Card.model_validate_json(path.read_bytes())
+
+
 def load_manifest(tracking: TrackingConfig, version: RegisteredVersion) -> pd.DataFrame:
     """The photos that the version was trained or chosen on: sha256, phash, label, side."""
     with downloaded(tracking, f"{version.bundle_url}/{MANIFEST_FILE}") as path:
         return pd.read_parquet(path)
+
+
+def load_reference(tracking: TrackingConfig, version: RegisteredVersion) -> Reference | None:
+    """What drift of the version is measured against; None: it is older than such references.
+
+    Raises:
+        RegistryError: it is damaged.
+    """
+    found = list_artifacts(artifact_uri=version.bundle_url, tracking_uri=tracking.uri)
+    if drift.FOLDER not in {file.path.rpartition("/")[2] for file in found}:
+        return None
+    with downloaded(tracking, f"{version.bundle_url}/{drift.FOLDER}") as folder:
+        return drift.load_reference(folder)
+
+
+def reference_of(tracking: TrackingConfig, version: RegisteredVersion) -> Reference:
+    """As load_reference(), where one is needed.
+
+    Raises:
+        ModelNotFound: the version has none.
+    """
+    reference = load_reference(tracking, version)
+    if reference is None:
+        raise ModelNotFound(
+            f"{version.name}/{version.version} was registered before models kept what drift is "
+            "measured against. Run `regraft train` on its photos once more, which adds it."
+        )
+    return reference
 
 
 @dataclass(frozen=True)
@@ -198,8 +234,7 @@ def ancestry(tracking: TrackingConfig, version: RegisteredVersion) -> Ancestry:
     manifests, one = [], version
     while True:
         manifests.append(load_manifest(tracking, one))
-        with downloaded(tracking, f"{one.bundle_url}/{CARD_FILE}") as path:
-            card = Card.model_validate_json(path.read_bytes())
+        card = load_card(tracking, one)
         parent = with_content(any_model, card.parent) if card.parent else None
         if parent is None:
             return Ancestry(version.version, tuple(manifests), is_whole=not card.parent)

@@ -1,5 +1,6 @@
 """The report page: one HTML file that a reviewer can act on, without network or script."""
 
+from regraft.report.drift import DriftView, FindingView, StrangeView, render_drift
 from regraft.report.page import render
 from regraft.report.verdict import (
     FlipView,
@@ -11,11 +12,15 @@ from regraft.report.verdict import (
 )
 
 __all__ = [
+    "DriftView",
+    "FindingView",
     "FlipView",
     "GuardView",
     "ScoreView",
     "Standing",
+    "StrangeView",
     "VerdictView",
     "render",
+    "render_drift",
     "render_verdict",
 ]

@@ -8,6 +8,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from regraft.evaluate import EvaluationReport, Interval
+from regraft.split import RELABELLED, WAITING, WIDENED
 
 UNDEFINED = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -48,7 +49,7 @@ def findings(report: EvaluationReport) -> tuple[Finding, ...]:
     """The sentences, what endangers the numbers themselves first."""
     parts = (
         *(_baseline, _transfer, _leaks, _label_errors, _classes, _pair, _slices, _quarantine),
-        _calibration,
+        *(_calibration, _waiting, _relabelled, _wider_test),
     )
     return tuple(finding for part in parts for finding in part(report))
 
@@ -170,6 +171,29 @@ def _calibration(report: EvaluationReport) -> Iterator[Finding]:
         "validation chose)."
     ).format(percent(report.ece_after), percent(report.ece_before), report.temperature)
     yield Finding("good" if better else "look", "calibration", text)
+
+
+def _waiting(report: EvaluationReport) -> Iterator[Finding]:
+    n = int(report.facts.get(WAITING) or 0)
+    if n:
+        text = Markup("<b>{}</b> in the inbox without a label, used nowhere until there is one.")
+        yield Finding("look", "origin", text.format(_plural(n, "photo")))
+
+
+def _relabelled(report: EvaluationReport) -> Iterator[Finding]:
+    n = int(report.facts.get(RELABELLED) or 0)
+    if n:
+        text = Markup("<b>{}</b> with another label than at first: the newest counts.")
+        yield Finding("look", "origin", text.format(_plural(n, "photo")))
+
+
+def _wider_test(report: EvaluationReport) -> Iterator[Finding]:
+    added = report.facts.get(WIDENED)
+    if added:
+        text = Markup(
+            "The frozen test side took in new photos, <b>{}</b>: earlier accuracies are of fewer."
+        )
+        yield Finding("look", "origin", text.format(added))
 
 
 def _bounds(share: Interval) -> str:

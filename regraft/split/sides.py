@@ -1,6 +1,7 @@
 """The automatic rule: whole units are shared out among train, validation and test."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,24 @@ import pandas as pd
 from regraft.split.copies import NearPairs, connected
 
 SIDES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How much of each class the sides get.
+
+    Attributes:
+        fractions: of a class's free photos, for "test", "validation" or both, in that order: who
+            judges more chooses first.
+        salt: another salt, another split; "" = the content hash as it is.
+        widen_below: None: test is filled up to its share as photos come. Else it is frozen, and
+            this is the share of a class, in [0, 1], below which it takes new photos of that class
+            all the same.
+    """
+
+    fractions: dict[str, float]
+    salt: str = ""
+    widen_below: float | None = None
 
 
 @dataclass
@@ -43,7 +62,7 @@ def unite(photos: pd.DataFrame, pairs: NearPairs) -> "pd.Series[int]":
     return pd.Series(components[contents], index=photos.index)
 
 
-def assign(photos: pd.DataFrame, fractions: dict[str, float], salt: str = "") -> "pd.Series[str]":
+def assign(photos: pd.DataFrame, shares: Shares) -> "pd.Series[str]":
     """A side for every photo.
 
     A photo that has a side keeps it. One without takes the side of its unit; where the unit stands
@@ -54,13 +73,17 @@ def assign(photos: pd.DataFrame, fractions: dict[str, float], salt: str = "") ->
     never exceeds its share (rounded) and misses it by less than one unit of the class; except that
     a class of three units or more has at least one on each side.
 
+    A frozen test side has all that it needs of a class that it has; where that is less than
+    shares.widen_below of the class, it takes new units up to there, in the same order. Of a class
+    that it does not have it takes its share of the new photos. It is done class by class because a
+    class that grows alone would else be judged by a handful of photos for ever, while the share of
+    all photos still looked large enough.
+
     Args:
         photos: columns unit, label, sha256, group, side ("" = none yet), is_given (bool: the user
             gave the side) and is_free (bool: it did or will get its side from this rule, so the
             shares of its class count it). Photos only remembered are neither.
-        fractions: of a class's free photos, for "test", "validation" or both, in that order: who
-            judges more chooses first.
-        salt: another salt, another split; "" = the content hash as it is.
+        shares: of the sides.
 
     Returns:
         Sides with the index of photos.
@@ -68,8 +91,8 @@ def assign(photos: pd.DataFrame, fractions: dict[str, float], salt: str = "") ->
     joined = _looked_up(photos["unit"], _sides_of_units(photos), "")
     side = photos["side"].where(photos["side"] != "", joined)
     shared_out: dict[int, str] = {}
-    for one in _classes(photos.assign(side=side), salt):
-        _share_out(one, fractions)
+    for one in _classes(photos.assign(side=side), shares.salt):
+        _share_out(one, shares)
         shared_out |= one.given
     return side.where(side != "", _looked_up(photos["unit"], shared_out, "train"))
 
@@ -117,15 +140,28 @@ def _class(rows: pd.DataFrame) -> _Class:
     )
 
 
-def _share_out(one: _Class, fractions: dict[str, float]) -> None:
+def _share_out(one: _Class, shares: Shares) -> None:
     """Moves units from waiting to given; what is left waiting is for train."""
+    wanted = {side: _wanted(one, side, shares) for side in shares.fractions}
     kept_for_train = [] if one.filled["train"] else one.waiting[-1:]
     one.waiting = one.waiting[: len(one.waiting) - len(kept_for_train)]
-    sides = list(fractions)
+    sides = list(wanted)
     for position, side in enumerate(sides):
         later = sides[position + 1 :]
         n_spared = sum(not one.filled[other] for other in later) if one.n_units >= 3 else 0
-        _fill(one, side, int(fractions[side] * one.n_photos + 0.5), n_spared)
+        _fill(one, side, wanted[side], n_spared)
+
+
+def _wanted(one: _Class, side: str, shares: Shares) -> int:
+    """Photos of the class that a side is filled up to."""
+    fraction = shares.fractions[side]
+    if side != "test" or shares.widen_below is None:
+        return int(fraction * one.n_photos + 0.5)
+    if one.filled["test"]:
+        least = shares.widen_below * one.n_photos
+        return math.ceil(least - 1e-9)  # 0.07 * 100 is a little more than 7 in binary
+    n_new = one.n_photos - sum(one.filled.values())
+    return int(fraction * n_new + 0.5)
 
 
 def _fill(one: _Class, side: str, share: int, n_spared: int) -> None:

@@ -2,17 +2,24 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from regraft.config import SplitConfig
-from regraft.errors import EmptySplit
+from regraft.errors import ConfigError, EmptySplit
 from regraft.ingest import ImageTable
+from regraft.ingest.labels import relabelled_table
 from regraft.split.copies import NearPairs, find_near_pairs
 from regraft.split.leaks import find_leaks, refuse_leaks
 from regraft.split.memory import locked, recall, remember
-from regraft.split.sides import SIDES, assign, unite
+from regraft.split.sides import SIDES, Shares, assign, unite
+from regraft.split.widening import Widening, told, widenings
+
+# Names of facts, for a report: see Splits.late_facts.
+WAITING = "photos that wait for a label"
+RELABELLED = "photos with another label than before"
+WIDENED = "new photos on the frozen test side"
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,8 @@ class Splits:
         quarantine, classes, n_ignored, source: as in the image table.
         digest: sha256 over the assignment: content, label and side.
         n_duplicates: photos of the table that have an exact or a near copy in it.
+        n_waiting, relabelled: as in the image table.
+        widened: what a frozen test side took in this time; empty if it is not frozen.
     """
 
     frame: pd.DataFrame
@@ -38,11 +47,15 @@ class Splits:
     n_ignored: int
     source: str
     n_duplicates: int
+    n_waiting: int = 0
+    relabelled: pd.DataFrame = field(default_factory=relabelled_table)
+    widened: tuple[Widening, ...] = ()
 
     def __str__(self) -> str:
         counts = ", ".join(f"{len(self.side(name))} {name}" for name in SIDES)
         dropped = int((self.leaks["action"] == "dropped").sum())
-        return f"split: {counts}; {len(self.leaks)} leaks between sides, {dropped} dropped"
+        wider = f"; the frozen test side took in {told(self.widened)}" * bool(self.widened)
+        return f"split: {counts}; {len(self.leaks)} leaks between sides, {dropped} dropped{wider}"
 
     def side(self, name: str) -> pd.DataFrame:
         """The photos of one side: train, validation or test."""
@@ -64,6 +77,15 @@ class Splits:
         return self.side("test")
 
     @property
+    def late_facts(self) -> dict[str, str]:
+        """What came late, by WAITING, RELABELLED and WIDENED; "" where there is nothing to say."""
+        return {
+            WAITING: str(self.n_waiting or ""),
+            RELABELLED: str(len(self.relabelled) or ""),
+            WIDENED: told(self.widened),
+        }
+
+    @property
     def counts(self) -> pd.DataFrame:
         """(n_classes, 3) photos of each class on each side; a class that a side lacks has 0."""
         counts = pd.crosstab(self.frame["label"], self.frame["side"])
@@ -79,19 +101,24 @@ def split(table: ImageTable, config: SplitConfig, *, remembers: bool = True) -> 
     that was given a side once keeps it, whatever is added. Without a memory the same table still
     gives the same split. A given side wins over a remembered one.
 
+    With config.freeze_test, and once the memory knows a test photo, new photos are for train and
+    validation; what the test side takes in all the same, assign() says, and Splits.widened counts.
+
     Args:
         table: what ingest made; the order of its rows does not matter.
         config: shares, what becomes of leaks, and where the memory is.
         remembers: whether the sides of new photos go into the memory; False: it is only read.
 
     Raises:
+        ConfigError: the test side is to be frozen, and there is no memory.
         SplitLeak: a photo has a copy on another side, and config.on_leak is "error".
         EmptySplit: a side has no photos, or a class none to train on.
     """
+    _refuse_forgetful(config)
     with locked(config.memory_url):
         remembered = recall(config.memory_url)
         photos, pairs = _nodes(table.frame, remembered, config)
-        placed = _place(photos, config)
+        placed = _place(photos, _is_frozen(remembered, config), config)
         here = placed[placed["is_here"]]
         leaks = find_leaks(here, pairs, drop=config.on_leak == "drop")
         if config.on_leak == "error":
@@ -110,6 +137,9 @@ def split(table: ImageTable, config: SplitConfig, *, remembers: bool = True) -> 
         n_ignored=table.n_ignored,
         source=table.source,
         n_duplicates=_n_duplicates(here, pairs),
+        n_waiting=table.n_waiting,
+        relabelled=table.relabelled,
+        widened=widenings(placed, new) if _is_frozen(remembered, config) else (),
     )
 
 
@@ -132,7 +162,11 @@ def _nodes(
     return photos.assign(unit=unite(photos, pairs)), pairs
 
 
-def _place(photos: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
+def _is_frozen(remembered: pd.DataFrame, config: SplitConfig) -> bool:
+    return config.freeze_test and bool((remembered["side"] == "test").any())
+
+
+def _place(photos: pd.DataFrame, is_frozen: bool, config: SplitConfig) -> pd.DataFrame:
     """The photos with their side, and whether the automatic rule chose it (is_free)."""
     given = photos["split"].where(photos["is_here"], "").fillna("")
     fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
@@ -146,7 +180,16 @@ def _place(photos: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
     side = remembered.where(is_free, given)
     here = photos["is_here"]
     photos = photos.assign(side=side, is_free=is_free & here, is_given=~is_free & here)
-    return photos.assign(side=assign(photos, fractions, config.salt).astype("str"))
+    shares = Shares(fractions, config.salt, config.widen_test_below if is_frozen else None)
+    return photos.assign(side=assign(photos, shares).astype("str"))
+
+
+def _refuse_forgetful(config: SplitConfig) -> None:
+    if config.freeze_test and not config.memory_url:
+        raise ConfigError(
+            "split.freeze_test needs to know which photos are on the test side: expected a folder "
+            "or URL in split.memory_url, got none. Set it, or leave split.freeze_test away."
+        )
 
 
 def _refuse_empty(kept: pd.DataFrame, classes: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
     python -m tests.bench accuracy PHOTOS --config configs/probe.yaml --seeds 0 1 2 3 4
     python -m tests.bench race PHOTOS --policy probe --epochs 10
     python -m tests.bench retrain|throughput|overhead|views PHOTOS
+    python -m tests.bench interpolate PHOTOS --policy last_block --epochs 4
     python -m tests.bench volume torchvision:FashionMNIST --sizes 500 5000 20000 70000
 
 Each row of the JSON is one run; a later run adds its rows to the file. `race` makes an environment
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench import scale
+from tests.bench.blends import blends
 from tests.bench.measure import Row
 from tests.bench.peers.environments import PEERS
 from tests.bench.plot import draw
@@ -29,6 +31,8 @@ FIGURES = (
         "validation_loss",
         "validation_accuracy",
         "test_accuracy",
+        "negative_flips",
+        "alpha",
         "known",
         "new",
         "plain",
@@ -44,6 +48,7 @@ FIGURES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     benches = ("accuracy", "race", "retrain", "volume", "throughput", "overhead", "views")
+    benches += ("interpolate",)
     parser.add_argument("bench", choices=benches)
     parser.add_argument("photos")
     parser.add_argument("--config", default="configs/probe.yaml")
@@ -80,6 +85,8 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
             return scale.retrain(photos, folder)
         case "volume":
             return scale.volume(arguments.photos, arguments.sizes, folder)
+        case "interpolate":
+            return blends(photos, arguments.policy, arguments.epochs, arguments.seeds, folder)
         case "views":
             return scale.views(photos, arguments.seeds, folder)
         case "throughput":

@@ -28,29 +28,40 @@ class Measured:
         return {"whole_s": self.wall_s, "cpu_s": self.cpu_s, "peak_mb": self.peak_mb}
 
 
-def measured(command: list[str], log: Path) -> Measured:
+def measured(command: list[str], log: Path, expected: int = 0) -> Measured:
     """Runs the command to its end.
 
     Raises:
-        SystemExit: it failed; with what it printed.
+        SystemExit: it ended otherwise than expected; with what it printed.
     """
     began = time.monotonic()
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
     wall_s, text = time.monotonic() - began, log.read_text()
-    if status:
+    if os.waitstatus_to_exitcode(status) != expected:
         sys.exit(f"{' '.join(command)} failed:\n{text}")
     return Measured(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text)
 
 
 def regraft_train(photos: Path | str, state: Path, *settings: str) -> Measured:
     """`regraft train` as a user calls it, with ZenML and MLflow."""
-    command = [sys.executable, "-m", "commands", "train", str(photos), "--state", str(state)]
+    return _called("train", photos, state, settings, 0)
+
+
+def regraft_retrain(photos: Path | str, state: Path, expected: int) -> Measured:
+    """`regraft retrain` as a user calls it. expected: its exit code."""
+    return _called("retrain", photos, state, (), expected)
+
+
+def _called(
+    name: str, photos: Path | str, state: Path, settings: tuple[str, ...], expected: int
+) -> Measured:
+    command = [sys.executable, "-m", "commands", name, str(photos), "--state", str(state)]
     for setting in settings:
         command += ["--set", setting]
     state.parent.mkdir(parents=True, exist_ok=True)
-    return measured(command, state.parent / "log")
+    return measured(command, state.parent / "log", expected)
 
 
 def told(run: Measured) -> dict[str, float]:

@@ -12,12 +12,13 @@ import torch
 from regraft.classifier import load_pretrained
 from regraft.config import EmbedConfig, load_config
 from regraft.embed import BATCH_SIZE, Compute, passage, prepared, rows_of
+from regraft.errors import NothingToDo
 from regraft.freeze import freeze
 from regraft.ingest import ingest
 from regraft.pixels import photos_of
 from regraft.split import split
 from regraft.tune import fine_tune
-from tests.bench.measure import Row, measured, regraft_train, told
+from tests.bench.measure import Row, measured, regraft_retrain, regraft_train, told
 from tests.bench.sides import lay_out
 
 BF16 = Compute(torch.device("cpu"), torch.bfloat16)
@@ -37,22 +38,28 @@ def accuracy(photos: Path, config: str, seeds: list[int], folder: Path) -> Itera
         shutil.rmtree(state.parent)
 
 
-def retrain(photos: Path, folder: Path) -> Iterator[Row]:
-    """A first training on ten elevenths of the photos, then on all: one tenth more; then again."""
-    sides = lay_out(photos, "retrain", folder / "retrain-photos")
-    everything = sorted(path for path in sides.rglob("*") if path.is_file())
-    kept = [path for number, path in enumerate(everything) if number % 11]
-    first = folder / "retrain-first"
-    for path in kept:
-        place = first / path.relative_to(sides)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(path.resolve())
-    state = folder / "retrain" / "state"
-    for who in ("first", "10 % more", "nothing new"):
-        if who == "10 % more":
-            for path in set(everything) - set(kept):
-                (first / path.relative_to(sides)).symlink_to(path.resolve())
-        yield {"bench": "retrain", "who": who} | told(regraft_train(first, state))
+def retrain(photos: Path, folder: Path, trials: int = 3) -> Iterator[Row]:
+    """`regraft retrain`: ten elevenths of the photos, then all (one tenth more), then nothing new.
+
+    Each trial has a state folder of its own.
+    """
+    for trial in range(trials):
+        place = folder / f"retrain-{trial}"
+        sides = lay_out(photos, "retrain", place / "sides")
+        everything = sorted(path for path in sides.rglob("*") if path.is_file())
+        late = everything[::11]
+        there, state = place / "photos", place / "state"
+        for who, more in (("first", set(everything) - set(late)), ("10 % more", late)):
+            for path in more:
+                link = there / path.relative_to(sides)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path.resolve())
+            figures = told(regraft_retrain(there, state, 0))
+            yield {"bench": "retrain", "who": who, "seed": trial} | figures
+        for _ in range(3):
+            figures = regraft_retrain(there, state, NothingToDo.exit_code).figures()
+            yield {"bench": "retrain", "who": "nothing new", "seed": trial} | figures
+        shutil.rmtree(place)
 
 
 def volume(source: str, sizes: list[int], folder: Path) -> Iterator[Row]:

@@ -34,6 +34,7 @@ FOLDERS = (
     "splits",
     "reports",
     "runs",
+    "journal",
 )
 
 
@@ -67,6 +68,18 @@ class World:
         config = load_config(None, (source, *SETTINGS, *settings))
         run_training(config, str(photos or self.photos), called, self.state.root)
         return last_run()
+
+    def retrain(self, *settings: str):
+        """The attempt that `regraft retrain` makes, as its last record in the journal says it."""
+        from commands.retrain import attempt
+        from commands.train import completed
+        from regraft.state import activate
+
+        source = f"backbone.source=file:{self.weights}"
+        config = load_config(None, (source, *SETTINGS, *settings))
+        state = self.state
+        activate(state)
+        return attempt(completed(config, str(self.photos), NAME, state), state)
 
     def restore(self, backup: Path):
         """Puts everything back as it was, in the same place: a moved state would cache nothing.

@@ -70,12 +70,12 @@ def test_help_names_every_command_and_exit_code():
 
 
 def test_exit_codes_are_the_documented_ones():
-    tree = re.findall(r"^(?:├── |└── )(\w+) +(\d)", errors.__doc__, re.MULTILINE)
+    tree = re.findall(r"^(?:├── |└── )(\w+) +(\d+)", errors.__doc__, re.MULTILINE)
     assert {name: int(code) for name, code in tree} == {
         error.__name__: error.exit_code for error in errors.RegraftError.__subclasses__()
     }
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    documented = [*"01234567", "130"]
+    documented = [*"0123456789", "10", "130"]
     assert re.findall(r"^\| (\d+) \|", readme, re.MULTILINE) == documented
     assert re.findall(r"(\d+) \w", commands.__doc__.partition("Exit codes:")[2]) == documented
 
@@ -203,9 +203,9 @@ def test_demo_without_its_photos_says_what_to_install(call, monkeypatch, tmp_pat
     ],
 )
 def test_model_is_called_as_its_photos_are(photos, name):
-    from commands.train import _name_of
+    from commands.train import model_name
 
-    assert _name_of(photos) == name
+    assert model_name(photos) == name
     assert Config.model_validate({"tracking": {"name": name}}).tracking.name == name
 
 

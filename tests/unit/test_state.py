@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from regraft import state as state_room
-from regraft.errors import StateError
+from regraft.errors import AlreadyRuns, StateError
 from regraft.state import (
     activate,
+    alone,
     environment,
     existing_state,
     forget_run,
@@ -25,6 +25,7 @@ from regraft.state import (
     run_marker,
     running,
 )
+from regraft.state import folder as state_room
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -57,6 +58,8 @@ def test_a_fresh_state_has_every_folder_and_remembers_its_place(tmp_path):
         state.splits,
         state.reports,
         state.runs,
+        state.journal,
+        state.schedule,
     )
     assert all(folder.is_dir() and folder.parent == state.root for folder in folders)
     record = json.loads((state.root / "state.json").read_text())
@@ -108,7 +111,7 @@ def test_the_environment_keeps_zenml_and_mlflow_at_home_and_quiet(tmp_path):
     state = open_state(tmp_path)
     variables = environment(state, debug=False)
     assert variables["ZENML_CONFIG_PATH"] == f"{tmp_path}/zenml"
-    assert (Path(variables["ZENML_CUSTOM_SOURCE_ROOT"]) / "regraft" / "state.py").is_file()
+    assert (Path(variables["ZENML_CUSTOM_SOURCE_ROOT"]) / "regraft" / "__init__.py").is_file()
     assert variables["ZENML_ANALYTICS_OPT_IN"] == "false"
     assert variables["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert variables["ZENML_LOGGING_VERBOSITY"] == "WARN"
@@ -243,3 +246,54 @@ def test_a_lock_that_stays_held_is_named(tmp_path, monkeypatch):
         thread.start()
         thread.join()
     assert failures == ["as it should"]
+
+
+def test_one_process_at_a_time_is_alone(tmp_path):
+    state = open_state(tmp_path)
+    with alone(state, "retrain cats", NOW) as earlier:
+        assert earlier is None
+        told = (
+            rf"Expected to retrain cats alone, but process {os.getpid()} on .* does it since 2025"
+        )
+        with pytest.raises(AlreadyRuns, match=told), alone(state, "retrain cats", NOW):
+            pass
+        with alone(state, "retrain dogs", NOW):
+            pass
+    assert running(state) == []
+
+
+def test_whoever_was_killed_while_alone_is_named_to_the_next(tmp_path):
+    state = open_state(tmp_path)
+    command = (
+        "import os, sys; from datetime import UTC, datetime; from pathlib import Path\n"
+        "from regraft.state import alone, open_state\n"
+        "state, began = open_state(Path(sys.argv[1])), datetime(2025, 1, 1, tzinfo=UTC)\n"
+        "with alone(state, 'retrain cats', began): os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", command, str(tmp_path)], check=False)
+    assert killed.returncode == -9
+    with alone(state, "retrain cats", NOW) as earlier:
+        assert (earlier.name, earlier.started) == ("retrain cats", "2025-01-01T00:00:00+00:00")
+    with alone(state, "retrain cats", NOW) as earlier:
+        assert earlier is None
+
+
+def test_another_machine_is_taken_to_live_and_the_file_to_delete_is_named(tmp_path):
+    state = open_state(tmp_path)
+    mark_run(state, "retrain cats", os.getpid(), NOW)
+    path = state.runs / "retrain cats.json"
+    record = json.loads(path.read_text()) | {"host": "elsewhere"}
+    path.write_text(json.dumps(record))
+    with (
+        pytest.raises(AlreadyRuns, match=f"on elsewhere .*delete {path}"),
+        alone(state, "retrain cats", NOW),
+    ):
+        pass
+    assert path.exists()
+
+
+def test_an_error_lets_the_next_one_in(tmp_path):
+    state = open_state(tmp_path)
+    with pytest.raises(KeyError), alone(state, "retrain cats", NOW):
+        raise KeyError
+    assert running(state) == []

@@ -11,28 +11,23 @@
 ├── images/        photos that came as arrays, as PNG
 ├── photos/        what each photo was found to be; may be deleted
 ├── splits/        which side a photo was given
-├── reports/       the report pages
+├── journal/       what every call of `retrain` and `watch` came to
+├── schedule/      what is to be run when, and when it was run last
+├── reports/       the report pages, and status.html
 ├── matplotlib/    the fonts that were found on this machine
 └── runs/          one file a run that lives: who runs it
 """
 
-import getpass
 import json
-import os
 import re
-import socket
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import psutil
 from filelock import FileLock, Timeout
 
 from regraft.errors import StateError
@@ -41,18 +36,12 @@ from regraft.relocate import relocate_database, relocate_yaml
 
 FORMAT = 1
 _FOLDERS = (
-    *("zenml", "artifacts", "mlflow", "checkpoints"),
+    *("zenml", "artifacts", "mlflow", "checkpoints", "journal", "schedule"),
     *("embeddings", "images", "photos", "splits", "reports", "runs"),
 )
 _LOCK_TIMEOUT_S = 300.0  # guess: first creation takes 5 s, a large move a minute
-_CLOCK_SLACK_S = 5.0  # a process's start time moves when the machine's clock is set
 # Characters that SQLite's URL, MLflow's file URLs or JSON would read as something else.
 _UNSAFE = re.compile(r"""["\\?#%*\x00-\x1f]""")
-# Variables of the caller's shell that would lead ZenML or MLflow to another store.
-_FOREIGN = re.compile(
-    r"ZENML_(STORE|SECRETS_STORE|BACKUP_SECRETS_STORE|ACTIVE|DEFAULT|SERVER|LOCAL_STORES)"
-    r"(_.*)?|DISABLE_DATABASE_MIGRATION|MLFLOW_(RUN|EXPERIMENT)_(ID|NAME)"
-)
 
 
 @dataclass(frozen=True)
@@ -124,6 +113,16 @@ class State:
         return self.root / "splits"
 
     @property
+    def journal(self) -> Path:
+        """What every call of `retrain` and `watch` came to."""
+        return self.root / "journal"
+
+    @property
+    def schedule(self) -> Path:
+        """What is to be run when."""
+        return self.root / "schedule"
+
+    @property
     def reports(self) -> Path:
         """The report pages."""
         return self.root / "reports"
@@ -137,36 +136,6 @@ class State:
     def lock(self) -> Path:
         """The file that the folder is locked by."""
         return self.root / ".lock"
-
-
-@dataclass(frozen=True)
-class RunMarker:
-    """Who runs a pipeline run; ZenML itself keeps no process id.
-
-    name: the pipeline run's name.
-    pid, created: process id and the process's start time in seconds since 1970; a pid alone is
-        given to another process sooner or later.
-    host: the machine; a process of another one cannot be seen from here.
-    started: when the run started, ISO 8601, UTC.
-    """
-
-    name: str
-    pid: int
-    host: str
-    created: float
-    started: str
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process lives; on another machine it is taken to."""
-        if self.host != socket.gethostname():
-            return True
-        try:
-            process = psutil.Process(self.pid)
-            zombie = process.status() == psutil.STATUS_ZOMBIE
-            return not zombie and abs(process.create_time() - self.created) < _CLOCK_SLACK_S
-        except psutil.NoSuchProcess:
-            return False
 
 
 def open_state(root: Path, debug: bool = False) -> State:
@@ -234,110 +203,6 @@ def locked(state: State) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def environment(state: State, debug: bool) -> dict[str, str]:
-    """The variables that ZenML and MLflow read when they are imported.
-
-    Args:
-        state: an opened state folder.
-        debug: let them talk.
-    """
-    return {
-        "ZENML_CONFIG_PATH": str(state.zenml),
-        # Not a folder with .zen in it: else ZenML looks for one above the working directory,
-        # whose stack would win over ours.
-        "ZENML_REPOSITORY_PATH": str(state.zenml),
-        "ZENML_CUSTOM_SOURCE_ROOT": str(Path(__file__).resolve().parent.parent),
-        "ZENML_ANALYTICS_OPT_IN": "false",
-        "ZENML_LOGGING_VERBOSITY": "DEBUG" if debug else "WARN",
-        "ZENML_ENABLE_RICH_TRACEBACK": "false",
-        "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
-        "ZENML_DISABLE_INTERACTIVE_INPUT": "true",
-        "ZENML_DISABLE_CLIENT_SERVER_MISMATCH_WARNING": "true",
-        "AUTO_OPEN_DASHBOARD": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_LOGGING_LEVEL": "DEBUG" if debug else "WARNING",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "GIT_PYTHON_REFRESH": "quiet",  # no git on the machine is no news
-        # What would be written into the user's home otherwise: the fonts that matplotlib found,
-        # and what uv keeps when ZenML asks it for the installed packages.
-        "MPLCONFIGDIR": str(state.root / "matplotlib"),
-        "UV_NO_CACHE": "1",
-    }
-
-
-def activate(state: State) -> None:
-    """Puts environment() into this process, and takes out what leads to another store.
-
-    Raises:
-        StateError: zenml was imported before, and reads another folder.
-    """
-    variables = environment(state, state.debug)
-    current = os.environ.get("ZENML_CONFIG_PATH")
-    if "zenml" in sys.modules and current != variables["ZENML_CONFIG_PATH"]:
-        raise StateError(
-            f"Expected to choose the state folder {state.root} before zenml is imported, but it "
-            f"was imported with {current or 'its own default'}. Use one state folder a process."
-        )
-    for name in [name for name in os.environ if _FOREIGN.fullmatch(name)]:
-        del os.environ[name]
-    os.environ.update(variables)
-
-
-def who_am_i() -> str:
-    """Who runs this process, as a ledger says it: user@host."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # in a container, a number that nobody gave a name
-        user = f"uid-{os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
-
-
-@contextmanager
-def run_marker(state: State, name: str) -> Iterator[RunMarker]:
-    """Says, as long as the block lives, that this process runs the pipeline run `name`.
-
-    A process that is killed leaves its marker; running() then shows it dead.
-    """
-    marker = mark_run(state, name, os.getpid(), datetime.now(UTC))
-    try:
-        yield marker
-    finally:
-        forget_run(state, name)
-
-
-def mark_run(state: State, name: str, pid: int, now: datetime) -> RunMarker:
-    """Writes <root>/runs/<name>.json for a process that lives; returns what it says."""
-    created = psutil.Process(pid).create_time()
-    marker = RunMarker(name, pid, socket.gethostname(), created, now.isoformat())
-    write_whole(str(_marker_path(state, name)), json.dumps(asdict(marker)).encode())
-    return marker
-
-
-def forget_run(state: State, name: str) -> None:
-    """Removes a run's marker; none there is as good."""
-    _marker_path(state, name).unlink(missing_ok=True)
-
-
-def running(state: State) -> list[RunMarker]:
-    """Every marker in the folder, oldest first; ask each whether it is alive."""
-    markers = []
-    for path in state.runs.glob("*.json"):
-        try:
-            markers.append(RunMarker(**json.loads(path.read_text(encoding="utf-8"))))
-        except FileNotFoundError:  # the run ended between the two lines above
-            continue
-        except (ValueError, TypeError):
-            raise StateError(
-                f"Expected a run marker in {path}, got something else. Delete that file."
-            ) from None
-    return sorted(markers, key=lambda marker: marker.started)
-
-
-def _marker_path(state: State, name: str) -> Path:
-    return state.runs / f"{quote(name, safe=' ')}.json"
 
 
 def _prepare(state: State) -> Path | None:

@@ -1,0 +1,53 @@
+"""From today's photos to an advice, and, if it says so, to a judged challenger."""
+
+from zenml import pipeline
+from zenml.enums import ExecutionMode
+
+from regraft.config import Config
+from steps.advise import advise
+from steps.begin import begin
+from steps.choose_start import choose_start
+from steps.conclude import conclude
+from steps.evaluate import evaluate
+from steps.find_champion import find_champion
+from steps.fine_tune import fine_tune
+from steps.freeze import freeze
+from steps.ingest import ingest
+from steps.interpolate import interpolate
+from steps.load_pretrained import load_pretrained
+from steps.measure_transfer import measure_transfer
+from steps.mirror import mirror
+from steps.promote import promote
+from steps.register import register
+from steps.split import split
+from steps.sum_up import sum_up
+
+
+@pipeline(dynamic=True, execution_mode=ExecutionMode.FAIL_FAST)
+def retrain(config: Config) -> None:
+    """From the photos to the verdict, a stage a line; where the advice is no, that is the end.
+
+    The one branch of the house stands here, because a scheduled run of an orchestrator has nobody
+    else to ask. It is dynamic for that, and because it looks at the photos when it runs: a static
+    one would be given the fingerprint of the day on which it was scheduled.
+    """
+    beginning = begin(config).load()
+    table = ingest(config.ingest, beginning.photos)
+    splits = split(table, config.split)
+    advice = advise(splits, config)
+    if not advice.load().retrain:
+        conclude(beginning, advice, splits, config)
+        return
+    champion, url = (found.load() for found in find_champion(config.tracking))
+    backbone, started_from = choose_start(splits, config, champion, url)
+    pretrained = load_pretrained(backbone.load(), splits, config.classes)
+    plan = freeze(pretrained, config.freeze)
+    tuned = fine_tune(pretrained, plan, splits, config.tune, config.embed, config.tracking)
+    challenger, blend = interpolate(tuned, splits, config, champion)
+    transfer = measure_transfer(pretrained, splits, config.tune, config.embed)
+    report = evaluate(challenger, transfer, splits, config.evaluate, config.embed, config.tracking)
+    version = register(challenger, report, splits, config)
+    verdict = promote(version, splits, config, report)
+    mirror(config.tracking)
+    trained = sum_up(verdict, report, started_from, blend)
+    conclude(beginning, advice, splits, config, trained)

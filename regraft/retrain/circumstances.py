@@ -1,0 +1,98 @@
+"""What the advice is made of: the photos, the registry and the journal, looked at together."""
+
+from datetime import datetime
+from statistics import median
+
+from regraft import journal, registry
+from regraft.advice import Circumstances, Delta, RetrainAdvice, advise
+from regraft.config import Config
+from regraft.drift import look
+from regraft.journal import Attempt
+from regraft.registry import CHALLENGER, CHAMPION
+from regraft.retrain.delta import delta_of
+from regraft.split import Splits
+
+_RECENT = 3  # trainings that the next one's time is guessed from
+
+
+def advice_about(splits: Splits, config: Config, now: datetime) -> RetrainAdvice:
+    """The advice of now about today's photos.
+
+    Args:
+        now: UTC.
+    """
+    return advise(observe(splits, config, now), config.retrain, now)
+
+
+def observe(splits: Splits, config: Config, now: datetime) -> Circumstances:
+    """All that speaks for and against a training now.
+
+    Args:
+        splits: of today's photos.
+        now: UTC.
+    """
+    tracking = config.tracking
+    held = registry.aliases(tracking, tracking.name)
+    champion, last = held.get(CHAMPION), held.get(CHALLENGER, held.get(CHAMPION))
+    past = journal.attempts(config.retrain.journal_url, tracking.name)
+    delta = _delta(splits, last, config)
+    has_drifted, drift_said = _drift(splits, champion, config)
+    return Circumstances(
+        delta=delta,
+        champion=champion,
+        champion_since=_since(config, champion),
+        has_drifted=has_drifted,
+        drift_said=drift_said,
+        spent_s=journal.spent_s(past, now),
+        expected_s=_expected_s(past),
+        unjudged=_unjudged(past),
+    )
+
+
+def _delta(splits: Splits, last: int | None, config: Config) -> Delta:
+    if last is None:
+        return delta_of(splits, None, None, (), config.classes.renamed)
+    version = registry.find(config.tracking, config.tracking.name, str(last))
+    manifest = registry.load_manifest(config.tracking, version)
+    classes = registry.load_card(config.tracking, version).classes
+    return delta_of(splits, manifest, last, classes, config.classes.renamed)
+
+
+def _drift(splits: Splits, champion: int | None, config: Config) -> tuple[bool | None, str]:
+    """Whether the photos that the champion has not learned from are of another kind, in words too.
+
+    Those on the test side are left out: no record says which of them are new.
+    """
+    if champion is None:
+        return None, ""
+    version = registry.find(config.tracking, config.tracking.name, str(champion))
+    reference = registry.load_reference(config.tracking, version)
+    learned = registry.load_manifest(config.tracking, version).sha256
+    frame = splits.frame
+    new = frame[(frame.side != "test") & ~frame.sha256.isin(learned)]
+    if reference is None or new.empty:
+        return None, ""
+    classifier = registry.load(config.tracking, version)
+    report = look(reference, classifier, new, config, config.tune.seed)
+    return report.drifted, report.reason
+
+
+def _since(config: Config, champion: int | None) -> datetime | None:
+    """When the champion began to serve; None if nobody does or nobody knows."""
+    since = None
+    for entry in registry.entries(config.tracking, config.tracking.name):
+        if entry.after != entry.before or since is None:
+            since = datetime.fromisoformat(entry.when) if entry.after == champion else None
+    return since if champion is not None else None
+
+
+def _expected_s(past: list[Attempt]) -> float | None:
+    trained = [attempt.seconds for attempt in past if attempt.was_trained]
+    return median(trained[-_RECENT:]) if trained else None
+
+
+def _unjudged(past: list[Attempt]) -> str:
+    """Why the last attempt that wanted to train came to no verdict, "" if it came to one."""
+    if past and past[-1].outcome in ("failed", "killed"):
+        return past[-1].reason
+    return ""

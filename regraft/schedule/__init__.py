@@ -1,0 +1,49 @@
+"""The schedule of one machine: what is to be run when, who runs it, and what became of it."""
+
+from regraft.schedule.declaration import (
+    Declaration,
+    Missed,
+    check,
+    name_for,
+    upcoming,
+    with_settings,
+    words_of,
+)
+from regraft.schedule.heartbeat import Heartbeat, last_beat
+from regraft.schedule.kept import (
+    Record,
+    add,
+    declarations,
+    due,
+    find,
+    next_due,
+    next_run,
+    record_of,
+    remove,
+)
+from regraft.schedule.unit import KINDS, Kind, Start, render
+
+__all__ = [
+    "KINDS",
+    "Declaration",
+    "Heartbeat",
+    "Kind",
+    "Missed",
+    "Record",
+    "Start",
+    "add",
+    "check",
+    "declarations",
+    "due",
+    "find",
+    "last_beat",
+    "name_for",
+    "next_due",
+    "next_run",
+    "record_of",
+    "remove",
+    "render",
+    "upcoming",
+    "with_settings",
+    "words_of",
+]

@@ -1,0 +1,176 @@
+"""The status page: one HTML file that says how things stand, without network or script.
+
+refresh() writes it anew from what is at hand, in a fraction of a second; rebuild() asks the
+registry first, and keeps what it said beside the page for the next refresh.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regraft import journal
+from regraft.config import TrackingConfig
+from regraft.files import write_whole
+from regraft.schedule import last_beat, next_run
+from regraft.state import State
+from regraft.status.memory import Memory, keep, look, recall
+from regraft.status.needs import Need, Past, needs_of_schedule
+from regraft.status.timeline import timeline
+from regraft.status.view import View, view_of
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+PAGE, MEMORY = "status.html", "status.json"
+
+
+@dataclass(frozen=True)
+class Built:
+    """The page that was written, and what is in it. needs: of the schedule."""
+
+    path: Path
+    views: tuple[View, ...]
+    service: "Service"
+    needs: tuple[Need, ...]
+
+
+@dataclass(frozen=True)
+class Service:
+    """The schedule. next: the name of what runs next, and when; None if nothing is declared.
+
+    lives: whether its service did when the page was made. beat: when it last said so, "" if never.
+    """
+
+    next: tuple[str, datetime] | None = None
+    lives: bool = False
+    beat: str = ""
+
+
+def refresh(state: State, now: datetime, journal_url: str = "") -> Built:
+    """The page, from the journal, the schedule and what the registry said the last time.
+
+    Neither MLflow nor torch is imported.
+
+    Args:
+        now: UTC.
+        journal_url: "" is the state folder's own.
+
+    Raises:
+        JournalBroken, ScheduleError: a file there is not what it should be.
+    """
+    memory = recall(state.reports / MEMORY)
+    url = journal_url or str(state.journal)
+    return _write(state.reports / PAGE, pasts_of(memory, url), _service(state, now), now)
+
+
+def rebuild(
+    state: State,
+    now: datetime,
+    tracking: TrackingConfig | None = None,
+    journal_url: str = "",
+    out: Path | None = None,
+) -> Built:
+    """The page, after the registry was asked; see refresh().
+
+    Args:
+        now: UTC.
+        tracking: where the registry is; None is the state folder's own. Where there is none yet,
+            it is not made.
+        out: where the page goes; None is <state>/reports/status.html.
+    """
+    url = journal_url or str(state.journal)
+    memory = Memory()
+    if tracking is not None or state.mlflow_database.exists():
+        where = tracking or TrackingConfig(uri=state.tracking_uri)
+        memory = look(where, journal.attempts(url), now)
+    keep(state.reports / MEMORY, memory)
+    path = (out or state.reports / PAGE).absolute()
+    return _write(path, pasts_of(memory, url), _service(state, now), now)
+
+
+def page_of(views: tuple[View, ...], service: Service, folder: Path, now: datetime) -> str:
+    """The page as HTML text: styles and drawings inside, no script, no request.
+
+    Args:
+        folder: where it will lie; paths of reports become links from there.
+        now: UTC.
+    """
+    needs = tuple(needs_of_schedule(service.next, service.lives, now))
+    context = {
+        "views": views,
+        "service": service,
+        "needs": needs,
+        "now": now,
+        "n_needs": len(needs) + sum(len(view.needs) for view in views),
+    }
+    return _environment(folder).get_template("status.html").render(context)
+
+
+def pasts_of(memory: Memory, journal_url: str) -> list[Past]:
+    """All that is known of every model, by name."""
+    tried, watched = journal.attempts(journal_url), journal.watches(journal_url)
+    known = {model.name: model for model in memory.models}
+    names = sorted({*known, *(one.name for one in tried), *(one.name for one in watched)})
+    pasts = []
+    for name in names:
+        attempts = tuple(one for one in tried if one.name == name)
+        watches = tuple(one for one in watched if one.name == name)
+        model = known.get(name)
+        events = timeline(model.lines if model else (), attempts, watches)
+        pasts.append(Past(name, model, memory.read, attempts, watches, events))
+    return pasts
+
+
+def _write(path: Path, pasts: list[Past], service: Service, now: datetime) -> Built:
+    views = tuple(view_of(past, number, now) for number, past in enumerate(pasts, 1))
+    write_whole(str(path), page_of(views, service, path.parent, now).encode())
+    needs = tuple(needs_of_schedule(service.next, service.lives, now))
+    return Built(path, views, service, needs)
+
+
+def _service(state: State, now: datetime) -> Service:
+    beat = last_beat(state)
+    lives = beat is not None and beat.lives(now)
+    return Service(next_run(state, now), lives, beat.time if beat else "")
+
+
+def _environment(folder: Path) -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("regraft.status"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "count": lambda n: f"{n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
+        "day": lambda moment: f"{_utc(moment):%Y-%m-%d}",
+        "link": lambda place: link(place, folder),
+        "percent": lambda share: f"{100 * share:.1f} %",
+        "px": lambda number: f"{number:.1f}",
+        "stamp": lambda moment: f"{_utc(moment):%Y-%m-%d %H:%M}",
+        "version": lambda number: f"v{number}" if number else "none",
+    }
+    return made
+
+
+def link(place: str, folder: Path) -> str:
+    """The place as a link from the page's folder; "" where none can be made.
+
+    >>> link("/s/reports/drift 1.html", Path("/s/reports")), link("javascript:x", Path("/s"))
+    ('drift%201.html', '')
+    """
+    from urllib.parse import quote
+
+    if place.startswith(("http://", "https://")):
+        return place
+    return quote(os.path.relpath(place, folder)) if os.path.isabs(place) else ""
+
+
+def _utc(moment: datetime | str) -> datetime:
+    known = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return known.astimezone(UTC)

@@ -1,0 +1,25 @@
+"""Doorway of the stage choose_start."""
+
+import logging
+from typing import Annotated
+
+from zenml import step
+
+from regraft.config import BackboneConfig, Config
+from regraft.interpolate import champion_of
+from regraft.retrain.start import choose_start as core_choose_start
+from regraft.split import Splits
+from steps.caching import FOLLOW_CORE
+
+logger = logging.getLogger("regraft.choose_start")
+
+
+@step(cache_policy=FOLLOW_CORE)
+def choose_start(
+    splits: Splits, config: Config, champion: str, champion_url: str
+) -> tuple[Annotated[BackboneConfig, "backbone"], Annotated[str, "started_from"]]:
+    """Where training starts from, and why; who serves is named by its content hash and bundle."""
+    serving = champion_of(config.tracking, champion)
+    start = core_choose_start(serving, champion_url, splits, config)
+    logger.info("%s", start)
+    return start.backbone, start.reason

@@ -1,0 +1,33 @@
+"""Doorway of the stage interpolate."""
+
+import json
+import logging
+from dataclasses import asdict
+from typing import Annotated
+
+from zenml import step
+
+from materializers.classifier import ChallengerMaterializer
+from regraft import tracking
+from regraft.config import Config
+from regraft.interpolate import Interpolation, champion_of
+from regraft.interpolate import interpolate as core_interpolate
+from regraft.split import Splits
+from regraft.tune import Challenger
+from steps.caching import FOLLOW_CORE
+
+logger = logging.getLogger("regraft.interpolate")
+
+
+@step(cache_policy=FOLLOW_CORE, output_materializers={"challenger": ChallengerMaterializer})
+def interpolate(
+    challenger: Challenger, splits: Splits, config: Config, champion: str
+) -> tuple[Annotated[Challenger, "challenger"], Annotated[Interpolation, "interpolation"]]:
+    """The challenger, or its blend with the champion, which is named by its content hash."""
+    serving = champion_of(config.tracking, champion)
+    found = core_interpolate(challenger, serving, splits, config)
+    record = json.dumps(asdict(found.interpolation), indent=1).encode()
+    run = tracking.Run(challenger.run_id, config.tracking.uri)
+    tracking.attach(run, "", {"interpolation.json": record})
+    logger.info("%s", found.interpolation)
+    return found.challenger, found.interpolation

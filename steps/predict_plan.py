@@ -1,0 +1,21 @@
+"""Doorway of the stage predict_plan."""
+
+import logging
+from typing import Annotated
+
+from zenml import step
+
+from regraft.batch import BatchPlan, BatchRequest, plan_batch
+from regraft.config import BatchConfig, TrackingConfig
+
+logger = logging.getLogger("regraft.predict_plan")
+
+
+@step(enable_cache=False)  # it looks at the photos and at who serves
+def predict_plan(
+    request: BatchRequest, config: BatchConfig, where: TrackingConfig
+) -> Annotated[BatchPlan, "batch_plan"]:
+    """The shards of photos that have no answers yet."""
+    plan = plan_batch(request, config, where)
+    logger.info("%s", plan)
+    return plan

@@ -1,0 +1,24 @@
+"""Doorway of the stage sum_up: a training in a few numbers, for the journal."""
+
+import logging
+from typing import Annotated
+
+from zenml import step
+
+from regraft.evaluate import EvaluationReport
+from regraft.interpolate import Interpolation
+from regraft.promote import Verdict
+from regraft.retrain.conclude import Trained
+from regraft.retrain.conclude import sum_up as core_sum_up
+
+logger = logging.getLogger("regraft.sum_up")
+
+
+@step(enable_cache=False)
+def sum_up(
+    verdict: Verdict, report: EvaluationReport, started_from: str, blend: Interpolation
+) -> Annotated[Trained, "trained"]:
+    """What was trained, from what, and what became of it."""
+    trained = core_sum_up(verdict, report, started_from, blend)
+    logger.info("%s", trained)
+    return trained

@@ -1,0 +1,92 @@
+"""A blend in a real registry: its champion is found by content, and it can be made again."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from tiny_challenger import put, tracking_in, trained
+
+from regraft import registry
+from regraft.classifier import ImageClassifier
+from regraft.config import Config, RetrainConfig
+from regraft.errors import ModelNotFound
+from regraft.interpolate import blended_as_recorded, champion_of, interpolate
+from regraft.tracking import attached, end_run, start_run
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.usefixtures("calm")]
+
+
+def saying(made, label, loudness):
+    """The same training, but its model always says this class."""
+    classifier = made.challenger.classifier
+    bias = classifier.weights["head.bias"] * 0
+    bias[classifier.card.classes.index(label)] = loudness
+    head = {"head.weight": classifier.weights["head.weight"] * 0, "head.bias": bias}
+    said = replace(classifier, weights=classifier.weights | head)
+    return replace(made, challenger=replace(made.challenger, classifier=said))
+
+
+@pytest.fixture
+def tracking(tmp_path):
+    return tracking_in(tmp_path)
+
+
+@pytest.fixture
+def champion(tracking):
+    """Version 1; it always says amber."""
+    return put(saying(trained(), "amber", 50.0), tracking)
+
+
+def test_the_champion_is_found_by_its_content_and_no_champion_is_none(tracking, champion):
+    found = champion_of(tracking, champion.content_hash)
+    assert isinstance(found, ImageClassifier)
+    assert found.content_hash == champion.content_hash
+    assert champion_of(tracking, "") is None
+
+
+def test_a_champion_that_is_gone_is_said(tracking, champion):
+    with pytest.raises(ModelNotFound, match="Expected the model abcdefabcdef among the versions"):
+        champion_of(tracking, "abcdef" * 10)
+
+
+def test_a_blend_is_of_the_champions_line_and_is_made_again_from_its_card(tracking, champion):
+    config = Config(retrain=RetrainConfig(interpolations=(0.5,)), tracking=tracking)
+    made = saying(trained(), "blue", 25.0)
+    serving = champion_of(tracking, champion.content_hash)
+    found = interpolate(made.challenger, serving, made.splits, config)
+    assert found.interpolation.is_blend
+    version = put(replace(made, challenger=found.challenger), tracking)
+    line = registry.ancestry(tracking, version)
+    assert (len(line.manifests), line.is_whole) == (2, True)
+    card = registry.load(tracking, version).card
+    again = blended_as_recorded(made.challenger, card, tracking)
+    assert again.classifier.content_hash == found.challenger.classifier.content_hash
+    assert again.classifier.card.parent == card.parent == champion.content_hash
+    plain = blended_as_recorded(made.challenger, made.challenger.classifier.card, tracking)
+    assert plain is made.challenger
+
+
+def test_the_step_hands_on_the_blend_and_attaches_its_record_to_the_run(tracking, champion):
+    from steps.interpolate import interpolate as step
+
+    config = Config(retrain=RetrainConfig(interpolations=(0.5,)), tracking=tracking)
+    run = start_run(tracking, "tiny")
+    end_run(run, "FINISHED")
+    made = saying(trained(), "blue", 25.0)
+    challenger = replace(made.challenger, run_id=run.run_id)
+    blend, told = step.entrypoint(challenger, made.splits, config, champion.content_hash)
+    assert blend.classifier.card.parent == champion.content_hash
+    record = json.loads(attached(run, "")["interpolation.json"])
+    assert (record["alpha"], record["champion"]) == (told.alpha, champion.content_hash)
+
+
+def test_the_step_names_the_start_and_why(tracking, champion):
+    from steps.choose_start import choose_start as step
+
+    config = Config(tracking=tracking, retrain=RetrainConfig(start="champion"))
+    splits = trained().splits
+    backbone, why = step.entrypoint(splits, config, champion.content_hash, champion.bundle_url)
+    assert backbone.source == f"bundle:{champion.bundle_url}"
+    assert why.startswith("from the champion: retrain.start is champion")
+    backbone, why = step.entrypoint(splits, config, "", "")
+    assert why == "from bundled:efficientnet_lite0: no model serves yet"

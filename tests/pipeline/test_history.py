@@ -1,0 +1,162 @@
+"""History and status of a model that a real registry holds, beside its journal."""
+
+import json
+import sys
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from mlflow import MlflowClient
+from typer.testing import CliRunner
+
+from commands import app
+from regraft import journal
+from regraft.config import TrackingConfig
+from regraft.journal import Attempt
+from regraft.registry.champion import Move, Note, move_champion, record, roll_back
+from regraft.registry.ledger import entries
+from regraft.state import State
+from regraft.status import rebuild, refresh
+from regraft.status.memory import recall
+from regraft.status.page import MEMORY
+from tests.pipeline.conftest import copy_of, reset_zenml
+
+pytestmark = pytest.mark.pipeline
+
+WHO = "ada@engine"
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def there(template, tmp_path, monkeypatch):
+    """A state folder where version 1 serves, 2 was promoted by a retraining and 3 kept back."""
+    state = copy_of(template, tmp_path / "state folder", monkeypatch)
+    tracking = TrackingConfig(uri=state.tracking_uri, name="tiny")
+    client = client_of(tracking)
+    client.create_registered_model("tiny")
+    for number in range(1, 5):
+        seal = {"content_hash": f"{number}", "test_accuracy": "0.8", "n_test": "50"}
+        client.create_model_version("tiny", "regraft:/nothing", tags=seal)
+    move_champion(tracking, "tiny", Move("promote", 1, "verdict-1", "first", WHO), None, NOON)
+    move = Move("promote", 2, "verdict-2", "better", WHO)
+    move_champion(tracking, "tiny", move, 1, NOON + timedelta(hours=1))
+    note = Note("keep", "verdict-3", "version 3 not promoted: a tie", WHO)
+    record(tracking, "tiny", note, NOON + timedelta(hours=2))
+    for hours, outcome, version in ((1, "promoted", 2), (2, "kept", 3)):
+        journal.write(str(state.journal), attempt(hours, outcome, version))
+    journal.write(str(state.journal), replace(attempt(3, "skipped", None), verdict=""))
+    yield state, tracking
+    reset_zenml()
+
+
+def client_of(tracking: TrackingConfig) -> MlflowClient:
+    return MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+
+
+def attempt(hours: float, outcome: str, version: int | None) -> Attempt:
+    began = NOON + timedelta(hours=hours)
+    measured = (0.9, 0.85, 0.94, 200) if version else (None, None, None, 0)
+    accuracy, low, high, n_test = measured
+    return Attempt(
+        name="tiny",
+        began=began.isoformat(),
+        ended=(began + timedelta(minutes=5)).isoformat(),
+        who=WHO,
+        outcome=outcome,
+        reason=f"because of {outcome}",
+        version=version,
+        verdict=f"verdict-{version}",
+        champion=2,
+        accuracy=accuracy,
+        accuracy_low=low,
+        accuracy_high=high,
+        n_test=n_test,
+        n_photos=1000,
+    )
+
+
+def run(*words: str, state: State):
+    return CliRunner().invoke(app, [*words, "--state", str(state.root)])
+
+
+def test_ledger_and_journal_are_one_timeline(there):
+    state, tracking = there
+    roll_back(tracking, "tiny", WHO, "it was worse", NOON + timedelta(hours=5))
+    lines = run("history", state=state).output.splitlines()
+    told = [(line[:16], line.split()[3]) for line in lines[1:-1]]
+    assert told == [
+        ("2026-11-24 12:00", "promoted"),
+        ("2026-11-24 13:00", "promoted"),
+        ("2026-11-24 14:00", "kept"),
+        ("2026-11-24 15:05", "skipped"),
+        ("2026-11-24 17:00", "rolled"),
+    ]
+    assert "v2 -> v1" in lines[5]
+    assert lines[-1] == "Serves now: tiny v1"
+
+
+def test_json_keeps_its_entries_and_adds_the_events(there):
+    state, tracking = there
+    answer = json.loads(run("history", "tiny", "--json", state=state).output)
+    assert answer["entries"] == [asdict(entry) for entry in entries(tracking, "tiny")]
+    assert answer["champion"] == 2
+    assert [event["entry"] for event in answer["events"]] == [1, 2, 3, None]
+    then = ("history", "--as-of", "2026-11-24T13:30", "--json")
+    answer = json.loads(run(*then, state=state).output)
+    assert (len(answer["entries"]), len(answer["events"]), answer["champion"]) == (2, 2, 2)
+    limited = run("history", "--limit", "2", state=state).output.splitlines()
+    assert len(limited) == 4
+
+
+def test_model_that_only_the_journal_knows_has_a_history_beside_a_registry(there):
+    state, _ = there
+    journal.write(str(state.journal), replace(attempt(4, "failed", None), name="socks"))
+    told = run("history", "socks", state=state).output
+    assert "failed" in told
+    assert "Serves now: socks" in told
+    wrong = run("history", "shoes", state=state).exception
+    assert "found tiny" in str(wrong)
+
+
+def test_status_reads_the_registry_and_refresh_remembers_it(there):
+    state, tracking = there
+    built = rebuild(state, NOON + timedelta(days=1))
+    [view] = built.views
+    assert (view.champion, view.since) == (2, NOON + timedelta(hours=1))
+    assert view.needs == ()
+    assert [point.label for point in view.accuracy.points if point.label]
+    memory = recall(state.reports / MEMORY)
+    [known] = memory.models
+    assert [line.action for line in known.lines] == ["promote", "promote", "keep"]
+    assert [one.version for one in known.measured] == [1, 4]
+    journal.write(str(state.journal), attempt(30, "failed", None))
+    [view] = refresh(state, NOON + timedelta(days=2)).views
+    assert view.champion == 2
+    assert "The last retraining failed" in view.needs[0].said
+    client_of(tracking).set_registered_model_alias("tiny", "champion", "4")
+    [view] = rebuild(state, NOON + timedelta(days=3)).views
+    assert view.champion == 4
+    assert view.since is None
+    assert any("moved outside of Regraft, from v2 to v4" in need.said for need in view.needs)
+
+
+def test_version_that_waits_and_a_broken_ledger_are_on_the_page(there):
+    state, tracking = there
+    client_of(tracking).set_model_version_tag("tiny", "4", "approval", "waiting")
+    client_of(tracking).delete_model_version("tiny.ledger", "2")
+    told = run("status", state=state).output
+    assert "  ! The ledger is not as it was written: Entry 2 is missing: it was deleted." in told
+    assert "  > Version 4 waits for your approval" in told
+    assert "      regraft approve tiny/4" in told
+    page = (state.reports / "status.html").read_text(encoding="utf-8")
+    assert "2 things wait for a person" in page
+
+
+def test_page_of_a_real_training_is_whole(world, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    built = rebuild(world.state, datetime.now(UTC))
+    [view] = built.views
+    assert view.champion == 1
+    assert view.score.n_test > 0
+    assert view.score.low < view.score.accuracy <= view.score.high
+    assert "v1" in built.path.read_text(encoding="utf-8")

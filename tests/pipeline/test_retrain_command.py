@@ -1,0 +1,184 @@
+"""`regraft retrain`: whether to train, and that whatever comes of it is written down."""
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import time_machine
+from tiny_challenger import draw_photos
+from tiny_train import NAME, begin, last_run, stages
+
+from regraft import journal
+from regraft.errors import AlreadyRuns, NoPhotos, NothingToDo
+from regraft.registry.champion import serving_version
+from regraft.state import mark_run, running
+
+pytestmark = pytest.mark.pipeline
+
+
+def past(world):
+    return journal.attempts(str(world.state.journal), NAME)
+
+
+def add_photos(world, n: int, seed: int = 7):
+    """n more photos of each colour, none like those that are there."""
+    scratch = world.folder / "more"
+    draw_photos(scratch, n, seed=seed)
+    for path in sorted(scratch.rglob("*.png")):
+        shutil.move(path, world.photos / path.parent.name / f"more-{seed}-{path.name}")
+    shutil.rmtree(scratch)
+
+
+def test_photos_that_a_training_has_seen_are_no_reason(world):
+    attempt = world.retrain()
+    assert (attempt.outcome, attempt.version) == ("skipped", None)
+    assert attempt.reason == "no photo changed since version 1"
+    assert list(stages(last_run())) == ["begin", "ingest", "split", "advise", "conclude"]
+    assert past(world) == [attempt]
+
+
+def test_the_second_time_nothing_runs_at_all(world):
+    first = world.retrain()
+    run = last_run().name
+    again = world.retrain()
+    assert (again.outcome, again.advice) == ("skipped", None)
+    assert again.reason == f"nothing has changed since {first.ended[:16]}"
+    assert last_run().name == run
+    assert world.retrain().reason == again.reason
+    assert len(past(world)) == 3
+
+
+def test_new_photos_are_trained_on_and_the_model_is_judged(world):
+    add_photos(world, 6)
+    attempt = world.retrain()
+    assert attempt.was_trained
+    assert attempt.version == 2
+    assert attempt.advice.decision == "retrain"
+    assert attempt.advice.delta.since == 1
+    in_training = attempt.advice.delta
+    assert 9 <= in_training.n_added <= 18  # the rest of the 18 judges
+    assert (in_training.n_removed, in_training.n_relabelled) == (0, 0)
+    assert attempt.n_photos == 78
+    assert attempt.accuracy_low <= attempt.accuracy <= attempt.accuracy_high
+    assert attempt.champion == serving_version(world.tracking, NAME)
+    assert (attempt.outcome == "promoted") == (attempt.champion == 2)
+    assert past(world)[-1] == attempt
+    assert world.retrain().outcome == "skipped"
+
+
+def test_too_few_new_photos_wait_for_more(world):
+    add_photos(world, 1)
+    attempt = world.retrain("retrain.min_changed_fraction=0.5")
+    assert attempt.outcome == "skipped"
+    assert "fewer than retrain.min_changed_fraction=50.0%" in attempt.reason
+    add_photos(world, 20, seed=8)
+    assert world.retrain("retrain.min_changed_fraction=0.5").was_trained
+
+
+def test_a_champion_grown_old_is_trained_again_for_a_single_photo(world):
+    add_photos(world, 1)
+    rule = ("retrain.min_changed_fraction=0.5", "retrain.max_age_days=30")
+    assert world.retrain(*rule).outcome == "skipped"
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=31)):
+        attempt = world.retrain(*rule)
+    assert attempt.was_trained
+    assert attempt.advice.reason.endswith("31 days, more than retrain.max_age_days=30")
+
+
+def test_a_training_over_the_budget_is_put_off_until_the_week_is_over(world):
+    add_photos(world, 6)
+    assert world.retrain().was_trained
+    add_photos(world, 6, seed=8)
+    attempt = world.retrain("retrain.budget_h=0.0001")
+    assert (attempt.outcome, attempt.advice.decision) == ("postponed", "postpone")
+    assert attempt.reason.endswith("of retrain.budget_h=0.0001")
+    assert world.retrain("retrain.budget_h=0.0001").outcome == "postponed"  # asked anew each time
+    assert world.retrain("retrain.budget_h=10").was_trained
+
+
+def test_another_configuration_is_no_skip_without_a_thought(world):
+    world.retrain()
+    attempt = world.retrain("tune.seed=5")
+    assert attempt.advice is not None
+
+
+def test_a_retraining_that_fails_is_written_down_and_tried_again(world):
+    world.retrain()
+    hidden = world.photos.rename(world.folder / "away")
+    with pytest.raises(NoPhotos):
+        world.retrain()
+    hidden.rename(world.photos)
+    failed = past(world)[-1]
+    assert failed.outcome == "failed"
+    assert failed.reason.startswith("NoPhotos: Expected a folder at")
+    again = world.retrain()
+    assert again.was_trained  # to come to the verdict that was missed
+    assert again.advice.reason.startswith("the last training came to no verdict: NoPhotos")
+
+
+def test_one_retraining_at_a_time(world):
+    mark_run(world.state, f"retrain {NAME}", 1, datetime.now(UTC))
+    with pytest.raises(AlreadyRuns, match=f"Expected to retrain {NAME} alone, but process 1 on"):
+        world.retrain()
+    assert past(world) == []  # it is no attempt: the other one is
+
+
+def test_a_killed_retraining_is_found_and_named(world):
+    marker = mark_run(world.state, f"retrain {NAME}", 1, datetime.now(UTC))
+    path = world.state.runs / f"retrain {NAME}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"created": marker.created - 1e6}))
+    attempt = world.retrain()
+    killed, last = past(world)
+    assert (killed.outcome, last) == ("killed", attempt)
+    assert killed.reason.startswith("process 1 on ")
+    assert running(world.state) == []
+
+
+def test_a_plan_says_what_would_be_done_and_does_nothing(world, shell, tmp_path):
+    add_photos(world, 6)
+    before = {path for path in world.folder.rglob("*.parquet") if "photos" not in path.parts}
+    process = begin(
+        ["retrain", str(world.photos), "--plan", "--name", NAME, "--state", str(world.state.root)],
+        shell,
+        tmp_path,
+    )
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "retrain: " in out
+    assert "new, 0 removed and 0 relabelled photos since version 1" in out
+    assert out.rstrip().endswith("(a plan: nothing was done)")
+    assert past(world) == []
+    after = {path for path in world.folder.rglob("*.parquet") if "photos" not in path.parts}
+    assert after == before
+
+
+def test_the_command_ends_with_a_code_of_its_own_when_there_is_nothing_to_do(
+    world, shell, tmp_path
+):
+    arguments = ["retrain", str(world.photos), "--name", NAME, "--state", str(world.state.root)]
+    for _ in range(2):
+        process = begin(arguments, shell, tmp_path)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == NothingToDo.exit_code, err
+        assert "NothingToDo: skipped: " in err
+    first, second = past(world)
+    assert first.reason == "no photo changed since version 1"
+    assert second.reason.startswith("nothing has changed since ")
+    # Nobody said so, but the tiny network's settings are those that the model was made under.
+    assert first.settings["freeze.policy"] == "last_block"
+
+
+def test_what_is_told_goes_to_the_configured_target(world, tmp_path):
+    told = Path(tmp_path) / "told.json"
+    target = f'notify.targets=[{{kind: command, to: "tee {told}", of: [skipped]}}]'
+    world.retrain(target)
+    message = json.loads(told.read_text(encoding="utf-8"))
+    assert (message["happening"], message["model"]) == ("skipped", NAME)
+    assert message["text"] == "no photo changed since version 1"
+
+
+def test_a_target_that_fails_fails_nothing(world):
+    target = 'notify.targets=[{kind: command, to: "false", of: [skipped]}]'
+    assert world.retrain(target).outcome == "skipped"

@@ -1,0 +1,157 @@
+"""The same declaration as a schedule of ZenML's, where the active orchestrator can schedule."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from typer.testing import CliRunner
+
+from regraft.errors import ScheduleError
+from regraft.schedule import Declaration, find
+
+pytestmark = pytest.mark.pipeline
+
+ADDED = datetime(2026, 1, 5, 12, tzinfo=UTC).isoformat()
+MONDAYS = Declaration("weekly", "0 3 * * 1", "UTC", "retrain photos", "/", ADDED)
+
+
+@pytest.fixture
+def kept(state, tmp_path):
+    """What a stack with an orchestrator that can schedule was given, by name."""
+    from zenml.client import Client
+    from zenml.enums import StackComponentType
+
+    folder = tmp_path / "scheduled"
+    folder.mkdir()
+    client = Client()
+    kind = StackComponentType.ORCHESTRATOR
+    client.create_flavor("tests.pipeline.tiny_orchestrator.SchedulingFlavor", kind)
+    made = client.create_stack_component("tiny", "tiny_scheduling", kind, {"folder": str(folder)})
+    store = client.active_stack_model.components[StackComponentType.ARTIFACT_STORE][0]
+    client.create_stack("tiny", {kind: made.id, StackComponentType.ARTIFACT_STORE: store.id})
+    client.activate_stack("tiny")
+
+    def given():
+        return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+    return given
+
+
+def schedules():
+    from zenml.client import Client
+
+    found = Client().list_schedules(is_archived=False).items
+    return {each.name: each.cron_expression for each in found}
+
+
+def test_the_local_orchestrator_cannot_schedule_and_is_told_apart(state):
+    from pipelines.schedule import can_schedule, hand_over
+    from tests.pipeline.tiny_pipeline import tiny
+
+    assert not can_schedule()
+    with pytest.raises(ScheduleError, match=r"that can schedule, got regraft \(local\). Activate"):
+        hand_over(MONDAYS, tiny, 5)
+
+
+def test_a_declaration_becomes_a_schedule_with_the_same_cron(kept):
+    from pipelines.schedule import can_schedule, hand_over, take_back
+    from tests.pipeline.tiny_pipeline import tiny
+
+    assert can_schedule()
+    assert hand_over(MONDAYS, tiny, 5)
+    assert schedules() == {"weekly": "0 3 * * 1"}
+    given = kept()["weekly"]
+    assert (given["cron"], given["pipeline"]) == ("0 3 * * 1", "tiny")
+    assert given["parameters"] == {"n_rows": 5}
+    with pytest.raises(ScheduleError, match="a new name, got 'weekly', which ZenML has a schedule"):
+        hand_over(MONDAYS, tiny, 5)
+    assert take_back("weekly")
+    assert not take_back("weekly")
+    assert (schedules(), kept()) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("zone", "cron", "expected"),
+    [
+        ("UTC", "30 2 1 * *", "30 2 1 * *"),
+        ("Europe/Berlin", "*/5 * * * *", "*/5 * * * *"),
+        ("Asia/Tokyo", "0 12 * * 1", "0 3 * * 1"),
+        ("Asia/Tokyo", "0 3 * * 1", "0 18 * * 0"),
+        ("Asia/Tokyo", "0 3,12 * * *", "0 3,18 * * *"),
+        ("America/Phoenix", "15 20 * * 6", "15 3 * * 0"),
+    ],
+)
+def test_a_time_is_said_in_utc_where_it_is_the_same_all_year(zone, cron, expected):
+    from pipelines.schedule import utc_cron
+
+    assert utc_cron(replace(MONDAYS, timezone=zone, cron=cron)) == expected
+
+
+@pytest.mark.parametrize(
+    ("zone", "cron"),
+    [
+        ("Europe/Berlin", "0 3 * * 1"),  # an hour apart in summer
+        ("Asia/Tokyo", "0 3 1 * *"),  # the last day of another month
+        ("Asia/Kolkata", "0 3 * * *"),  # half an hour
+        ("Asia/Tokyo", "0 3,12 * * 1"),  # on two days
+    ],
+)
+def test_a_time_that_utc_cannot_say_is_refused(zone, cron):
+    from pipelines.schedule import utc_cron
+
+    with pytest.raises(ScheduleError, match=f"which are in UTC, got .* in {zone}: .* keeper=here"):
+        utc_cron(replace(MONDAYS, timezone=zone, cron=cron))
+
+
+def command(state, *arguments):
+    from commands import app
+
+    done = CliRunner().invoke(
+        app, ["schedule", *arguments, "--state", str(state.root)], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    return done.output
+
+
+def test_what_is_no_pipeline_stays_here_and_is_said_so(kept, state):
+    said = command(state, "add", "--cron", "0 3 * * 1", "--command", "doctor", "--timezone", "UTC")
+    assert "`regraft schedule run` must run" in said
+    assert find(state, "doctor").keeper == "here"
+    with pytest.raises(ScheduleError, match="hand fix over to ZenML, but doctor is no pipeline"):
+        command(
+            *(state, "add", "--cron", "0 3 * * 1", "--command", "doctor --fix", "--name", "fix"),
+            *("--set", "keeper=zenml"),
+        )
+    assert schedules() == {}
+
+
+def test_a_retraining_is_handed_over_and_taken_back_by_the_same_commands(
+    kept, state, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = ("--cron", "0 3 * * 1", "--timezone", "UTC", "--command", "retrain photos")
+    said = command(state, "add", *words)
+    assert said.startswith("retrain-photos: regraft retrain photos, next Mon ")
+    assert said.endswith("by ZenML's orchestrator.\n")
+    assert schedules() == {"retrain-photos": "0 3 * * 1"}
+    given = kept()["retrain-photos"]
+    assert given["pipeline"] == "retrain"
+    assert str(tmp_path / "photos") in json.dumps(given["parameters"])
+    assert "by ZenML" in command(state, "list")
+    command(state, "remove", "retrain-photos")
+    assert (schedules(), kept()) == ({}, {})
+
+
+def test_a_retraining_stays_here_where_it_was_told_to(kept, state):
+    words = ("--cron", "0 3 * * 1", "--timezone", "UTC", "--command", "retrain photos")
+    command(state, "add", *words, "--set", "keeper=here")
+    assert find(state, "retrain-photos").keeper == "here"
+    assert (schedules(), kept()) == ({}, {})
+
+
+def test_the_local_orchestrator_is_no_keeper(state):
+    words = ("--cron", "0 3 * * 1", "--timezone", "UTC", "--command", "retrain photos")
+    with pytest.raises(ScheduleError, match="but the active orchestrator cannot schedule"):
+        command(state, "add", *words, "--set", "keeper=zenml")
+    assert "`regraft schedule run` must run" in command(state, "add", *words)

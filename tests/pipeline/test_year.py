@@ -1,0 +1,257 @@
+"""A year of retraining in a few minutes: a fake clock, real photos, real weights, a real registry.
+
+Every Monday at three in Berlin somebody's photos have grown, or not. What has to come of it is
+worked out here a second time, from the folder alone.
+"""
+
+import hashlib
+import shutil
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import time_machine
+from PIL import Image, ImageEnhance, ImageFilter
+from scipy.stats import binomtest
+
+from regraft import journal, registry
+from regraft.config import TrackingConfig, load_config
+from regraft.promote.kept import kept_of
+from regraft.registry.champion import champion_at, roll_back
+from regraft.registry.ledger import read
+from regraft.schedule import Declaration, upcoming
+from regraft.split.memory import recall
+from regraft.state import State, activate
+from regraft.status import rebuild, timeline
+
+CLOTHES = Path(__file__).resolve().parents[3] / "shared" / "datasets" / "clothes"
+NAME = "clothes"
+BEGIN = datetime(2026, 1, 4, tzinfo=UTC)
+LEAST = 0.05
+SETTINGS = (
+    *("promote.smoke_test=false", "behaviour.n_photos=0", "evaluate.n_gallery=0"),
+    *("promote.min_photos=20", "split.test_fraction=0.3", f"retrain.min_changed_fraction={LEAST}"),
+)
+QUIET, HAT, RELABELLED, REMOVED = (10, 26, 27, 28), 20, 30, 33
+NEW_CAMERA, ROLLED_BACK = range(38, 44), 48
+
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not CLOTHES.exists(), reason="needs the photos of clothes"),
+]
+
+
+@dataclass
+class Year:
+    """A folder of photos that changes week by week, and what was done about it."""
+
+    folder: Path
+    state: State
+    pool: dict[str, list[Path]] = field(default_factory=dict)
+    learned: dict[str, str] = field(default_factory=dict)  # sha256 -> label, of the last training
+    dice: np.random.Generator = field(default_factory=lambda: np.random.default_rng(3))
+
+    @property
+    def photos(self) -> Path:
+        return self.folder / NAME
+
+    @property
+    def tracking(self) -> TrackingConfig:
+        return TrackingConfig(uri=self.state.tracking_uri, name=NAME)
+
+    def grow(self, n: int, labels=None, change=None):
+        """n more photos, of labels in turn; change: what the camera does to them."""
+        labels = labels or sorted(label for label in self.pool if label != "hat")
+        for number in range(n):
+            label = labels[number % len(labels)]
+            if not self.pool[label]:
+                continue
+            source = self.pool[label].pop()
+            place = self.photos / label / f"{source.parts[-3]}-{source.name}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if change is None:
+                shutil.copyfile(source, place)
+            else:
+                with Image.open(source) as photo:
+                    change(photo.convert("RGB")).save(place, quality=60)
+
+    def some(self, n: int) -> list[Path]:
+        """n of the photos in the folder, of classes that can spare them."""
+        there = sorted(path for path in self.photos.rglob("*") if path.is_file())
+        return [there[at] for at in self.dice.choice(len(there), n, replace=False)]
+
+    def relabel(self, n: int):
+        """n photos are found to be something else."""
+        labels = sorted(path.name for path in self.photos.iterdir())
+        for path in self.some(n):
+            other = labels[(labels.index(path.parent.name) + 1) % len(labels)]
+            shutil.move(path, self.photos / other / path.name)
+
+    def remove(self, n: int):
+        for path in self.some(n):
+            path.unlink()
+
+    def change(self, week: int):
+        """What happens to the photos in the week."""
+        if week == 0:
+            self.grow(270)
+        elif week in QUIET:
+            return
+        elif week == HAT:
+            self.grow(20, ["hat"])
+        elif week == RELABELLED:
+            self.relabel(20)
+        elif week == REMOVED:
+            self.remove(20)
+        elif week in NEW_CAMERA:
+            self.grow(14, change=new_camera)
+        elif week > 44:
+            self.grow(2)
+        else:
+            self.grow(8)
+
+    def retrain(self):
+        from commands.retrain import attempt
+        from commands.train import completed
+
+        config = completed(load_config(None, SETTINGS), str(self.photos), NAME, self.state)
+        return attempt(config, self.state)
+
+    def events(self):
+        entries = read(self.tracking, NAME).entries
+        attempts = journal.attempts(str(self.state.journal), NAME)
+        return timeline(entries, tuple(attempts), ())
+
+    def expected(self, today: dict[str, str]) -> str:
+        """Whether there is a reason to train, from the photos alone: changes, and new classes."""
+        if not self.learned:
+            return "retrain"
+        both = today.keys() & self.learned.keys()
+        n_changed = len(today.keys() ^ self.learned.keys())
+        n_changed += sum(today[sha256] != self.learned[sha256] for sha256 in both)
+        has_new_class = set(today.values()) != set(self.learned.values())
+        return "retrain" if has_new_class or n_changed >= LEAST * len(self.learned) else "skip"
+
+    def learnable(self) -> dict[str, str]:
+        """{sha256: label} of the photos that are not on the test side, by the split's memory."""
+        sides = recall(str(self.state.splits / NAME))
+        judging = set(sides.sha256[sides.side == "test"])
+        known = set(sides.sha256)
+        files = [path for path in self.photos.rglob("*") if path.is_file()]
+        labels = {hashlib.sha256(p.read_bytes()).hexdigest(): p.parent.name for p in files}
+        return {sha256: labels[sha256] for sha256 in labels.keys() & known - judging}
+
+
+def new_camera(photo: Image.Image) -> Image.Image:
+    """Darker, softer and bluish."""
+    dark = ImageEnhance.Brightness(photo.filter(ImageFilter.GaussianBlur(3))).enhance(0.45)
+    red, green, blue = dark.split()
+    return Image.merge("RGB", (red, green, blue.point(lambda value: min(255, int(value * 1.5)))))
+
+
+@pytest.fixture
+def year(state, tmp_path):
+    activate(state)
+    year = Year(tmp_path / "stream", state)
+    for path in sorted(CLOTHES.glob("*/*/*.jpg")):
+        year.pool.setdefault(path.parent.name, []).append(path)
+    for paths in year.pool.values():
+        year.dice.shuffle(paths)
+    return year
+
+
+def test_a_year_of_mondays(year):
+    mondays = Declaration(
+        name="weekly",
+        cron="0 3 * * 1",
+        timezone="Europe/Berlin",
+        command="retrain clothes",
+        folder=str(year.folder),
+        added=BEGIN.isoformat(),
+    )
+    due = upcoming(mondays, BEGIN, 52)
+    assert [
+        (one - other) // timedelta(hours=1) for one, other in zip(due[1:], due, strict=False)
+    ].count(168) == 49  # all but the two in which the clocks change
+    served: list[tuple[datetime, int | None]] = []
+    for week, moment in enumerate(due):
+        year.change(week)
+        with time_machine.travel(moment, tick=True):
+            attempt = year.retrain()
+            if week == ROLLED_BACK:
+                roll_back(year.tracking, NAME, "somebody@here", "by hand", datetime.now(UTC))
+        check_week(year, week, attempt)
+        serving = registry.serving_version(year.tracking, NAME)
+        served.append((moment + timedelta(hours=1), serving))
+    check_year(year, due, served)
+
+
+def check_week(year: Year, week: int, attempt: journal.Attempt):
+    """The advice is the one that the folder asks for, and the outcome is the duel's."""
+    if week in QUIET:
+        assert (attempt.outcome, attempt.advice) == ("skipped", None), (week, attempt)
+        return
+    today = year.learnable()
+    wanted = year.expected(today)
+    if attempt.advice.has_drifted and attempt.advice.delta.n_changed:
+        assert week >= NEW_CAMERA.start, (week, attempt.advice.told())
+        wanted = "retrain"
+    assert attempt.advice.decision == wanted, (week, attempt.advice.told())
+    if week in NEW_CAMERA and attempt.advice.delta.n_added >= 20:
+        assert attempt.advice.has_drifted, attempt.advice.told()
+    assert (attempt.outcome == "skipped") == (wanted == "skip")
+    if wanted == "retrain":
+        year.learned = today
+        check_verdict(year, attempt)
+    if week == HAT:
+        assert attempt.advice.delta.appeared == ("hat",)
+        assert attempt.advice.reason == "appeared: hat"
+
+
+def check_verdict(year: Year, attempt: journal.Attempt):
+    """Promoted if and only if scipy's own binomial test shows the lead, and nothing else fails."""
+    version = registry.find(year.tracking, NAME, str(attempt.version))
+    kept = kept_of(version, year.tracking)
+    failed = [line.name for line in kept.verdict.guards if line.outcome in ("failed", "open")]
+    assert (attempt.outcome == "promoted") == (not failed), attempt
+    if kept.verdict.champion is None or kept.duel.compared.empty:
+        return
+    compared = kept.duel.compared
+    new, old = compared.challenger == compared.label, compared.champion == compared.label
+    wins, losses = int((new & ~old).sum()), int((old & ~new).sum())
+    p_value = binomtest(wins, wins + losses, alternative="greater").pvalue if wins + losses else 1.0
+    assert ("accuracy" in failed) == (p_value > 0.05), (attempt, p_value)
+    assert attempt.flips == losses
+
+
+def check_year(year: Year, due: list[datetime], served: list[tuple[datetime, int | None]]):
+    """Journal, ledger and registry tell one story."""
+    attempts = journal.attempts(str(year.state.journal), NAME)
+    assert len(attempts) == len(due) == 52
+    begun = [datetime.fromisoformat(attempt.began) for attempt in attempts]
+    assert all(
+        timedelta(0) <= at - moment < timedelta(minutes=5)
+        for at, moment in zip(begun, due, strict=True)
+    )
+    ledger = read(year.tracking, NAME)
+    assert not ledger.faults
+    for moment, version in served:
+        assert champion_at(ledger.entries, moment) == version
+    promoted = [attempt.verdict for attempt in attempts if attempt.outcome == "promoted"]
+    assert [entry.verdict for entry in ledger.entries if entry.action == "promote"] == promoted
+    judged = [attempt.verdict for attempt in attempts if attempt.was_trained]
+    assert [e.verdict for e in ledger.entries if e.action != "rollback"] == judged
+    assert [entry.action for entry in ledger.entries].count("rollback") == 1
+    outcomes = [attempt.outcome for attempt in attempts]
+    assert outcomes.count("promoted") >= 2
+    assert outcomes.count("kept") + outcomes.count("held") >= 3
+    assert outcomes.count("skipped") >= 15
+    assert len(year.events()) == 52 + 1  # each Monday is one event, the rollback another
+    with time_machine.travel(due[-1] + timedelta(hours=2), tick=True):
+        built = rebuild(year.state, datetime.now(UTC))
+    (view,) = built.views
+    assert view.champion == served[-1][1]
+    assert f"v{view.champion}" in built.path.read_text(encoding="utf-8")

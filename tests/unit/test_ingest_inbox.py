@@ -1,0 +1,540 @@
+"""Promises of the inbox: labels may come late, twice or wrong, and nothing is lost or guessed."""
+
+import io
+import os
+import shutil
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from regraft.config import IngestConfig
+from regraft.errors import ClassVanished, ConfigError, ManifestError, NoPhotos
+from regraft.ingest import fingerprint, ingest
+from regraft.ingest import inbox as inbox_room
+from regraft.ingest import sources as sources_room
+from regraft.ingest.manifest import list_manifest
+from regraft.ingest.memory import recall
+
+LABELS = ("cat", "dog", "emu")
+
+
+def photo(seed, size=8):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(root, files):
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """photos/cat/1..10 and photos/dog/11..20 by seed, and an empty inbox beside them."""
+    for seed in range(1, 21):
+        label = "cat" if seed <= 10 else "dog"
+        write(tmp_path, {f"photos/{label}/{seed}.png": photo(seed)})
+    (tmp_path / "inbox").mkdir()
+    return tmp_path
+
+
+def config_of(root, inbox="inbox", photos="photos", **options):
+    return IngestConfig(photos=str(root / photos), inbox=str(root / inbox), **options)
+
+
+def read(root, inbox="inbox", photos="photos", **options):
+    return ingest(config_of(root, inbox, photos, **options))
+
+
+def labels(table, root):
+    """{path below root: label}."""
+    rows = table.frame[["path", "label"]].itertuples(index=False)
+    return {os.path.relpath(path, root): label for path, label in rows}
+
+
+def relabelled(table, root):
+    rows = table.relabelled[["path", "was", "label"]].itertuples(index=False)
+    return [(os.path.relpath(path, root), was, label) for path, was, label in rows]
+
+
+def csv(root, text, name="inbox.csv"):
+    (root / name).write_text(text, encoding="utf-8")
+
+
+# what joins, and what waits
+
+
+def test_photos_in_the_inbox_join_the_others(pets):
+    before = read(pets)
+    write(pets, {"inbox/cat/a.png": photo(31), "inbox/emu/deep/b.png": photo(32)})
+    table = read(pets)
+    assert len(before.frame) == 20
+    assert labels(table, pets) == labels(before, pets) | {
+        "inbox/cat/a.png": "cat",
+        "inbox/emu/deep/b.png": "emu",
+    }
+    assert table.classes == ("cat", "dog", "emu")
+    assert table.frame["path"].is_monotonic_increasing
+    assert (table.n_waiting, len(table.relabelled)) == (0, 0)
+    assert "wait" not in str(table)
+    assert "relabelled" not in str(table)
+
+
+def test_photos_right_in_the_inbox_wait_and_are_no_failure(pets):
+    write(pets, {"inbox/a.png": photo(31), "inbox/b.png": photo(32), "inbox/notes.txt": b"x"})
+    table = read(pets)
+    assert len(table.frame) == 20
+    assert (table.n_waiting, len(table.quarantine), table.n_ignored) == (2, 0, 1)
+    assert str(table).endswith("1 other files ignored, 2 wait for a label")
+    assert table.digest == ingest(IngestConfig(photos=str(pets / "photos"))).digest
+
+
+def test_a_photo_that_waits_is_known_when_its_label_comes(pets):
+    write(pets, {"inbox/a.png": photo(31)})
+    url = str(pets / "memory")
+    read(pets, memory_url=url)
+    known = recall(url)
+    assert len(known) == 21
+    (pets / "inbox/emu").mkdir()
+    (pets / "inbox/a.png").rename(pets / "inbox/emu/a.png")
+    table = read(pets, memory_url=url)
+    assert labels(table, pets)["inbox/emu/a.png"] == "emu"
+    assert (table.n_waiting, len(recall(url))) == (0, 21)
+
+
+def test_manifest_rows_without_a_label_wait_until_a_row_brings_it(pets):
+    write(pets, {"new/a.png": photo(31), "new/b.png": photo(32)})
+    text = "image,label\nnew/a.png,\nnew/b.png,\n"
+    csv(pets, text)
+    assert read(pets, "inbox.csv").n_waiting == 2
+    csv(pets, f"{text}new/b.png,emu\n")
+    table = read(pets, "inbox.csv")
+    assert (table.n_waiting, table.n_ignored) == (1, 1)
+    assert labels(table, pets)["new/b.png"] == "emu"
+    assert table.relabelled.empty
+
+
+def test_a_photo_that_has_a_label_anywhere_waits_nowhere(pets):
+    write(pets, {"inbox/a.png": photo(31), "inbox/copy of 1.png": photo(1)})
+    rows = [f"photos/cat/{i}.png,cat" for i in range(1, 11)]
+    rows += [f"photos/dog/{i}.png,dog" for i in range(11, 21)]
+    csv(pets, "\n".join(["image,label", *rows, "inbox/a.png,emu"]), "labels.csv")
+    table = read(pets, photos="labels.csv")
+    assert (table.n_waiting, table.n_ignored) == (0, 2)
+    assert labels(table, pets)["inbox/a.png"] == "emu"
+    assert "inbox/copy of 1.png" not in labels(table, pets)
+
+
+def test_an_empty_cell_never_takes_a_label_away(pets):
+    csv(pets, "image,label,labelled_at\nphotos/cat/1.png,,2030-01-01\n")
+    table = read(pets, "inbox.csv")
+    assert labels(table, pets)["photos/cat/1.png"] == "cat"
+    assert (table.n_waiting, len(table.relabelled)) == (0, 0)
+
+
+@pytest.mark.parametrize("text", ["", "image,lab", "image,label\n", "image,label,split\n\n"])
+def test_an_empty_inbox_is_fine(pets, text):
+    csv(pets, text)
+    for inbox in ("inbox", "inbox.csv"):
+        assert len(read(pets, inbox).frame) == 20
+    pd.DataFrame({"image": [], "label": []}).to_parquet(pets / "inbox.parquet")
+    assert len(read(pets, "inbox.parquet").frame) == 20
+
+
+def test_without_an_inbox_nothing_waits(pets):
+    table = ingest(IngestConfig(photos=str(pets / "photos")))
+    assert (table.n_waiting, len(table.relabelled)) == (0, 0)
+    assert list(table.relabelled.columns) == ["path", "sha256", "was", "label"]
+
+
+# which label counts
+
+
+def test_the_label_in_the_inbox_wins_and_the_photo_is_kept_where_it_was(pets):
+    write(pets, {"inbox/dog/seen again.png": photo(1)})
+    table = read(pets)
+    assert labels(table, pets)["photos/cat/1.png"] == "dog"
+    assert relabelled(table, pets) == [("photos/cat/1.png", "cat", "dog")]
+    assert table.relabelled["sha256"].tolist() == [
+        table.frame.set_index("path")["sha256"][str(pets / "photos/cat/1.png")]
+    ]
+    assert (len(table.frame), table.n_ignored) == (20, 1)
+    assert str(table).endswith(", 1 relabelled")
+
+
+def test_a_label_that_both_places_agree_on_is_no_news(pets):
+    write(pets, {"inbox/cat/seen again.png": photo(1)})
+    table = read(pets)
+    assert (len(table.frame), len(table.relabelled), table.n_ignored) == (20, 0, 1)
+    assert table.digest == ingest(IngestConfig(photos=str(pets / "photos"))).digest
+
+
+def test_every_copy_takes_the_new_label(pets):
+    write(pets, {"photos/cat/copy.png": photo(1), "inbox/emu/x.png": photo(1)})
+    table = read(pets)
+    assert relabelled(table, pets) == [
+        ("photos/cat/1.png", "cat", "emu"),
+        ("photos/cat/copy.png", "cat", "emu"),
+    ]
+
+
+def test_a_correction_in_the_inbox_is_worth_as_much_as_one_in_place(pets):
+    write(pets, {"inbox/dog/x.png": photo(1)})
+    late = read(pets).digest
+    (pets / "photos/cat/1.png").rename(pets / "photos/dog/1.png")
+    (pets / "inbox/dog/x.png").unlink()
+    assert read(pets).digest == late
+
+
+def test_the_inbox_settles_what_clashes_outside(pets):
+    write(pets, {"photos/dog/same as 1.png": photo(1)})
+    assert read(pets).quarantine["reason"].tolist() == ["clashing labels"] * 2
+    write(pets, {"inbox/dog/1.png": photo(1)})
+    table = read(pets)
+    assert table.quarantine.empty
+    assert labels(table, pets)["photos/dog/same as 1.png"] == "dog"
+    assert relabelled(table, pets) == [("photos/cat/1.png", "cat", "dog")]
+
+
+def test_an_inbox_that_contradicts_itself_leaves_nobody_sure(pets):
+    write(pets, {"inbox/dog/1.png": photo(1), "inbox/emu/1.png": photo(1)})
+    table = read(pets, max_quarantine_fraction=0.5)
+    assert table.quarantine["reason"].tolist() == ["clashing labels"] * 3
+    assert "photos/cat/1.png" not in labels(table, pets)
+    assert table.relabelled.empty
+    assert table.classes == ("cat", "dog")
+
+
+def test_the_split_and_the_group_outlive_a_correction_that_does_not_speak_of_them(pets):
+    csv(pets, "image,label\nphotos/cat/1.png,dog\n")
+    rows = ["image,label,split,group,camera", "photos/cat/1.png,cat,test,g1,c1"]
+    rows += ["photos/cat/2.png,cat,train,,c1", "photos/dog/11.png,dog,train,,c2"]
+    csv(pets, "\n".join(rows), "labels.csv")
+    table = read(pets, "inbox.csv", "labels.csv")
+    columns = ["label", "split", "group", "slice:camera"]
+    assert table.frame[columns].to_numpy().tolist()[0] == ["dog", "test", "g1", "c1"]
+    csv(pets, "image,label,group,light\nphotos/cat/1.png,dog,g2,dim\n")
+    table = read(pets, "inbox.csv", "labels.csv")
+    columns.append("slice:light")
+    assert table.frame[columns].to_numpy().tolist() == [
+        ["dog", "test", "g2", "c1", "dim"],
+        ["cat", "train", "", "c1", ""],
+        ["dog", "train", "", "c2", ""],
+    ]
+
+
+def test_the_order_of_the_folders_changes_nothing(pets, monkeypatch):
+    for number in range(6):
+        write(pets, {f"inbox/{LABELS[number % 3]}/{number}.png": photo(number + 1)})
+    write(pets, {"inbox/a.png": photo(31), "photos/dog/same as 1.png": photo(1)})
+    straight = read(pets)
+    listdir = os.listdir
+    monkeypatch.setattr(
+        sources_room.os, "listdir", lambda path: sorted(listdir(path), reverse=True)
+    )
+    backwards = read(pets)
+    assert straight.digest == backwards.digest
+    for name in ("frame", "relabelled", "quarantine"):
+        pd.testing.assert_frame_equal(getattr(straight, name), getattr(backwards, name))
+
+
+# the time of a label
+
+
+def dated(pets, *rows, inbox=True):
+    """The table where these rows, image,label,labelled_at, are in the inbox or in photos itself."""
+    if inbox:
+        csv(pets, "\n".join(["image,label,labelled_at", *rows, ""]))
+        return read(pets, "inbox.csv", max_quarantine_fraction=0.5)
+    named = [f"photos/dog/{i}.png,dog,2020-01-01" for i in range(11, 21)]
+    named += [f"photos/cat/{i}.png,cat,2020-01-01" for i in range(2, 11)]
+    csv(pets, "\n".join(["image,label,labelled_at", *rows, *named, ""]), "labels.csv")
+    return read(pets, photos="labels.csv", max_quarantine_fraction=0.5)
+
+
+@pytest.mark.parametrize("inbox", [True, False])
+def test_the_newest_of_several_rows_counts_whatever_their_order(pets, inbox):
+    rows = [f"photos/cat/1.png,{LABELS[i]},2026-0{i + 1}-01" for i in range(3)]
+    for order in (rows, rows[::-1]):
+        table = dated(pets, *order, inbox=inbox)
+        assert labels(table, pets)["photos/cat/1.png"] == "emu"
+        assert relabelled(table, pets) == [("photos/cat/1.png", "dog", "emu")]
+        assert (len(table.frame), table.quarantine.empty) == (20, True)
+
+
+@pytest.mark.parametrize("inbox", [True, False])
+def test_a_corrected_correction_is_as_it_was(pets, inbox):
+    first = ("photos/cat/1.png,cat,2026-01-01", "photos/cat/1.png,dog,2026-01-02")
+    assert labels(dated(pets, *first, inbox=inbox), pets)["photos/cat/1.png"] == "dog"
+    table = dated(pets, *first, "photos/cat/1.png,cat,2026-01-03", inbox=inbox)
+    assert labels(table, pets)["photos/cat/1.png"] == "cat"
+    assert relabelled(table, pets) == [("photos/cat/1.png", "dog", "cat")]
+
+
+@pytest.mark.parametrize("inbox", [True, False])
+def test_labels_of_the_same_time_clash(pets, inbox):
+    rows = ("photos/cat/1.png,cat,2026-01-02", "photos/cat/1.png,dog,2026-01-02T00:00Z")
+    table = dated(pets, "photos/cat/1.png,dog,2026-01-01", *rows, inbox=inbox)
+    assert table.quarantine[["label", "reason"]].to_numpy().tolist() == [
+        ["cat", "clashing labels"],
+        ["dog", "clashing labels"],
+    ]
+    assert "photos/cat/1.png" not in labels(table, pets)
+
+
+def test_a_label_without_a_time_is_older_than_any(pets):
+    table = dated(pets, "photos/cat/1.png,emu,", "photos/cat/1.png,dog,1999-12-31")
+    assert labels(table, pets)["photos/cat/1.png"] == "dog"
+
+
+def test_times_are_compared_across_zones(pets):
+    rows = ("photos/cat/1.png,emu,2026-03-29T03:30+02:00", "photos/cat/1.png,dog,2026-03-29T02:00")
+    assert labels(dated(pets, *rows), pets)["photos/cat/1.png"] == "dog"
+
+
+def test_a_manifest_of_parquet_may_hold_real_times(pets):
+    times = pd.to_datetime(["2026-01-02", "2026-01-01", None])
+    images = ["photos/cat/1.png", "photos/cat/1.png", "photos/cat/2.png"]
+    rows = {"image": images, "label": ["dog", "emu", "cat"], "labelled_at": times}
+    pd.DataFrame(rows).to_parquet(pets / "inbox.parquet")
+    assert labels(read(pets, "inbox.parquet"), pets)["photos/cat/1.png"] == "dog"
+
+
+def test_the_inbox_wins_over_photos_that_are_dated_later(pets):
+    named = [f"photos/{'cat' if i <= 10 else 'dog'}/{i}.png" for i in range(1, 21)]
+    rows = [f"{name},{name.split('/')[1]},2030-01-01" for name in named]
+    csv(pets, "\n".join(["image,label,labelled_at", *rows]), "labels.csv")
+    csv(pets, "image,label,labelled_at\nphotos/cat/1.png,dog,2020-01-01\n")
+    assert relabelled(read(pets, "inbox.csv", "labels.csv"), pets)[0][2] == "dog"
+
+
+def test_a_newer_row_wins_cell_by_cell(pets):
+    rows = ["image,label,split,group,labelled_at", "photos/cat/1.png,cat,test,g1,2026-01-01"]
+    rows += ["photos/cat/1.png,cat,,g2,2026-01-02", "photos/dog/11.png,dog,train,,"]
+    csv(pets, "\n".join(rows), "labels.csv")
+    table = read(pets, photos="labels.csv")
+    assert table.frame[["split", "group"]].to_numpy().tolist() == [["test", "g2"], ["train", ""]]
+    assert (table.n_ignored, len(table.relabelled)) == (1, 0)
+    rows[2] = rows[2].replace("01-02", "01-01")
+    csv(pets, "\n".join(rows), "labels.csv")
+    with pytest.raises(ManifestError, match="line 2 and line 3 agree on the label but not"):
+        read(pets, photos="labels.csv")
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2026-13-01", "1.2.2026", "0001-01-01T00:00+14:00"])
+def test_a_time_that_is_none_is_refused_with_its_line(pets, time):
+    with pytest.raises(ManifestError, match=r"ISO 8601 .*got '.*' in .*inbox\.csv, line 2\. Mend"):
+        dated(pets, f"photos/cat/1.png,dog,{time}")
+
+
+def test_the_time_of_a_label_is_no_slice(pets):
+    table = dated(pets, "photos/cat/1.png,dog,2026-01-01")
+    assert not [name for name in table.frame.columns if "slice" in name or "labelled" in name]
+
+
+# while somebody writes
+
+
+def test_a_line_without_its_end_is_set_aside_until_it_has_one(pets):
+    whole = "image,label\nphotos/cat/1.png,dog\nphotos/cat/2.png,dogfish\n"
+    for cut in range(len(whole) - len("photos/cat/2.png,dogfish\n") + 1, len(whole)):
+        csv(pets, whole[:cut])
+        table = read(pets, "inbox.csv")
+        assert relabelled(table, pets) == [("photos/cat/1.png", "cat", "dog")]
+        assert table.quarantine["reason"].tolist() == ["unfinished line"]
+        assert "may be half of one" in table.quarantine["detail"].iloc[0]
+    csv(pets, whole)
+    table = read(pets, "inbox.csv")
+    assert table.quarantine.empty
+    assert table.classes == ("cat", "dog", "dogfish")
+
+
+def test_half_a_letter_at_the_end_of_the_inbox_is_no_other_encoding(pets):
+    text = "image,label\nphotos/cat/1.png,café".encode()
+    (pets / "inbox.csv").write_bytes(text[:-1])
+    assert read(pets, "inbox.csv").quarantine["reason"].tolist() == ["unfinished line"]
+
+
+def test_a_manifest_of_photos_needs_no_last_line_end(pets):
+    csv(pets, "image,label\nphotos/cat/1.png,cat\nphotos/dog/11.png,dog", "labels.csv")
+    assert len(read(pets, photos="labels.csv").frame) == 2
+    assert len(list_manifest(str(pets / "labels.csv")).photos) == 2
+    csv(pets, "image,label\nphotos/cat/1.png,\n", "labels.csv")
+    with pytest.raises(ManifestError, match="line 2, got no label"):
+        read(pets, photos="labels.csv")
+
+
+def test_a_file_that_leaves_between_listing_and_reading_is_in_quarantine(pets, monkeypatch):
+    write(pets, {"inbox/cat/a.png": photo(31), "inbox/b.png": photo(32), "inbox/c.png": photo(33)})
+    list_folder = inbox_room.list_folder
+
+    def slow(place, **options):
+        listing = list_folder(place, **options)
+        (pets / "inbox/cat/a.png").unlink()
+        (pets / "inbox/b.png").rename(pets / "inbox/cat/b.png")
+        return listing
+
+    monkeypatch.setattr(inbox_room, "list_folder", slow)
+    table = read(pets)
+    assert table.quarantine["reason"].tolist() == ["missing", "missing"]
+    assert (table.n_waiting, len(table.frame)) == (1, 20)
+
+
+# what is broken
+
+
+def test_a_broken_photo_in_the_inbox_is_in_quarantine_with_its_reason(pets):
+    write(pets, {"inbox/cat/a.png": photo(31)[:150], "inbox/b.png": b"", "inbox/c.png": photo(32)})
+    table = read(pets)
+    assert table.quarantine[["label", "reason"]].to_numpy().tolist() == [
+        ["", "empty file"],
+        ["cat", "truncated"],
+    ]
+    assert table.n_waiting == 1
+
+
+def test_a_class_that_only_the_inbox_has_does_not_stop_the_run_when_it_is_broken(pets):
+    write(pets, {"inbox/emu/a.png": b"", "inbox/fox/a.HEIC": b"x", "inbox/fox/b": b"x"})
+    table = read(pets, max_quarantine_fraction=0.2)
+    assert table.classes == ("cat", "dog")
+    assert table.quarantine[["label", "reason"]].to_numpy().tolist() == [
+        ["emu", "empty file"],
+        ["fox", "no photo by its name"],
+        ["fox", "no photo by its name"],
+    ]
+    details = table.quarantine["detail"].tolist()
+    assert [detail.split(";")[0] for detail in details[1:]] == [".heic", "no extension"]
+    write(pets, {"inbox/fox/c.png": photo(31)})
+    table = read(pets, max_quarantine_fraction=0.2)
+    assert (len(table.quarantine), table.n_ignored) == (1, 2)
+    write(pets, {"photos/emu/a.png": b""})
+    with pytest.raises(ClassVanished, match=r"No usable photo is left of emu: all 2 are"):
+        read(pets, max_quarantine_fraction=0.2)
+
+
+def test_what_waits_counts_as_usable_where_the_broken_are_counted(pets):
+    write(pets, {f"inbox/{i}.png": photo(40 + i) for i in range(10)} | {"inbox/x.png": b""})
+    assert len(read(pets, max_quarantine_fraction=1 / 30).quarantine) == 1
+
+
+# places that cannot be meant
+
+
+def test_an_inbox_that_is_not_there_is_named(pets):
+    (pets / "inbox").rmdir()
+    for place, words in (
+        ("inbox", r"ingest\.inbox: Expected a folder at .*/inbox, found none"),
+        ("inbox.csv", r"ingest\.inbox: Expected a manifest at .*inbox\.csv: no file"),
+    ):
+        for use in (ingest, fingerprint):
+            with pytest.raises(NoPhotos, match=words):
+                use(config_of(pets, place))
+    remote = IngestConfig(photos=str(pets / "photos"), inbox="memory://no-inbox")
+    for use in (ingest, fingerprint):
+        with pytest.raises(NoPhotos, match=r"found nothing .* put a file named \.keep there"):
+            use(remote)
+    fsspec.filesystem("memory").pipe_file("/no-inbox/.keep", b"")
+    assert len(ingest(remote).frame) == 20
+
+
+def test_an_inbox_that_is_no_place_is_refused(pets):
+    write(pets, {"inbox/a.png": photo(31)})
+    with pytest.raises(NoPhotos, match=r"in ingest\.inbox, got the file .*a\.png\. Name its"):
+        read(pets, "inbox/a.png")
+    with pytest.raises(ConfigError, match=r"got torchvision:MNIST, which does not grow"):
+        ingest(IngestConfig(photos=str(pets / "photos"), inbox="torchvision:MNIST"))
+
+
+@pytest.mark.parametrize(
+    ("photos", "inbox"), [("photos", "photos/"), ("photos", "photos/cat"), (".", "inbox")]
+)
+def test_one_place_in_the_other_is_refused(pets, photos, inbox):
+    for use in (ingest, fingerprint):
+        with pytest.raises(ConfigError, match=r"Expected two places, neither in the other, got"):
+            use(config_of(pets, inbox, photos))
+
+
+def test_places_of_nearly_the_same_name_are_two(pets):
+    shutil.copytree(pets / "photos", pets / "photos of May")
+    table = read(pets, "photos of May")
+    assert (len(table.frame), table.n_ignored) == (20, 20)
+
+
+def test_a_link_does_not_hide_that_the_inbox_lies_among_the_photos(pets):
+    (pets / "link").symlink_to(pets / "photos" / "cat")
+    with pytest.raises(ConfigError, match="neither in the other"):
+        read(pets, "link")
+
+
+def test_a_manifest_among_the_photos_may_be_the_inbox(pets):
+    csv(pets, "image,label\ncat/1.png,dog\n", "photos/late.csv")
+    assert relabelled(read(pets, "photos/late.csv"), pets) == [("photos/cat/1.png", "cat", "dog")]
+
+
+# the fingerprint
+
+
+def test_the_fingerprint_sees_the_inbox(pets):
+    seen = [fingerprint(IngestConfig(photos=str(pets / "photos"))), fingerprint(config_of(pets))]
+    write(pets, {"inbox/a.png": photo(31)})
+    seen.append(fingerprint(config_of(pets)))
+    assert fingerprint(config_of(pets)) == seen[-1]
+    (pets / "inbox/dog").mkdir()
+    (pets / "inbox/a.png").rename(pets / "inbox/dog/a.png")
+    seen.append(fingerprint(config_of(pets)))
+    text = "image,label\nphotos/cat/1.png,dog\nphotos/cat/2.png,"
+    for end in ("do", "dog", "dog\n"):
+        csv(pets, text + end)
+        seen.append(fingerprint(config_of(pets, "inbox.csv")))
+    write(pets, {"photos/cat/1.png": photo(33, size=9)})
+    seen.append(fingerprint(config_of(pets, "inbox.csv")))
+    assert len(set(seen)) == len(seen)
+
+
+# any sequence
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_any_sequence_each_content_has_the_label_that_was_given_last(tmp_path, seed):
+    """Photos come to either place, with a label or without, and rows correct what is known."""
+    rng = np.random.default_rng(seed)
+    truth, rows = {}, ["image,label,labelled_at"]
+    for number in range(6):
+        truth[number] = "cat" if number % 2 else "dog"
+        write(tmp_path, {f"photos/{truth[number]}/{number}.png": photo(number)})
+    for step in range(40):
+        kind, label = rng.choice(["early", "late", "bare", "correct"]), str(rng.choice(LABELS))
+        number, time = len(truth), f"2026-01-01T00:00:{step:02}"
+        if kind == "early":
+            write(tmp_path, {f"photos/{label}/{number}.png": photo(number)})
+            truth[number] = label
+        elif kind == "correct":
+            number = int(rng.integers(len(truth)))
+            known = next(tmp_path.glob(f"*/**/{number}.png")).relative_to(tmp_path)
+            rows.insert(int(rng.integers(1, len(rows) + 1)), f"{known},{label},{time}")
+            truth[number] = label
+        else:
+            write(tmp_path, {f"new/{number}.png": photo(number)})
+            truth[number] = label if kind == "late" else ""
+            rows.append(f"new/{number}.png,{truth[number]},{time * (kind == 'late')}")
+        if step % 8 == 7:
+            csv(tmp_path, "\n".join([*rows, ""]))
+            check_all(read(tmp_path, "inbox.csv", max_quarantine_fraction=0.0), truth, tmp_path)
+
+
+def check_all(table, truth, root):
+    found = {int(path.split("/")[-1][:-4]): label for path, label in labels(table, root).items()}
+    assert found == {number: label for number, label in truth.items() if label}
+    assert table.n_waiting == sum(not label for label in truth.values())
+    folder = {
+        path: path.split("/")[1] for path in labels(table, root) if path.startswith("photos/")
+    }
+    changed = {path for path, was in folder.items() if labels(table, root)[path] != was}
+    assert changed <= {path for path, _, _ in relabelled(table, root)}

@@ -1,0 +1,380 @@
+"""What a blend promises: plain arithmetic, no class harmed by being new, a rule that is kept."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import CLASSES, keep_the_tuned_phase, tuned
+from torch.nn.modules.module import register_module_forward_hook
+
+from regraft.classifier import ImageClassifier, load_classifier
+from regraft.config import Config, EmbedConfig, PromoteConfig, RetrainConfig
+from regraft.embed import logits
+from regraft.errors import ConfigError
+from regraft.interpolate import (
+    Trial,
+    aligned,
+    blend_of,
+    blended,
+    interpolate,
+    start_of,
+)
+from regraft.pixels import photos_of
+
+HALVES = Config(retrain=RetrainConfig(interpolations=(0.5,)))
+
+
+def with_limit(limit: float, *alphas: float) -> Config:
+    return Config(
+        promote=PromoteConfig(max_negative_flips=limit),
+        retrain=RetrainConfig(interpolations=alphas),
+    )
+
+
+@pytest.fixture(scope="module")
+def challenger(start, splits):
+    """Its last block was trained, so its backbone is not the champion's."""
+    with pytest.MonkeyPatch.context() as patch:
+        keep_the_tuned_phase(patch)
+        return tuned(start, splits)
+
+
+@pytest.fixture(scope="module")
+def probe(start, splits):
+    """Right about nearly every photo, on the pretrained backbone."""
+    return tuned(start, splits, "probe").classifier
+
+
+@pytest.fixture(scope="module")
+def champion(start):
+    """Its head rows can be told apart: row k holds k + 1; its backbone is the pretrained one."""
+    rows = torch.arange(1.0, 4.0)
+    head = {"head.weight": rows[:, None].repeat(1, 256) * 1e-3, "head.bias": rows.clone()}
+    return ImageClassifier(start.card, start.weights | head).with_card(temperature=1.5)
+
+
+def saying(classifier, label, loudness=50.0):
+    """The same classifier, but it always says this class."""
+    bias = torch.zeros(len(classifier.card.classes))
+    bias[classifier.card.classes.index(label)] = loudness
+    head = {"head.weight": torch.zeros_like(classifier.weights["head.weight"]), "head.bias": bias}
+    return replace(classifier, weights=classifier.weights | head)
+
+
+def between(challenger, trained, champion, splits, config=HALVES):
+    """What comes of a challenger with this classifier."""
+    return interpolate(replace(challenger, classifier=trained), champion, splits, config)
+
+
+@pytest.fixture
+def passed():
+    """How many photos went through networks; a network tries itself with one, which counts not."""
+    batches = []
+
+    def count(module, inputs, output):
+        is_pixels = isinstance(inputs[0], torch.Tensor) and inputs[0].shape[1:2] == (3,)
+        if type(module) is torch.nn.Conv2d and is_pixels and len(inputs[0]) > 1:
+            batches.append(len(inputs[0]))
+
+    hook = register_module_forward_hook(count)
+    yield batches
+    hook.remove()
+
+
+def test_a_blend_is_the_weighted_mean_of_parameters_and_norm_statistics(champion, challenger):
+    new = challenger.classifier
+    blend = blended(aligned(champion, new), new, 0.25)
+    assert blend.weights.keys() == new.weights.keys()
+    moved = [n for n in new.weights if not torch.equal(new.weights[n], champion.weights[n])]
+    assert any("running_mean" in name for name in moved)
+    for name, tensor in blend.weights.items():
+        old, trained = champion.weights[name], new.weights[name]
+        assert tensor.dtype == trained.dtype
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, 0.75 * old + 0.25 * trained)
+        else:
+            assert torch.equal(tensor, trained)
+
+
+def test_what_is_equal_in_both_stays_bit_for_bit(champion, challenger):
+    new = challenger.classifier
+    blend = blended(aligned(champion, new), new, 0.3)
+    same = [n for n, t in new.weights.items() if torch.equal(t, champion.weights[n])]
+    assert len(same) > 20
+    assert all(torch.equal(blend.weights[name], champion.weights[name]) for name in same)
+
+
+def test_a_blend_names_the_champion_as_parent_and_what_it_takes_to_make_it_again(
+    champion, challenger, tmp_path
+):
+    new = challenger.classifier.with_card(parent="started from")
+    blended(aligned(champion, new), new, 0.25).save(tmp_path)
+    card = load_classifier(tmp_path).card
+    assert (card.parent, card.contract.kept) == (champion.content_hash, CLASSES)
+    found = blend_of(card)
+    assert (found.alpha, found.champion, found.start) == (
+        *(0.25, champion.content_hash),
+        "started from",
+    )
+    assert start_of(card) == "started from"
+    assert card.config["tune.epochs"] == "3"
+    assert (blend_of(new.card), start_of(new.card)) == (None, "started from")
+
+
+def with_another_class(classifier: ImageClassifier) -> ImageClassifier:
+    """A challenger in other order, of a class more ("violet") and a class less ("amber")."""
+    generator = torch.Generator().manual_seed(3)
+    head = {
+        "head.weight": torch.randn(3, 256, generator=generator),
+        "head.bias": torch.randn(3, generator=generator),
+    }
+    card = classifier.card.model_copy(update={"classes": ("violet", "green", "blue")})
+    return ImageClassifier(card, classifier.weights | head)
+
+
+def test_a_class_that_the_champion_does_not_know_keeps_the_challengers_row(champion, start):
+    new = with_another_class(start)
+    for alpha in (0.1, 0.9):
+        blend = blended(aligned(champion, new), new, alpha)
+        for name in ("head.weight", "head.bias"):
+            assert torch.equal(blend.weights[name][0], new.weights[name][0])
+
+
+def test_how_a_new_class_stands_against_the_others_on_average_is_the_challengers(champion, start):
+    new = with_another_class(start)
+    embedding = torch.randn(256, generator=torch.Generator().manual_seed(4)).double()
+
+    def lead(classifier):
+        weight, bias = (classifier.weights[name].double() for name in ("head.weight", "head.bias"))
+        scores = weight @ embedding + bias
+        return scores[0] - scores[1:].mean(), scores[1] - scores[2]
+
+    blend = blended(aligned(champion, new), new, 0.25)
+    torch.testing.assert_close(lead(blend)[0], lead(new)[0], atol=1e-4, rtol=0)
+    old = champion.weights["head.weight"].double() @ embedding + champion.weights["head.bias"]
+    expected = 0.75 * (old[2] - old[1]) + 0.25 * lead(new)[1]  # of green over blue
+    torch.testing.assert_close(lead(blend)[1], expected, atol=1e-4, rtol=0)
+
+
+def test_alignment_changes_no_answer_of_the_champion_among_its_own_classes(champion, start):
+    known = aligned(champion, with_another_class(start))
+    for name in ("head.weight", "head.bias"):
+        old, rows = champion.weights[name], known.weights[name]
+        torch.testing.assert_close(rows[1] - rows[2], old[2] - old[1])
+
+
+def test_a_renamed_class_is_matched(champion, start):
+    classes = ("blue", "green", "gold")
+    new = saying(start.with_card(classes=classes), "gold")
+    known = aligned(champion, new, {"amber": "gold"})
+    assert known.weights["head.bias"].tolist() == [2, 3, 1]
+    assert known.card.contract.renamed == (("amber", "gold"),)
+
+
+def test_without_a_champion_the_challenger_goes_on(challenger, splits):
+    found = interpolate(challenger, None, splits, HALVES)
+    assert found.challenger is challenger
+    assert (found.interpolation.alpha, found.interpolation.trials) == (1.0, ())
+    assert (found.interpolation.flips_saved, found.interpolation.is_blend) == (0, False)
+    assert str(found.interpolation) == "interpolate: nothing to blend, no model serves yet"
+
+
+def other_network(classifier):
+    info = classifier.card.backbone.model_copy(update={"architecture": "timm:another"})
+    return classifier.with_card(backbone=info)
+
+
+def other_pixels(classifier):
+    info = classifier.card.backbone
+    seen = info.preprocessing.model_copy(update={"size": 48})
+    return classifier.with_card(backbone=info.model_copy(update={"preprocessing": seen}))
+
+
+def other_weights(classifier):
+    info = classifier.card.backbone.model_copy(update={"sha256": "0" * 64})
+    return classifier.with_card(backbone=info)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (other_network, "the champion is another network (timm:another)"),
+        (other_pixels, "the champion prepares photos otherwise"),
+        (other_weights, "the champion began with other weights (file:"),
+        (lambda c: c.with_card(classes=("a", "b", "c")), "the champion shares no class with it"),
+    ],
+)
+def test_what_has_no_line_between_is_not_blended(champion, challenger, splits, change, why):
+    found = interpolate(challenger, change(champion), splits, HALVES)
+    assert found.challenger is challenger
+    assert found.interpolation.reason.startswith(f"nothing to blend, {why}")
+    assert found.interpolation.champion == change(champion).content_hash
+
+
+def test_a_start_that_the_champions_ancestry_does_not_hold_is_not_hidden(
+    champion, challenger, splits, start
+):
+    serving = champion.with_card(parent="grandparent")
+
+    def told(parent):
+        trained = saying(start, "blue").with_card(parent=parent)
+        return between(challenger, trained, serving, splits).interpolation
+
+    assert told("a stranger").reason.endswith("a model that the champion does not descend from")
+    for parent in ("", "grandparent", serving.content_hash):
+        assert len(told(parent).trials) == 2
+
+
+def test_what_a_blended_champion_was_started_from_is_no_stranger(
+    champion, challenger, splits, start
+):
+    trained = saying(start, "blue").with_card(parent="the first")
+    serving = blended(aligned(champion, trained), trained, 0.5)
+    assert len(between(challenger, trained, serving, splits).interpolation.trials) == 2
+
+
+def test_nothing_to_try_is_said(champion, challenger, splits):
+    none = interpolate(challenger, champion, splits, with_limit(0.1))
+    assert none.interpolation.reason == "nothing to blend, retrain.interpolations is empty"
+    unjudged = replace(splits, frame=splits.frame[splits.frame.side != "validation"])
+    found = interpolate(challenger, champion, unjudged, HALVES).interpolation
+    assert found.reason.endswith("there is no validation photo to choose on")
+
+
+def test_the_same_weights_are_nothing_to_blend(challenger, splits):
+    serving = challenger.classifier.with_card(temperature=2.0, abstain_below=0.5)
+    found = interpolate(challenger, serving, splits, HALVES)
+    assert found.interpolation.reason == "nothing to blend, the champion has the same weights"
+
+
+def test_a_rename_that_would_merge_two_classes_is_refused(champion, challenger, splits):
+    config = HALVES.model_copy(
+        update={"classes": HALVES.classes.model_copy(update={"renamed": {"amber": "blue"}})}
+    )
+    with pytest.raises(ConfigError, match="two classes cannot become one"):
+        interpolate(challenger, champion, splits, config)
+
+
+def test_trials_are_what_the_blends_answer(champion, challenger, splits):
+    config = with_limit(1.0, 0.25, 0.75, 0.25)
+    found = interpolate(challenger, champion, splits, config)
+    labels = splits.validation.label.to_numpy()
+    photos = photos_of(splits.validation)
+
+    def right(classifier):
+        said = logits(classifier, photos, config.embed).argmax(1).numpy()
+        return np.array(CLASSES)[said] == labels
+
+    old, new = right(champion), challenger.classifier
+    known = aligned(champion, new)
+    assert [trial.alpha for trial in found.interpolation.trials] == [1.0, 0.75, 0.25]
+    for trial in found.interpolation.trials:
+        is_right = right(blended(known, new, trial.alpha) if trial.alpha < 1 else new)
+        assert trial == Trial(trial.alpha, is_right.mean(), int((old & ~is_right).sum()))
+    assert (found.interpolation.n, found.interpolation.n_shared) == (9, 9)
+    assert found.interpolation.trained == new.content_hash
+
+
+def test_fewer_flips_are_taken_where_the_accuracy_is_the_same(start, splits, challenger):
+    serving, trained = saying(start, "amber"), saying(start, "blue", 25.0)
+    found = between(challenger, trained, serving, splits)
+    told = found.interpolation
+    assert told.trials == (Trial(1.0, 1 / 3, 3), Trial(0.5, 1 / 3, 0))
+    assert (told.alpha, told.flips_saved, told.is_blend) == (0.5, 3, True)
+    assert found.challenger.classifier.weights["head.bias"].tolist() == [25, 12.5, 0]
+    assert str(told) == (
+        "interpolate: 50% challenger, 50% champion: 33.3% right and 0 negative flips, the "
+        "challenger itself 33.3% of 9 validation photos right, 3 negative flips of 9, at most 10.0%"
+    )
+
+
+def test_on_a_whole_tie_the_challenger_itself_goes_on(start, splits, challenger):
+    trained = saying(start, "amber", 25.0)
+    found = between(challenger, trained, saying(start, "amber"), splits)
+    assert found.challenger.classifier is trained
+    assert found.interpolation.reason == (
+        "the challenger as it is, no blend does better (33.3% of 9 validation photos right, "
+        "0 negative flips of 9, at most 10.0%)"
+    )
+
+
+def test_on_a_tie_of_blends_the_one_nearer_to_the_challenger_is_taken(start, splits, challenger):
+    serving, trained = saying(start, "amber"), saying(start, "blue", 25.0)
+    config = with_limit(0.0, 0.1, 0.6, 0.4)
+    assert between(challenger, trained, serving, splits, config).interpolation.alpha == 0.6
+
+
+def test_accuracy_counts_before_flips_but_buys_none_beyond_the_limit(
+    start, splits, challenger, probe
+):
+    """The challenger knows two classes and forgot the champion's only one: three flips of nine."""
+    bias = probe.weights["head.bias"] - torch.tensor([1e3, 0, 0])
+    trained = replace(probe, weights=probe.weights | {"head.bias": bias})
+    serving = saying(start, "amber", 1e5)
+    kept = {
+        limit: between(challenger, trained, serving, splits, with_limit(limit, 0.5)).interpolation
+        for limit in (0.33, 0.34)
+    }
+    assert [trial.n_flips for trial in kept[0.33].trials] == [3, 0]
+    assert kept[0.33].trials[0].accuracy > kept[0.33].trials[1].accuracy
+    assert (kept[0.33].alpha, kept[0.33].flips_saved) == (0.5, 3)
+    assert kept[0.34].alpha == 1.0
+
+
+def test_where_none_keeps_the_limit_the_fewest_flips_are_taken(start, splits, challenger, probe):
+    """The challenger says blue, so loudly that half way half of the other photos are lost."""
+    scores = logits(probe, photos_of(splits.validation), HALVES.embed)
+    labels = splits.validation.label
+    others = scores[torch.tensor((labels != "blue").tolist())]
+    lead = (others.amax(dim=1) - others[:, 1]).sort().values
+    assert lead[0] > 0
+    trained = saying(start, "blue", float(lead[2:4].mean()))
+    told = between(challenger, trained, probe, splits, with_limit(0.0, 0.5)).interpolation
+    assert [trial.n_flips for trial in told.trials] == [6, 3]
+    assert (told.alpha, told.flips_saved) == (0.5, 3)
+    assert told.reason.startswith("none keeps the limit, the fewest flips: 50% challenger")
+
+
+def test_photos_of_a_new_class_count_for_accuracy_and_never_flip(start, splits, challenger):
+    serving = saying(start, "amber").with_card(classes=("amber", "blue", "grey"))  # no green
+    told = between(challenger, saying(start, "blue"), serving, splits).interpolation
+    assert (told.n, told.n_shared) == (9, 6)
+    assert told.trials[0] == Trial(1.0, 1 / 3, 3)
+
+
+def test_one_backbone_is_asked_once_and_not_at_all_if_it_is_known(
+    start, splits, challenger, tmp_path, passed
+):
+    config = HALVES.model_copy(update={"embed": EmbedConfig(store_url=str(tmp_path))})
+    for _ in range(2):
+        between(challenger, saying(start, "blue"), saying(start, "amber"), splits, config)
+        assert sum(passed) == 9
+
+
+def test_of_blends_only_the_chosen_one_is_kept_and_evaluate_finds_it(
+    champion, challenger, splits, tmp_path, passed
+):
+    config = with_limit(0.0, 0.1, 0.2)
+    config = config.model_copy(update={"embed": EmbedConfig(store_url=str(tmp_path))})
+    trained = saying(challenger.classifier, "blue", 25.0)
+    found = between(challenger, trained, saying(champion, "green"), splits, config)
+    assert found.interpolation.alpha == 0.2
+    assert sum(passed) == 9 * 4  # champion, challenger, two blends
+    assert len(list(tmp_path.iterdir())) == 3
+    scores = logits(found.challenger.classifier, photos_of(splits.validation), config.embed)
+    assert sum(passed) == 9 * 4
+    fresh = logits(found.challenger.classifier, photos_of(splits.validation), HALVES.embed)
+    assert torch.equal(scores, fresh)
+
+
+def test_a_blend_keeps_the_record_of_the_training_and_is_made_again_bit_for_bit(
+    champion, challenger, splits
+):
+    trained = saying(challenger.classifier, "blue", 25.0)
+    one, other = (between(challenger, trained, saying(champion, "green"), splits) for _ in range(2))
+    assert one.interpolation.is_blend
+    assert one.challenger.classifier.content_hash == other.challenger.classifier.content_hash
+    assert one.challenger.history is challenger.history
+    assert (one.challenger.plan, one.challenger.audit) == (challenger.plan, challenger.audit)
+    assert one.challenger.manifest is challenger.manifest

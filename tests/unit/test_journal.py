@@ -1,0 +1,80 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from regraft import journal
+from regraft.advice import ClassDelta, Delta, Reason, RetrainAdvice
+from regraft.errors import JournalBroken
+from regraft.journal import Attempt, Watch
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+ADVICE = RetrainAdvice(
+    "retrain",
+    "3 new photos",
+    (Reason("photos", "3 new photos", "for"),),
+    Delta(2, (ClassDelta("Kätzchen", 5, 3, 0, 1, 0),), (("a.jpg", "dog", "Kätzchen"),)),
+)
+
+
+def attempt(ended=NOW, seconds=60.0, **changes):
+    began = (ended - timedelta(seconds=seconds)).isoformat()
+    made = Attempt("cats", began, ended.isoformat(), "me@here", "kept", "no better", advice=ADVICE)
+    return replace(made, **changes)
+
+
+def test_a_record_reads_back_as_it_was_written(tmp_path):
+    url = str(tmp_path)
+    watch = Watch("cats", NOW.isoformat(), "me@here", 3, "new/", 7, True, 0.001, "darker")
+    written = attempt(version=3, accuracy=0.9, settings={"tune.epochs": "3"})
+    journal.write(url, written)
+    journal.write(url, watch)
+    assert journal.attempts(url) == [written]
+    assert journal.watches(url) == [watch]
+
+
+def test_records_come_in_the_order_of_their_ends_whoever_wrote_first(tmp_path):
+    url = str(tmp_path)
+    late, early = attempt(NOW), attempt(NOW - timedelta(days=1))
+    for one in (late, early):
+        journal.write(url, one)
+    assert journal.attempts(url) == [early, late]
+    assert journal.last_attempt(url, "cats") == late
+
+
+def test_two_ends_in_one_moment_are_two_records(tmp_path):
+    for reason in ("one", "other"):
+        journal.write(str(tmp_path), attempt(reason=reason))
+    assert {one.reason for one in journal.attempts(str(tmp_path))} == {"one", "other"}
+
+
+def test_each_model_has_its_own_last_attempt(tmp_path):
+    url = str(tmp_path)
+    journal.write(url, attempt())
+    journal.write(url, attempt(NOW + timedelta(days=1), name="dogs"))
+    assert journal.last_attempt(url, "cats") == attempt()
+    assert [one.name for one in journal.attempts(url, "dogs")] == ["dogs"]
+    assert journal.last_attempt(url, "cows") is None
+
+
+def test_no_journal_yet_is_an_empty_one(tmp_path):
+    url = str(tmp_path / "none")
+    assert (journal.attempts(url), journal.last_attempt(url, "cats")) == ([], None)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"name": "cats"}', "[]"])
+def test_a_file_that_is_no_record_is_said_by_name(tmp_path, text):
+    (tmp_path / "attempts").mkdir()
+    (tmp_path / "attempts" / "20261126T1.json").write_text(text, encoding="utf-8")
+    with pytest.raises(JournalBroken, match=r"Expected a record of Regraft in .*20261126T1.json"):
+        journal.attempts(str(tmp_path))
+
+
+def test_what_trainings_took_in_a_week_counts_the_failed_and_not_the_skipped():
+    past = [
+        attempt(NOW - timedelta(days=8), 100),
+        attempt(NOW - timedelta(days=6), 20),
+        attempt(NOW - timedelta(days=2), 3, outcome="failed"),
+        attempt(NOW - timedelta(days=1), 7, outcome="skipped"),
+    ]
+    assert journal.spent_s(past, NOW) == 23

@@ -1,0 +1,550 @@
+"""Notifications: real receivers on this machine, and what becomes of those that do not answer."""
+
+import hmac
+import json
+import logging
+import os
+import shlex
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from email import message_from_bytes
+from email.policy import default
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
+
+from regraft.config import NotifyConfig, Target, load_config
+from regraft.errors import ConfigError
+from regraft.journal import Attempt, Watch
+from regraft.notify import Message, of_attempt, of_watch, signature, tell
+from regraft.notify.message import trial
+
+# What apprise imports for PGP.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+SECRET = "geheim-7f3a"
+TOLD = Message(
+    "promoted", "clothes", "clothes: v8 serves", "It is better.", {"accuracy": 0.9}, NOON
+)
+
+
+class Heard(logging.Handler):
+    """All that anybody would see, debug lines too."""
+
+    def __init__(self):
+        super().__init__(logging.DEBUG)
+        self.text = ""
+
+    def emit(self, record):
+        self.text += f"{record.name} {record.getMessage()}\n"
+
+
+@pytest.fixture(autouse=True)
+def heard(monkeypatch):
+    """Whatever a test does, no secret is in any log; nobody's proxy stands between."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("REGRAFT_TEST_SECRET", f"{SECRET}\n")
+    monkeypatch.setattr("regraft.notify.webhook._FIRST_WAIT_S", 0.05)
+    handler, root = Heard(), logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield handler
+    root.removeHandler(handler)
+    root.setLevel(level)
+    assert SECRET not in handler.text
+    assert "hidden-path" not in handler.text
+
+
+class Receiver(ThreadingHTTPServer):
+    """Keeps what it was sent, and answers with the next of its codes, the last one for ever."""
+
+    def __init__(self, *codes: int):
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.codes, self.got = list(codes), []
+        self.url = f"http://127.0.0.1:{self.server_port}/hidden-path?token=hidden-path"
+
+
+class _Answers(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append((dict(self.headers), body))
+        codes = self.server.codes
+        code = codes.pop(0) if len(codes) > 1 else codes[0]
+        if not code:  # lets the client wait
+            time.sleep(1.5)
+            return
+        self.send_response(code)
+        self.send_header("Location", self.server.url)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def receiver():
+    """Starts a receiver that answers with these codes; 0 = not in time."""
+    begun = []
+
+    def start(*codes: int) -> Receiver:
+        server = Receiver(*codes)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        begun.append(server)
+        return server
+
+    yield start
+    for server in begun:
+        server.shutdown()
+        server.server_close()
+
+
+def webhook(url: str, **settings) -> NotifyConfig:
+    settings = {"timeout_s": 5, "secret_env": "REGRAFT_TEST_SECRET", **settings}
+    return NotifyConfig(targets=(Target(kind="webhook", to=url, **settings),))
+
+
+def why(config: NotifyConfig, message: Message = TOLD) -> str:
+    failures = tell(config, message)
+    assert SECRET not in repr(failures)
+    assert "hidden-path" not in repr(failures)
+    return " ".join(map(str, failures))
+
+
+def test_webhook_is_signed_over_the_bytes_that_arrive(receiver):
+    server = receiver(200)
+    assert tell(webhook(server.url), TOLD) == ()
+    [(headers, body)] = server.got
+    expected = "sha256=" + hmac.new(SECRET.encode(), body, sha256).hexdigest()
+    assert hmac.compare_digest(headers["X-Regraft-Signature"], expected)
+    assert not hmac.compare_digest(headers["X-Regraft-Signature"], signature("another", body))
+    assert not hmac.compare_digest(signature(SECRET, body + b" "), expected)
+    said = json.loads(body)
+    assert said == {
+        "delivery_id": headers["X-Regraft-Delivery"],
+        "timestamp": "2026-11-24T12:00:00+00:00",
+        "happening": "promoted",
+        "model": "clothes",
+        "title": "clothes: v8 serves",
+        "text": "It is better.",
+        "facts": {"accuracy": 0.9},
+    }
+    assert headers["Content-Type"] == "application/json"
+
+
+def test_webhook_without_a_secret_is_not_signed(receiver):
+    server = receiver(204)
+    assert tell(webhook(server.url, secret_env=""), TOLD) == ()
+    assert "X-Regraft-Signature" not in server.got[0][0]
+
+
+def test_webhook_is_tried_again_with_the_same_delivery(receiver):
+    server = receiver(500, 429, 200)
+    assert tell(webhook(server.url), TOLD) == ()
+    assert len({headers["X-Regraft-Delivery"] for headers, _ in server.got}) == 1
+    assert len({body for _, body in server.got}) == 1
+    assert len(server.got) == 3
+
+
+def test_webhook_gives_up_and_says_why_without_its_address(receiver, caplog):
+    server = receiver(503)
+    [failure] = tell(webhook(server.url), TOLD)
+    assert (failure.kind, failure.where) == ("webhook", "127.0.0.1")
+    assert failure.why == "it answered 503 (3 tries)"
+    assert len(server.got) == 3
+    [warning] = [record for record in caplog.records if record.name == "regraft.notify"]
+    assert warning.levelname == "WARNING"
+    assert warning.getMessage() == (
+        "notify: webhook 127.0.0.1 was not told: it answered 503 (3 tries) (promoted)"
+    )
+
+
+@pytest.mark.parametrize("code", [302, 307, 400, 401, 404])
+def test_redirect_or_refusal_is_a_failure_at_once(receiver, code):
+    server = receiver(code)
+    assert why(webhook(server.url)) == f"webhook 127.0.0.1 was not told: it answered {code}"
+    assert len(server.got) == 1
+
+
+def test_receiver_that_is_late_costs_no_more_than_its_time_out(receiver):
+    server = receiver(0)
+    began = time.monotonic()
+    assert "no answer in time" in why(webhook(server.url, timeout_s=0.4))
+    assert time.monotonic() - began < 1.2
+    assert len(server.got) == 1
+
+
+def test_receiver_that_drips_is_left_alone_after_the_time_out():
+    """Every byte comes in time, but the answer never ends: only the clock of the whole stops it."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        stop = threading.Event()
+
+        def drip():
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                while not stop.wait(0.05):
+                    connection.sendall(b"X")
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        began = time.monotonic()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        assert "no answer in 0.3 s" in why(webhook(url, timeout_s=0.3))
+        assert time.monotonic() - began < 2
+        stop.set()
+        thread.join()
+
+
+def test_process_ends_though_a_target_still_holds_its_thread():
+    code = (
+        "import socket, time\n"
+        "from datetime import UTC, datetime\n"
+        "from regraft.config import NotifyConfig, Target\n"
+        "from regraft.notify import Message, tell\n"
+        "from regraft.notify import webhook\n"
+        "webhook.post = lambda *a: time.sleep(60)\n"
+        "target = Target(kind='webhook', to='http://127.0.0.1/', timeout_s=0.1)\n"
+        "message = Message('failed', 'm', 't', 'x', {}, datetime.now(UTC))\n"
+        "print(tell(NotifyConfig(targets=(target,)), message)[0].why)\n"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "no answer in 0.1 s\n"
+    assert done.returncode == 0
+    assert time.monotonic() - began < 10
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_receiver_that_is_not_there_fails_quickly():
+    began = time.monotonic()
+    assert "no connection (3 tries)" in why(webhook(f"http://127.0.0.1:{free_port()}/hidden-path"))
+    assert "no connection" in why(webhook("http://nowhere.invalid/hidden-path"))
+    assert time.monotonic() - began < 6
+
+
+def test_one_failing_target_keeps_no_other_from_being_told(receiver):
+    broken, server = receiver(404), receiver(200)
+    targets = (*webhook(broken.url).targets, *webhook(server.url).targets)
+    assert len(tell(NotifyConfig(targets=targets), TOLD)) == 1
+    assert len(server.got) == 1
+
+
+def test_target_is_told_only_of_what_it_wants_to_hear(receiver):
+    server = receiver(200)
+    assert tell(webhook(server.url, of=("failed", "drift")), TOLD) == ()
+    assert server.got == []
+
+
+def test_missing_secret_is_a_failure_and_nothing_is_sent(receiver, tmp_path):
+    server = receiver(200)
+    gone = tmp_path / "gone"
+    told = why(webhook(server.url, secret_env="", secret_file=str(gone)))
+    assert told.endswith(f"expected its secret in the file {gone}, found none")
+    told = why(webhook(server.url, secret_env="REGRAFT_NO_SUCH"))
+    assert told.endswith("in the environment variable REGRAFT_NO_SUCH, found none")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    assert "found none" in why(
+        webhook(server.url, secret_env="", secret_file=str(tmp_path / "binary"))
+    )
+    assert server.got == []
+
+
+def test_secret_is_read_from_its_file_when_it_is_needed(receiver, tmp_path):
+    server = receiver(200)
+    file = tmp_path / "key"
+    config = webhook(server.url, secret_env="", secret_file=str(file))
+    file.write_text("first\n", encoding="utf-8")
+    tell(config, TOLD)
+    file.write_text("second\n", encoding="utf-8")
+    tell(config, TOLD)
+    for (headers, body), key in zip(server.got, ("first", "second"), strict=True):
+        assert headers["X-Regraft-Signature"] == signature(key, body)
+
+
+def command(line: str, **settings) -> NotifyConfig:
+    return NotifyConfig(targets=(Target(kind="command", to=line, **settings),))
+
+
+def test_command_reads_the_happening_and_has_no_shell(tmp_path):
+    out = tmp_path / "said"
+    code = (
+        "import sys; open(sys.argv[1], 'wb').write(sys.stdin.buffer.read() + sys.argv[2].encode())"
+    )
+    line = shlex.join([sys.executable, "-c", code, str(out), "$HOME; echo"])
+    assert tell(command(line), TOLD) == ()
+    said = out.read_bytes()
+    assert said == TOLD.payload() + b"$HOME; echo"
+    shell = shlex.join(["sh", "-c", f"cat > {shlex.quote(str(out))}"])
+    assert tell(command(shell), TOLD) == ()
+    assert json.loads(out.read_bytes())["model"] == "clothes"
+
+
+def test_command_that_fails_is_told_by_its_name(caplog):
+    assert why(command("sh -c 'echo hidden-path >&2; exit 3'")) == (
+        "command sh was not told: it ended with 3"
+    )
+    assert why(command("/no/such/program --token x")) == (
+        "command program was not told: it cannot be started (No such file or directory)"
+    )
+    assert tell(command("true"), TOLD) == ()  # which reads nothing
+
+
+def test_command_that_hangs_is_killed_with_all_its_children(tmp_path):
+    pid = tmp_path / "pid"
+    line = f"sh -c 'sleep 60 & echo $! > {pid}; wait'"
+    began = time.monotonic()
+    assert "did not end in 0.5 s and was killed" in why(command(line, timeout_s=0.5))
+    assert time.monotonic() - began < 5
+    assert gone(int(pid.read_text(encoding="utf-8")))
+
+
+def gone(pid: int) -> bool:
+    """Whether the process ends; nobody may be there to bury it."""
+    import psutil
+
+    for _ in range(100):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+class Box:
+    """Keeps the letters."""
+
+    def __init__(self):
+        self.letters = []
+
+    async def handle_DATA(self, server, session, envelope):
+        self.letters.append((envelope, session.login_data if hasattr(session, "login_data") else 0))
+        return "250 OK"
+
+
+def authenticate(server, session, envelope, mechanism, data):
+    ok = (data.login, data.password) == (b"ada", SECRET.encode())
+    return AuthResult(success=ok, handled=ok)
+
+
+@pytest.fixture
+def smtp():
+    """Starts a real SMTP server; its box, and its port."""
+    begun = []
+
+    def start(**settings):
+        box = Box()
+        controller = Controller(box, hostname="127.0.0.1", port=free_port(), **settings)
+        controller.start()
+        begun.append(controller)
+        return box, controller.port
+
+    yield start
+    for controller in begun:
+        controller.stop()
+
+
+def email(port: int, more: str = "", scheme: str = "smtp", **settings) -> NotifyConfig:
+    to = f"{scheme}://localhost:{port}/?from=regraft@example.org&to=ada@example.org{more}"
+    return NotifyConfig(targets=(Target(kind="email", to=to, timeout_s=5, **settings),))
+
+
+def test_email_arrives_as_plain_text(smtp):
+    box, port = smtp()
+    message = Message("failed", "Größe", "Größe:\nbad", "It broke — truly.", {"n": 3}, NOON)
+    assert tell(email(port, ",bob@example.org&tls=none"), message) == ()
+    letters = [message_from_bytes(envelope.content, policy=default) for envelope, _ in box.letters]
+    receivers = {one for envelope, _ in box.letters for one in envelope.rcpt_tos}
+    assert receivers == {"ada@example.org", "bob@example.org"}
+    letter = letters[0]
+    assert letter["Subject"] == "Größe: bad"
+    assert letter["From"].addresses[0].addr_spec == "regraft@example.org"
+    text = letter.get_body(("plain",)).get_content()
+    assert "It broke — truly." in text
+    assert "n: 3" in text
+    assert "2026-11-24 12:00:00 UTC" in text
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for localhost, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def tls(certificate) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*map(str, certificate))
+    return context
+
+
+def test_email_logs_in_behind_starttls(smtp, certificate, monkeypatch):
+    box, port = smtp(
+        tls_context=tls(certificate), require_starttls=True, authenticator=authenticate
+    )
+    config = email(port, "&user=ada", secret_env="REGRAFT_TEST_SECRET")
+    assert why(config) == "email localhost was not told: its certificate is not trusted"
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    assert tell(config, TOLD) == ()
+    assert len(box.letters) == 1
+    monkeypatch.setenv("REGRAFT_TEST_SECRET", "another")
+    assert why(config) == "email localhost was not told: it answered 535"
+
+
+def test_email_goes_by_tls_from_the_first_byte(smtp, certificate, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    box, port = smtp(ssl_context=tls(certificate))
+    assert tell(email(port, scheme="smtps"), TOLD) == ()
+    assert len(box.letters) == 1
+
+
+def test_email_that_cannot_go_says_why(smtp):
+    _, port = smtp()
+    assert "was not told: " in why(email(port))  # this server has no STARTTLS
+    told = why(email(free_port(), "&tls=none"))
+    assert told == "email localhost was not told: no connection (Connection refused)"
+
+
+def test_apprise_target_is_told_by_its_secret_alone(receiver, monkeypatch):
+    server = receiver(200)
+    address = f"json://127.0.0.1:{server.server_port}/hidden-path"
+    monkeypatch.setenv("REGRAFT_TEST_SECRET", address)
+    config = NotifyConfig(targets=(Target(kind="apprise", secret_env="REGRAFT_TEST_SECRET"),))
+    assert tell(config, TOLD) == ()
+    said = json.loads(server.got[0][1])
+    assert said["title"] == "clothes: v8 serves"
+    assert "It is better." in said["message"]
+    server.codes = [401]
+    assert why(config) == "apprise was not told: it answered 401"
+    monkeypatch.setenv("REGRAFT_TEST_SECRET", f"nonsense-{SECRET}")
+    assert why(config) == "apprise was not told: its secret is no address that apprise knows"
+
+
+def test_fault_of_ours_is_a_failure_too(monkeypatch):
+    def broken(*arguments):
+        raise TypeError(f"hidden-path {SECRET}")
+
+    monkeypatch.setattr("regraft.notify.webhook.post", broken)
+    assert why(webhook("http://127.0.0.1/")).endswith("a fault of ours, or of apprise")
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ({"kind": "webhook"}, "a webhook needs http://HOST or https://HOST in `to`"),
+        ({"kind": "webhook", "to": "ftp://a/b"}, "a webhook needs http://HOST or https://HOST"),
+        ({"kind": "webhook", "to": "http://me@host/"}, "`to` names a user before the host"),
+        ({"kind": "webhook", "to": "http://a:b@host/"}, "holds a password"),
+        ({"kind": "webhook", "to": "http://host:port/"}, "its host or port cannot be read"),
+        ({"kind": "webhook", "to": "http://h", "secret_file": "key"}, "must be absolute"),
+        (
+            {"kind": "webhook", "to": "http://h", "secret_file": "/k", "secret_env": "K"},
+            "has both secret_file and secret_env",
+        ),
+        ({"kind": "email", "to": "mailto:me"}, "an e-mail target needs smtp://HOST or smtps://"),
+        ({"kind": "email", "to": "smtp://host/?to=a@b"}, "`to` needs addresses: smtp://HOST/?from"),
+        ({"kind": "email", "to": "smtp://h/?from=a@b&to=c"}, "`to` needs addresses"),
+        ({"kind": "email", "to": "smtp://h/?from=a@b&to=a@b&cc=d"}, "cc means nothing in `to`"),
+        ({"kind": "email", "to": "smtp://h/?from=a@b&to=a@b&tls=no"}, "tls in `to` can only be"),
+        (
+            {"kind": "email", "to": "smtp://h/?from=a@b&to=a@b&tls=none", "secret_env": "K"},
+            "would send the password in the clear",
+        ),
+        ({"kind": "command"}, "a command needs a command line in `to`"),
+        ({"kind": "command", "to": "sh -c 'x"}, "`to` is no command line: No closing quotation"),
+        ({"kind": "command", "to": "x", "secret_env": "K"}, "a command is given no secret"),
+        ({"kind": "apprise"}, "apprise needs secret_file or secret_env with its URL, and no `to`"),
+        ({"kind": "apprise", "to": "json://h", "secret_env": "K"}, "and no `to`"),
+    ],
+)
+def test_target_that_cannot_be_meant_is_refused_with_its_place(target, told):
+    with pytest.raises(ConfigError) as refused:
+        load_config(None, (f"notify.targets={json.dumps([target])}",))
+    assert str(refused.value).startswith("--set: notify.targets.0")
+    assert told in str(refused.value)
+
+
+def test_email_address_is_taken_apart():
+    target = Target(kind="email", to="smtps://mail.example.org/?from=a@b.org&to=c@d.org,e@f.org")
+    mail = target.mail
+    assert (mail.host, mail.port, mail.security) == ("mail.example.org", 0, "ssl")
+    assert (mail.sender, mail.receivers, mail.user) == (
+        "a@b.org",
+        ("c@d.org", "e@f.org"),
+        "a@b.org",
+    )
+
+
+def attempt(**changes) -> Attempt:
+    began, ended = "2026-11-24T11:58:00+00:00", "2026-11-24T12:00:00+00:00"
+    known = {"outcome": "kept", "reason": "a tie", "version": 8, **changes}
+    return Attempt("clothes", began, ended, "ada@engine", **known)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "happening", "title"),
+    [
+        ("promoted", "promoted", "version 8 serves now"),
+        ("kept", "kept", "version 8 was not better"),
+        ("held", "kept", "too few photos to decide about version 8"),
+        ("waiting", "waiting", "version 8 waits for your approval"),
+        ("skipped", "skipped", "nothing to train on"),
+        ("postponed", "skipped", "put off"),
+        ("failed", "failed", "failed"),
+        ("killed", "failed", "was killed"),
+    ],
+)
+def test_every_outcome_of_a_retraining_is_a_happening(outcome, happening, title):
+    message = of_attempt(attempt(outcome=outcome, accuracy=0.91, n_test=300))
+    assert message.happening == happening
+    assert title in message.title
+    assert message.text == "a tie"
+    assert message.when == NOON
+    assert message.facts["accuracy"] == 0.91
+    assert "n_photos" not in message.facts
+    assert message.facts["seconds"] == 120.0
+
+
+def test_watch_is_told_only_if_it_found_drift():
+    seen = Watch(
+        "clothes", NOON.isoformat(), "ada@e", 7, "/new", 40, True, 0.001, "darker", "p.html"
+    )
+    message = of_watch(seen)
+    assert message.happening == "drift"
+    assert message.facts["page"] == "p.html"
+    calm = Watch("clothes", NOON.isoformat(), "ada@e", 7, "/new", 40, False, 0.6, "as before")
+    assert of_watch(calm) is None
+
+
+def test_same_message_has_the_same_delivery_and_json_takes_every_number():
+    again = Message("promoted", "m", "t", "x", {"accuracy": float("nan")}, NOON)
+    assert again.delivery_id == Message(**vars(again)).delivery_id
+    assert again.delivery_id != trial("m", NOON).delivery_id
+    assert json.loads(again.payload())["facts"]["accuracy"] == "nan"
+
+
+def test_notify_is_imported_without_anything_heavy():
+    code = "import sys, regraft.notify; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "mlflow", "zenml", "apprise", "requests", "pandas", "numpy"}
+    assert not heavy & set(done.stdout.split())

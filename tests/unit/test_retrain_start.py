@@ -1,0 +1,209 @@
+"""Warm or cold: as asked; else the champion's, unless the pretrained network is shown better."""
+
+import hashlib
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from tiny import (
+    ARCHITECTURE,
+    CLASSES,
+    COLOURS,
+    SETTINGS,
+    photo,
+    splits_of,
+)
+from torch.nn.modules.module import register_module_forward_hook
+
+from regraft.classifier import load_pretrained
+from regraft.config import BackboneConfig, Config, EmbedConfig, FreezeConfig, RetrainConfig
+from regraft.errors import ConfigError
+from regraft.retrain.start import choose_start, pretrained_of
+
+URL = "s3://models/3/artifacts/bundle"
+WARM = BackboneConfig(source=f"bundle:{URL}")
+SIDES = ("train",) * 4 + ("validation",) * 8
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """Thirty-six photos of three colours, two thirds of them to validate on."""
+    folder = tmp_path_factory.mktemp("colours")
+    rows = []
+    for label, colour in COLOURS.items():
+        for side in SIDES:
+            path = folder / f"{len(rows)}.png"
+            photo(len(rows), colour=colour).save(path)
+            rows.append((str(path), label, side, hashlib.sha256(path.read_bytes()).hexdigest()))
+    return splits_of(pd.DataFrame(rows, columns=["path", "label", "side", "sha256"]))
+
+
+@pytest.fixture(scope="module")
+def start(config):
+    """The pretrained network, which looks at photos as its library says."""
+    return load_pretrained(config.backbone, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def config(weights_path):
+    """Such as a retraining gets it; the tiny network is its pretrained one."""
+    pretrained = BackboneConfig(source=f"file:{weights_path}", architecture=ARCHITECTURE)
+    return Config(backbone=pretrained, tune=SETTINGS, freeze=FreezeConfig(policy="last_block"))
+
+
+def wishing(config, start="auto", **backbone):
+    changed = {"retrain": RetrainConfig(start=start)}
+    changed |= {"backbone": BackboneConfig(**backbone)} if backbone else {}
+    return config.model_copy(update=changed)
+
+
+def blind(classifier):
+    """The same network with weights that see the same in every photo."""
+    zeros = {n: torch.zeros_like(t) for n, t in classifier.weights.items()}
+    return replace(classifier, weights=zeros)
+
+
+def tuned_a_little(classifier):
+    """As after a fine-tuning: the same network, its last norm moved."""
+    name = "backbone.bn2.weight"
+    return replace(classifier, weights=classifier.weights | {name: classifier.weights[name] + 0.01})
+
+
+@pytest.fixture
+def passed():
+    """How many photos went through networks; a network tries itself with one, which counts not."""
+    batches = []
+
+    def count(module, inputs, output):
+        is_pixels = isinstance(inputs[0], torch.Tensor) and inputs[0].shape[1:2] == (3,)
+        if type(module) is torch.nn.Conv2d and is_pixels and len(inputs[0]) > 1:
+            batches.append(len(inputs[0]))
+
+    hook = register_module_forward_hook(count)
+    yield batches
+    hook.remove()
+
+
+def test_without_a_champion_the_start_is_the_pretrained_network(colours, config):
+    for wish in ("auto", "champion", "pretrained"):
+        found = choose_start(None, "", colours, wishing(config, wish))
+        assert found.backbone == config.backbone
+        assert found.reason == f"from {config.backbone.source}: no model serves yet"
+
+
+def test_a_backbone_called_champion_needs_one(colours, config):
+    with pytest.raises(ConfigError, match="Expected a champion to start from") as error:
+        choose_start(None, "", colours, wishing(config, source="champion"))
+    assert "no model called '' serves. Name a backbone" in str(error.value)
+
+
+def test_what_is_asked_for_is_taken_and_nothing_is_measured(start, colours, config, passed):
+    champion = tuned_a_little(start)
+    warm = choose_start(champion, URL, colours, wishing(config, "champion"))
+    assert (warm.backbone, warm.reason) == (WARM, "from the champion: retrain.start is champion")
+    cold = choose_start(champion, URL, colours, wishing(config, "pretrained"))
+    assert cold.backbone == config.backbone
+    assert str(cold) == (
+        f"choose_start: from {config.backbone.source}: retrain.start is pretrained"
+    )
+    named = choose_start(champion, URL, colours, wishing(config, "pretrained", source="champion"))
+    assert named.backbone == WARM
+    assert named.reason == "from the champion: backbone.source is champion"
+    assert not passed
+
+
+def test_a_champion_that_left_the_backbone_as_it_was_leaves_no_choice(
+    start, colours, config, passed
+):
+    found = choose_start(start, URL, colours, config)
+    assert found.backbone == config.backbone
+    assert found.reason.endswith("which the champion left as it was: no choice")
+    assert not passed
+
+
+def test_the_champions_network_is_taken_unless_the_other_is_shown_to_be_better(
+    start, colours, config
+):
+    found = choose_start(tuned_a_little(start), URL, colours, config)
+    assert found.backbone == WARM
+    assert found.reason.startswith(
+        "from the champion, the pretrained network is not shown to be better: "
+    )
+    assert "of 24 validation photos right with a head on it" in found.reason
+
+
+def test_a_champion_that_sees_nothing_is_left_for_the_pretrained_network(start, colours, config):
+    found = choose_start(blind(start), URL, colours, config)
+    assert found.backbone == config.backbone
+    assert "the pretrained network is shown to be better: 2" in found.reason
+    assert "8 on the champion's (p = " in found.reason
+
+
+def test_weights_that_are_no_numbers_are_right_about_no_photo(start, colours, config):
+    broken = {n: torch.full_like(t, torch.nan) for n, t in start.weights.items() if ".bn2.w" in n}
+    champion = replace(start, weights=start.weights | broken)
+    assert ", 0 on the champion's" in choose_start(champion, URL, colours, config).reason
+
+
+def test_a_better_start_on_a_handful_of_photos_is_not_shown(start, colours, config):
+    frame = colours.frame
+    few = frame[frame.side == "validation"].groupby("label").head(1)
+    fewer = replace(colours, frame=pd.concat([frame[frame.side == "train"], few]))
+    found = choose_start(blind(start), URL, fewer, config)
+    assert found.backbone == WARM
+    assert "is not shown to be better: 3 of 3 validation photos right" in found.reason
+
+
+def test_without_validation_photos_it_is_the_champions(start, colours, config):
+    unjudged = replace(colours, frame=colours.frame[colours.frame.side == "train"])
+    found = choose_start(tuned_a_little(start), URL, unjudged, config)
+    assert found.reason == "from the champion: there is no validation photo to compare on"
+
+
+def test_a_probe_says_what_becomes_of_the_champions_tuning(start, colours, config):
+    probe = config.model_copy(update={"freeze": FreezeConfig()})
+    warm = choose_start(tuned_a_little(start), URL, colours, probe).reason
+    assert warm.endswith("(freeze.policy is probe), so its backbone stays as it is")
+    cold = choose_start(blind(start), URL, colours, probe).reason
+    assert cold.endswith("(freeze.policy is probe), so the champion's tuning is given up")
+    asked = choose_start(start, URL, colours, wishing(probe, "champion")).reason
+    assert asked.endswith("so its backbone stays as it is")
+
+
+def test_what_the_store_knows_is_not_paid_for_again(start, colours, config, passed, tmp_path):
+    config = config.model_copy(update={"embed": EmbedConfig(store_url=str(tmp_path))})
+    champion = tuned_a_little(start)
+    first = choose_start(champion, URL, colours, config)
+    assert sum(passed) == 2 * 36
+    assert choose_start(champion, URL, colours, config) == first
+    assert sum(passed) == 2 * 36
+
+
+def test_pretrained_weights_that_cannot_be_had_leave_the_champions(
+    start, colours, config, tmp_path, caplog
+):
+    gone = {"source": f"file:{tmp_path / 'gone'}", "architecture": ARCHITECTURE}
+    found = choose_start(start, URL, colours, wishing(config, **gone))
+    assert found.backbone == WARM
+    assert found.reason == f"from the champion: file:{tmp_path / 'gone'} cannot be had"
+    assert "cannot be had: " in caplog.text
+
+
+def test_the_card_names_the_pretrained_network_where_the_configuration_does_not(
+    start, weights_path, tmp_path
+):
+    sha256 = hashlib.sha256(weights_path.read_bytes()).hexdigest()
+    file = BackboneConfig(source=f"file:{weights_path}", architecture=ARCHITECTURE, sha256=sha256)
+    bundled = start.card.backbone.model_copy(update={"source": "bundled:efficientnet_lite2"})
+    for source in ("auto", "champion"):
+        config = BackboneConfig(source=source)
+        assert pretrained_of(start, config) == file
+        assert pretrained_of(start.with_card(backbone=bundled), config).source == bundled.source
+    named = BackboneConfig(source="bundled:efficientnet_lite0")
+    assert pretrained_of(start, named) is named
+
+
+def test_photos_of_a_new_class_are_asked_too(start, colours, config):
+    champion = tuned_a_little(start).with_card(classes=("amber", "blue", "grey"))
+    assert choose_start(champion, URL, colours, config).backbone == WARM

@@ -1,0 +1,346 @@
+"""When it is due: cron on the clocks of a time zone, missed runs, jitter, what is kept."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from regraft.errors import ScheduleError
+from regraft.schedule import (
+    Declaration,
+    Record,
+    add,
+    check,
+    declarations,
+    due,
+    find,
+    last_beat,
+    name_for,
+    next_due,
+    next_run,
+    record_of,
+    remove,
+    upcoming,
+    with_settings,
+    words_of,
+)
+from regraft.schedule.cron import check_cron, last_moment, moments, zone_of
+from regraft.schedule.declaration import latest_due
+from regraft.schedule.kept import MAX_TRIES, write_record
+from regraft.schedule.trigger import Due
+from regraft.state import open_state
+
+ROOT = Path(__file__).resolve().parents[2]
+BERLIN = "Europe/Berlin"
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)  # a Monday
+MONDAYS = Declaration("weekly", "0 3 * * 1", BERLIN, "retrain photos", "/", NOW.isoformat())
+KNOWN = ("retrain", "watch", "train")
+
+
+@pytest.fixture
+def state(tmp_path):
+    return open_state(tmp_path / "state")
+
+
+def local(cron, zone, after, n):
+    """The next n moments as the zone's clocks show them."""
+    after = datetime.fromisoformat(after).replace(tzinfo=ZoneInfo(zone))
+    found = islice(moments(cron, zone, after), n)
+    return [f"{each.astimezone(ZoneInfo(zone)):%a %d %H:%M %z}" for each in found]
+
+
+def test_weekdays_are_counted_as_cron_does():
+    assert local("0 3 * * 1", BERLIN, "2026-01-05T12:00", 1) == ["Mon 12 03:00 +0100"]
+    for sunday in ("0", "7", "sun", "SUN"):
+        assert local(f"0 3 * * {sunday}", BERLIN, "2026-01-05", 1) == ["Sun 11 03:00 +0100"]
+    weekend = ["Sat 10 00:00 +0000", "Sun 11 00:00 +0000", "Sat 17 00:00 +0000"]
+    for days in ("6-7", "sat-sun", "0,6", "sat,7"):
+        assert local(f"0 0 * * {days}", "UTC", "2026-01-05T01:00", 3) == weekend
+
+
+def test_day_of_month_and_weekday_mean_either_as_in_cron():
+    found = local("0 0 13 * 5", "UTC", "2026-01-05", 4)
+    assert [each[:6] for each in found] == ["Fri 09", "Tue 13", "Fri 16", "Fri 23"]
+    both = local("0 0 */2 * 5", "UTC", "2026-01-05", 2)  # one that begins with a star: both
+    assert [each[:6] for each in both] == ["Fri 09", "Fri 23"]
+
+
+def test_a_time_that_the_clocks_skip_comes_once_and_an_hour_later():
+    assert local("30 2 * * *", BERLIN, "2026-03-28T12:00", 2) == [
+        "Sun 29 03:30 +0200",
+        "Mon 30 02:30 +0200",
+    ]
+    # Seen from within the hour that it was put off by, too.
+    assert local("30 2 * * *", BERLIN, "2026-03-29T03:10", 1) == ["Sun 29 03:30 +0200"]
+    # Where midnight is skipped.
+    assert local("0 0 * * *", "America/Santiago", "2026-09-05T12:00", 1) == ["Sun 06 01:00 -0300"]
+
+
+def test_a_time_that_the_clocks_show_twice_comes_once():
+    assert local("30 2 * * *", BERLIN, "2026-10-24T12:00", 2) == [
+        "Sun 25 02:30 +0200",
+        "Mon 26 02:30 +0100",
+    ]
+    assert local("*/30 1-3 * * *", BERLIN, "2026-10-25T01:50", 5) == [
+        "Sun 25 02:00 +0200",
+        "Sun 25 02:30 +0200",
+        "Sun 25 03:00 +0100",
+        "Sun 25 03:30 +0100",
+        "Mon 26 01:00 +0100",
+    ]
+
+
+def test_two_times_that_become_one_are_one_run():
+    found = local("0 2,3 * * *", BERLIN, "2026-03-28T12:00", 2)
+    assert found == ["Sun 29 03:00 +0200", "Mon 30 02:00 +0200"]
+
+
+@pytest.mark.parametrize(("day", "n_hours"), [("2026-03-29", 23), ("2026-10-25", 25)])
+def test_every_hour_is_every_hour_on_the_days_when_clocks_are_set(day, n_hours):
+    zone = ZoneInfo(BERLIN)
+    start = datetime.fromisoformat(day).replace(tzinfo=zone)
+    found = [start.astimezone(UTC), *islice(moments("0 * * * *", BERLIN, start), n_hours)]
+    assert {later - earlier for earlier, later in pairwise(found)} == {timedelta(hours=1)}
+    assert found[-1].astimezone(zone).date() == start.date() + timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    "start", [datetime(2026, 3, 5, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)]
+)
+@pytest.mark.parametrize("zone", [BERLIN, "America/New_York", "Australia/Lord_Howe"])
+@pytest.mark.parametrize(
+    ("cron", "minutes", "hours"),
+    [
+        ("*/20 * * * *", {0, 20, 40}, None),
+        ("15 0-4 * * *", {15}, set(range(5))),
+        ("0,45 */2 * * *", {0, 45}, set(range(0, 24, 2))),
+        ("30 2 * * *", {30}, {2}),
+    ],
+)
+def test_a_month_of_set_clocks_is_as_if_every_minute_had_been_looked_at(
+    start, zone, cron, minutes, hours
+):
+    days = 35
+    end = start + timedelta(days=days)
+    found = []
+    for moment in moments(cron, zone, start):
+        if moment >= end:
+            break
+        found.append(moment)
+    if hours is None:
+        every = (start + timedelta(minutes=n) for n in range(1, days * 24 * 60))
+        expected = [m for m in every if m.astimezone(ZoneInfo(zone)).minute in minutes]
+    else:
+        first = start.replace(tzinfo=None) - timedelta(days=1)
+        walls = (
+            first + timedelta(days=day, hours=hour, minutes=minute)
+            for day in range(days + 2)
+            for hour in hours
+            for minute in minutes
+        )
+        once = {wall.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC) for wall in walls}
+        expected = sorted(moment for moment in once if start < moment < end)
+    assert found == expected
+
+
+def test_the_last_of_many_missed_moments_is_found_at_once():
+    years_ago, now = datetime(2016, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)
+    began = time.perf_counter()
+    assert last_moment("* * * * *", BERLIN, years_ago, now) == now.replace(second=0)
+    assert last_moment("0 0 29 2 *", "UTC", years_ago, now) == datetime(2024, 2, 29, tzinfo=UTC)
+    assert last_moment("0 3 * * 1", BERLIN, now - timedelta(hours=1), now) is None
+    assert last_moment("0 0 29 2 *", "UTC", datetime(2025, 1, 1, tzinfo=UTC), now) is None
+    assert time.perf_counter() - began < 1.0
+
+
+@pytest.mark.parametrize(
+    ("cron", "said"),
+    [
+        ("* * * *", "of five fields (minute, hour, day of month, month, weekday), such as "),
+        ("0 3 * * 1 7", "got '0 3 * * 1 7' with 6"),
+        ("a * * * *", "in the minute of a cron expression, got 'a' in 'a * * * *'"),
+        ("0 3 * jan5 *", "in the month of a cron expression or names such as feb, got 'jan5'"),
+        ("0 3 last * *", "in the day of month of a cron expression, got 'last'"),
+        ("61 * * * *", "higher than the maximum value (59)"),
+        ("*/0 * * * *", "Increment must be higher than 0"),
+        ("0 3 * * 8", "weekdays from 0 (Sunday) to 7 (Sunday), the smaller first, got '8'"),
+        ("0 3 * * fri-mon", "the smaller first, got 'fri-mon'"),
+        ("0 3 30 2 *", "whose time comes, got '0 3 30 2 *': there is no such day"),
+    ],
+)
+def test_a_cron_expression_that_means_nothing_is_refused(cron, said):
+    with pytest.raises(ScheduleError, match=re.escape(said)):
+        check_cron(cron, NOW)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("Europe/Berln", BERLIN), ("berlin", BERLIN), ("new york", "America/New_York")],
+)
+def test_an_unknown_time_zone_is_refused_and_the_right_one_named(name, meant):
+    with pytest.raises(ScheduleError, match=f"name of a time zone .* got '{name}'.*{meant}"):
+        zone_of(name)
+
+
+def test_a_name_without_a_likeness_gets_no_hint():
+    with pytest.raises(ScheduleError, match=r"got 'qqqqqq'\.$"):
+        zone_of("qqqqqq")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"command": "retran photos"}, "got 'retran'. Did you mean retrain? There are: retrain, "),
+        ({"command": "qqqq photos"}, "got 'qqqq'. There are: retrain, train, watch."),
+        ({"command": "  "}, 'line after `regraft`, such as "retrain photos/", got none'),
+        ({"command": "retrain 'photos"}, 'quoted as in a shell, got "retrain \'photos" (No clos'),
+        ({"name": "../weekly"}, "begins with a letter or digit, got '../weekly'"),
+        ({"cron": "0 3"}, "of five fields"),
+        ({"timezone": "Mars"}, "name of a time zone"),
+        ({"grace_s": 0}, "grace_s in [1, 86400], got 0. Set another: --set grace_s="),
+        ({"timeout_s": -1}, "timeout_s in [0, 31536000], got -1"),
+        ({"jitter_s": 3600, "cron": "0 * * * *"}, "shorter than the 3600 s between two runs of"),
+    ],
+)
+def test_a_declaration_that_cannot_be_meant_is_refused(changed, said):
+    check(MONDAYS, KNOWN)
+    with pytest.raises(ScheduleError, match=re.escape(said)):
+        check(replace(MONDAYS, **changed), KNOWN)
+
+
+def test_finer_points_are_set_by_name():
+    changed = with_settings(MONDAYS, ["missed=skip", "jitter_s=90"])
+    assert changed == replace(MONDAYS, missed="skip", jitter_s=90)
+    with pytest.raises(ScheduleError, match=r"one of missed, .*, got 'jiter_s'. Did you mean jit"):
+        with_settings(MONDAYS, ["jiter_s=90"])
+    with pytest.raises(ScheduleError, match="another value of missed, got 'twice': Input should"):
+        with_settings(MONDAYS, ["missed=twice"])
+    with pytest.raises(ScheduleError, match="another value of grace_s, got 'long'"):
+        with_settings(MONDAYS, ["grace_s=long"])
+
+
+def test_a_name_is_made_of_the_command_and_what_it_works_on():
+    assert name_for("retrain /data/My\\ photos/ --set a.b=1") == "retrain-My-photos"
+    assert name_for("doctor --fix") == "doctor"
+    assert words_of("retrain 'my photos'") == ["retrain", "my photos"]
+
+
+def test_jitter_is_a_delay_in_range_always_the_same_and_another_on_another_machine():
+    plain = replace(MONDAYS, cron="0 3 * * *")
+    late, elsewhere = replace(plain, jitter_s=600), replace(plain, jitter_s=600, host="b")
+    pairs = zip(upcoming(plain, NOW, 300), upcoming(late, NOW, 300), strict=True)
+    delays = [(second - first).total_seconds() for first, second in pairs]
+    assert 0 <= min(delays) < 30
+    assert 570 < max(delays) < 600
+    assert upcoming(late, NOW, 300) == upcoming(late, NOW, 300)
+    assert upcoming(late, NOW, 300) != upcoming(elsewhere, NOW, 300)
+
+
+def test_every_delayed_run_comes_once_whenever_it_is_asked_for():
+    late = replace(MONDAYS, cron="*/10 * * * *", jitter_s=500)
+    coming = upcoming(late, NOW, 12)
+    for earlier, later in pairwise(coming):
+        assert upcoming(late, earlier, 1) == [later]
+        assert upcoming(late, later - timedelta(microseconds=1), 1) == [later]
+        assert latest_due(late, NOW, later) == later
+        assert latest_due(late, NOW, later - timedelta(microseconds=1)) == earlier
+        assert latest_due(late, earlier, later - timedelta(microseconds=1)) is None
+
+
+def test_the_trigger_fires_once_for_all_that_was_missed():
+    trigger = Due(replace(MONDAYS, cron="* * * * *"))
+    later = NOW + timedelta(days=400, seconds=5)
+    assert trigger.get_next_fire_time(NOW, later) == NOW + timedelta(days=400)
+    assert trigger.get_next_fire_time(later, later) == NOW + timedelta(days=400, minutes=1)
+    assert trigger.get_next_fire_time(None, NOW) == NOW + timedelta(minutes=1)
+
+
+def test_what_is_declared_is_kept_until_it_is_removed(state):
+    daily = replace(MONDAYS, name="daily", cron="0 4 * * *")
+    add(state, MONDAYS)
+    add(state, daily)
+    assert declarations(state) == [daily, MONDAYS]
+    assert find(state, "weekly") == MONDAYS
+    assert next_run(state, NOW) == ("daily", datetime(2026, 1, 6, 3, tzinfo=UTC))
+    remove(state, "daily")
+    assert declarations(state) == [MONDAYS]
+    assert next_run(state, NOW) == ("weekly", datetime(2026, 1, 12, 2, tzinfo=UTC))
+    remove(state, "weekly")
+    assert next_run(state, NOW) is None
+
+
+def test_a_name_is_taken_once_and_an_unknown_one_is_said_so(state):
+    add(state, MONDAYS)
+    with pytest.raises(ScheduleError, match=r"a new name, got 'weekly', .* schedule remove weekly"):
+        add(state, MONDAYS)
+    with pytest.raises(ScheduleError, match=r"name of a declaration \(weekly\), got 'daily'"):
+        remove(state, "daily")
+    remove(state, "weekly")
+    with pytest.raises(ScheduleError, match=r"\(none yet\), got 'weekly'"):
+        find(state, "weekly")
+
+
+def test_a_file_that_is_none_of_ours_is_named(state):
+    add(state, MONDAYS)
+    path = state.schedule / "declared" / "weekly.json"
+    path.write_text(json.dumps({"name": "weekly"}), encoding="utf-8")
+    with pytest.raises(ScheduleError, match=rf"a declaration in {path}, .*\(cron: .*Delete"):
+        declarations(state)
+    (state.schedule / "records").mkdir()
+    (state.schedule / "records" / "weekly.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ScheduleError, match=r"a record in .*\(the whole: Invalid JSON"):
+        record_of(state, "weekly")
+    (state.schedule / "heartbeat.json").write_text("{", encoding="utf-8")
+    assert last_beat(state) is None
+
+
+def test_a_missed_run_is_overdue_or_left_out_as_declared(state):
+    later = NOW + timedelta(days=10)
+    missed, coming = datetime(2026, 1, 12, 2, tzinfo=UTC), datetime(2026, 1, 19, 2, tzinfo=UTC)
+    skipping = replace(MONDAYS, missed="skip")
+    assert next_due(MONDAYS, Record(), later) == missed
+    assert next_due(skipping, Record(), later) == coming
+    assert next_due(skipping, Record(), missed + timedelta(seconds=30)) == missed
+    assert due(skipping, Record(), later) == missed  # the service writes down that it was
+    assert due(MONDAYS, Record(seen=missed.isoformat()), later) == coming
+
+
+def test_a_run_that_was_cut_off_is_due_again_but_not_for_ever():
+    cut_off = Record(seen=NOW.isoformat(), due=NOW.isoformat(), outcome="lost", n_tries=1)
+    assert due(MONDAYS, cut_off, NOW) == NOW
+    assert due(replace(MONDAYS, missed="skip"), cut_off, NOW) > NOW
+    assert due(MONDAYS, replace(cut_off, n_tries=MAX_TRIES), NOW) > NOW
+    assert due(MONDAYS, replace(cut_off, outcome="failed"), NOW) > NOW
+
+
+def test_a_record_of_a_clock_that_was_years_ahead_holds_nothing_up():
+    ahead = Record(seen=(NOW + timedelta(days=4000)).isoformat())
+    assert due(MONDAYS, ahead, NOW) == upcoming(MONDAYS, NOW, 1)[0]
+    # A clock that is set back by less must not make a run come twice.
+    fired = datetime(2026, 1, 12, 2, tzinfo=UTC)
+    a_little = due(MONDAYS, Record(seen=fired.isoformat()), fired - timedelta(minutes=5))
+    assert a_little == fired + timedelta(days=7)
+
+
+def test_a_record_of_a_removed_namesake_does_not_count(state):
+    old = (NOW - timedelta(days=90)).isoformat()
+    add(state, MONDAYS)
+    write_record(state, "weekly", Record(seen=old))
+    assert due(MONDAYS, record_of(state, "weekly"), NOW) > NOW
+
+
+def test_reading_the_schedule_imports_nothing_heavy():
+    command = [sys.executable, "-X", "importtime", "-c", "import regraft.schedule"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = re.findall(r"^import time:.*\| +(\d+) \| +([\w.]+)", done.stderr, re.MULTILINE)
+    names = {name.split(".")[0] for _, name in lines}
+    assert "regraft" in names
+    assert not names & {"torch", "zenml", "mlflow", "pandas", "numpy", "sqlalchemy"}

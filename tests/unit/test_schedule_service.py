@@ -1,0 +1,445 @@
+"""The service on a clock that is set by hand: sleep, clock changes, kills, overlaps, the end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+import time_machine
+
+from regraft.errors import AlreadyRuns, ScheduleError
+from regraft.schedule import Declaration, add, last_beat, record_of, remove
+from regraft.schedule.child import N_LOGS
+from regraft.schedule.runs import ServiceSettings
+from regraft.schedule.service import serve
+from regraft.state import alone, open_state
+
+ROOT = Path(__file__).resolve().parents[2]
+# What the runs are here: it writes down that it ran, and then does what its words say.
+COMMAND = """
+import os, signal, sys, time
+with open("ran", "a", encoding="utf-8") as file:
+    file.write(f"{os.getpid()}\\n")
+word, *rest = sys.argv[1:]
+print("said", word, *rest, flush=True)
+if word == "exit":
+    sys.exit(int(rest[0]))
+if word == "stubborn":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+open("ready", "w").close()
+try:
+    if word != "quick":
+        time.sleep(60)
+except KeyboardInterrupt:
+    open("kept", "w").close()
+    sys.exit(130)
+"""
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+HOURLY = Declaration("job", "0 * * * *", "UTC", "quick", "", NOON.isoformat(), takes_state=False)
+
+
+def clock():
+    return datetime.now(UTC)
+
+
+def until(happened, timeout_s=20.0):
+    """Waits, by a clock that nobody sets, until it has happened."""
+    deadline = time.monotonic() + timeout_s
+    while not happened():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+class World:
+    """A state folder, a folder to run in, and a service in a thread."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.state = open_state(folder / "state")
+        self.command = folder / "command.py"
+        self.command.write_text(COMMAND, encoding="utf-8")
+        program = (sys.executable, "-I", "-S", str(self.command))
+        self.settings = ServiceSettings(program, tick_s=0.02, beat_s=0.05, stop_s=5.0)
+
+    def declare(self, **changed):
+        declared = replace(HOURLY, folder=str(self.folder), **changed)
+        add(self.state, declared)
+        return declared
+
+    @property
+    def record(self):
+        return record_of(self.state, "job")
+
+    @property
+    def pids(self):
+        path = self.folder / "ran"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    @contextmanager
+    def served(self):
+        stop, failed = threading.Event(), []
+
+        def work():
+            try:
+                serve(self.state, self.settings, clock, stop.is_set)
+            except (AlreadyRuns, ScheduleError) as error:  # would be a warning, and then lost
+                failed.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            until(lambda: failed or self.is_served)
+            yield
+        finally:
+            stop.set()
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+        assert not failed
+
+    @property
+    def is_served(self):
+        heartbeat = last_beat(self.state)
+        return heartbeat is not None and heartbeat.doing == "running"
+
+    def settle(self):
+        """Time enough for the service to have begun what it is going to begin."""
+        time.sleep(0.25)
+        until(lambda: self.record.outcome != "running")
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path)
+    yield world
+    for pid in world.pids:
+        if psutil.pid_exists(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def time_is():
+    """The clock of this process, which goes on from where it is set."""
+    with time_machine.travel(NOON, tick=True) as traveller:
+        yield traveller
+
+
+def test_a_laptop_that_slept_for_ten_hours_makes_up_for_one_run(world, time_is):
+    world.declare()
+    with world.served():
+        world.settle()
+        assert not world.pids
+        time_is.move_to(NOON + timedelta(hours=10, minutes=20))
+        until(lambda: world.record.outcome == "done")
+        world.settle()
+        assert len(world.pids) == 1
+        assert world.record.due == "2026-01-05T22:00:00+00:00"
+        time_is.move_to(NOON + timedelta(hours=11))  # and the next comes when it is due
+        until(lambda: len(world.pids) == 2)
+
+
+def test_a_laptop_that_slept_leaves_out_what_is_declared_to_be_skipped(world, time_is):
+    world.declare(missed="skip")
+    with world.served():
+        time_is.move_to(NOON + timedelta(hours=10, minutes=20))
+        until(lambda: world.record.n_left_out == 1)
+        record = world.record
+        assert (record.left_out_at, record.left_out_why) == (
+            "2026-01-05T22:00:00+00:00",
+            "its time was missed",
+        )
+        world.settle()
+        assert not world.pids
+        time_is.move_to(NOON + timedelta(hours=11))
+        until(lambda: world.record.outcome == "done")
+
+
+@pytest.mark.parametrize(("missed", "n_runs"), [("run-once", 1), ("skip", 0)])
+def test_runs_that_were_missed_while_no_service_ran(world, time_is, missed, n_runs):
+    world.declare(missed=missed)
+    time_is.move_to(NOON + timedelta(days=300, minutes=20))
+    for _ in range(2):  # begun twice, it makes up for them no second time
+        with world.served():
+            until(lambda: world.record.seen > "2026-11")
+            world.settle()
+            assert len(world.pids) == n_runs
+
+
+@pytest.mark.parametrize(
+    ("due", "again"),
+    [
+        ("2026-03-29T01:30:00", "2026-03-30T00:30:00"),  # 2:30 is skipped: 3:30, then 2:30
+        ("2026-10-25T00:30:00", "2026-10-26T01:30:00"),  # 2:30 comes twice: the first
+    ],
+)
+def test_a_run_at_half_past_two_runs_once_on_the_day_when_clocks_are_set(
+    world, time_is, due, again
+):
+    first, second = (datetime.fromisoformat(each).replace(tzinfo=UTC) for each in (due, again))
+    added = (first - timedelta(hours=6)).isoformat()
+    world.declare(cron="30 2 * * *", timezone="Europe/Berlin", added=added)
+    time_is.move_to(first - timedelta(hours=5))
+    with world.served():
+        for half_hours in range(1, 60):
+            time_is.move_to(first - timedelta(hours=5) + half_hours * timedelta(minutes=30))
+            time.sleep(0.02)
+        world.settle()
+        assert len(world.pids) == 1 + (second <= clock())
+        assert world.record.due in (first.isoformat(), second.isoformat())
+
+
+def test_a_run_begins_within_its_jitter(world, time_is):
+    world.declare(cron="30 * * * *", jitter_s=1800)
+    with world.served():
+        until(lambda: last_beat(world.state).next_runs)
+        when = datetime.fromisoformat(last_beat(world.state).next_runs[0][1])
+        assert NOON + timedelta(minutes=30) < when < NOON + timedelta(minutes=60)
+        time_is.move_to(when - timedelta(seconds=5))
+        world.settle()
+        assert not world.pids
+        time_is.move_to(when)
+        until(lambda: world.record.outcome == "done")
+        assert world.record.due == when.isoformat()
+
+
+@pytest.mark.parametrize(
+    ("command", "outcome", "code"),
+    [("exit 0", "done", 0), ("exit 8", "skipped", 8), ("exit 3", "failed", 3)],
+)
+def test_how_a_run_ended_and_what_it_said_is_kept(world, time_is, command, outcome, code):
+    world.declare(command=command)
+    time_is.move_to(NOON + timedelta(hours=1))
+    with world.served():
+        until(lambda: world.record.ended)
+    record = world.record
+    assert (record.outcome, record.exit_code, record.n_tries) == (outcome, code, 1)
+    assert datetime.fromisoformat(record.began) >= datetime.fromisoformat(record.due)
+    assert Path(record.log).read_text(encoding="utf-8") == f"said {command}\n"
+
+
+def test_the_state_folder_is_named_to_the_commands_that_take_one(world, time_is):
+    world.declare(takes_state=True)
+    time_is.move_to(NOON + timedelta(hours=1))
+    with world.served():
+        until(lambda: world.record.ended)
+    assert Path(world.record.log).read_text() == f"said quick --state {world.state.root}\n"
+
+
+def test_a_run_that_cannot_begin_says_why_and_the_service_goes_on(world, time_is):
+    gone = world.folder / "gone"
+    add(world.state, replace(HOURLY, folder=str(gone)))
+    add(world.state, replace(HOURLY, name="other", folder=str(world.folder)))
+    time_is.move_to(NOON + timedelta(hours=1))
+    with world.served():
+        until(lambda: world.record.ended and record_of(world.state, "other").ended)
+    assert world.record.outcome == "failed"
+    assert world.record.reason == f"It could not be started: No such file or directory ({gone})."
+    assert record_of(world.state, "other").outcome == "done"
+
+
+def test_a_run_that_still_goes_on_is_not_begun_twice(world, time_is):
+    world.declare(command="sleep")
+    time_is.move_to(NOON + timedelta(hours=1))
+    with world.served():
+        until(lambda: (world.folder / "ready").exists())
+        time_is.move_to(NOON + timedelta(hours=2))
+        until(lambda: world.record.n_left_out == 1)
+        record = world.record
+        assert record.left_out_why == "the run before it still went on"
+        assert (record.outcome, record.due) == ("running", "2026-01-05T13:00:00+00:00")
+        until(lambda: last_beat(world.state).running == ("job",))
+        assert len(world.pids) == 1
+
+
+def test_a_stop_interrupts_the_run_which_is_begun_again_by_the_next_service(world, time_is):
+    world.declare(command="sleep")
+    time_is.move_to(NOON + timedelta(hours=1))
+    with world.served():
+        until(lambda: (world.folder / "ready").exists())
+    assert (world.folder / "kept").exists()
+    assert (world.record.outcome, world.record.exit_code) == ("stopped", 130)
+    heartbeat = last_beat(world.state)
+    assert (heartbeat.doing, heartbeat.lives(clock())) == ("stopped", False)
+    time_is.shift(timedelta(minutes=5))
+    with world.served():
+        until(lambda: len(world.pids) == 2)
+
+
+def test_a_run_that_does_not_end_when_asked_is_killed(world, time_is):
+    world.settings = replace(world.settings, stop_s=0.2)
+    world.declare(command="stubborn")
+    time_is.move_to(NOON + timedelta(hours=1))
+    with world.served():
+        until(lambda: (world.folder / "ready").exists())
+    assert (world.record.outcome, world.record.exit_code) == ("stopped", -signal.SIGKILL)
+
+
+def test_a_run_that_takes_too_long_is_interrupted(world, time_is):
+    world.declare(command="sleep", timeout_s=1)
+    time_is.move_to(NOON + timedelta(hours=1))
+    with world.served():
+        until(lambda: world.record.ended)
+        assert (world.record.outcome, world.record.exit_code) == ("timeout", 130)
+
+
+def test_a_second_service_on_the_same_folder_ends_and_names_the_first(world, time_is):
+    with world.served(), pytest.raises(AlreadyRuns) as refused:
+        serve(world.state, world.settings, clock, lambda: True)
+    assert f"run the schedule alone, but process {os.getpid()} on " in str(refused.value)
+    assert "does it since 2026-01-05T12:00:0" in str(refused.value)
+
+
+def test_what_is_added_and_removed_meanwhile_is_noticed(world, time_is):
+    with world.served():
+        world.declare()
+        until(lambda: last_beat(world.state).next_runs)
+        time_is.move_to(NOON + timedelta(hours=1))
+        until(lambda: world.record.outcome == "done")
+        remove(world.state, "job")
+        until(lambda: not last_beat(world.state).next_runs)
+        time_is.move_to(NOON + timedelta(hours=2))
+        world.settle()
+        assert len(world.pids) == 1
+
+
+def test_a_run_whose_declaration_was_removed_leaves_no_record(world, time_is):
+    world.declare(command="sleep")
+    time_is.move_to(NOON + timedelta(hours=1))
+    with world.served():
+        until(lambda: (world.folder / "ready").exists())
+        remove(world.state, "job")
+    assert not list((world.state.schedule / "records").glob("*.json"))
+
+
+def test_a_declaration_that_broke_meanwhile_stops_no_other(world, time_is):
+    world.declare()
+    with world.served():
+        broken = world.state.schedule / "declared" / "broken.json"
+        broken.write_text("{", encoding="utf-8")
+        world.settle()
+        time_is.move_to(NOON + timedelta(hours=1))
+        until(lambda: world.record.outcome == "done")
+
+
+def test_a_declaration_that_is_broken_at_the_start_is_said_at_once(world, time_is):
+    world.declare()
+    (world.state.schedule / "declared" / "job.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ScheduleError, match=r"a declaration in .*job\.json"):
+        serve(world.state, world.settings, clock, lambda: False)
+    with alone(world.state, "run the schedule", NOON):
+        pass  # it holds nothing up
+
+
+def test_what_zenml_keeps_is_not_run_here(world, time_is):
+    world.declare(keeper="zenml")
+    time_is.move_to(NOON + timedelta(hours=1))
+    with world.served():
+        world.settle()
+    assert not world.pids
+
+
+def test_a_clock_that_was_years_ahead_and_is_set_right_holds_nothing_up(world, time_is):
+    time_is.move_to(datetime(2037, 1, 1, 12, 30, tzinfo=UTC))
+    world.declare()
+    with world.served():
+        until(lambda: world.record.outcome == "done")
+        time_is.move_to(NOON)
+        until(lambda: world.record.seen < "2027")
+        until(lambda: last_beat(world.state).next_runs[0][1] == "2026-01-05T13:00:00+00:00")
+        time_is.move_to(NOON + timedelta(hours=1))
+        until(lambda: len(world.pids) == 2)
+        assert world.record.due == "2026-01-05T13:00:00+00:00"
+
+
+def test_the_last_logs_stay_and_older_ones_go(world, time_is):
+    logs = world.state.schedule / "logs"
+    logs.mkdir()
+    for n in range(N_LOGS + 5):
+        (logs / f"job-20250101T0000{n:02}.000000Z.log").touch()
+    (logs / "job-2-20250101T000000.000000Z.log").touch()  # of another declaration
+    world.declare()
+    time_is.move_to(NOON + timedelta(hours=1))
+    with world.served():
+        until(lambda: world.record.ended)
+    names = sorted(path.name for path in logs.glob("job-2*Z.log") if "job-2-" not in path.name)
+    assert len(names) == N_LOGS
+    assert names[-1] == Path(world.record.log).name
+    assert names[0] == "job-20250101T000006.000000Z.log"
+    assert (logs / "job-2-20250101T000000.000000Z.log").exists()
+
+
+SERVICE = textwrap.dedent(
+    """
+    import sys
+    from datetime import UTC, datetime
+    from pathlib import Path
+    from regraft.schedule.runs import ServiceSettings
+    from regraft.schedule.service import serve
+    from regraft.state import open_state
+    settings = ServiceSettings((sys.executable, "-I", "-S", sys.argv[2]), tick_s=0.02)
+    serve(open_state(Path(sys.argv[1])), settings, lambda: datetime.now(UTC), lambda: False)
+    """
+)
+
+
+def test_a_run_lives_through_the_death_of_the_service_and_is_not_begun_twice(world):
+    """kill -9 of the service, then a new one; the run is found by its process."""
+    added = datetime.now(UTC) - timedelta(hours=2)
+    world.declare(command="sleep", added=added.isoformat())
+    command = [sys.executable, "-c", SERVICE, str(world.state.root), str(world.command)]
+    service = subprocess.Popen(command, cwd=ROOT)
+    until(lambda: world.record.process and (world.folder / "ready").exists())
+    service.kill()
+    service.wait()
+    assert psutil.pid_exists(world.pids[0])
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=1), tick=True), world.served():
+        until(lambda: world.record.n_left_out == 1)
+        assert world.record.left_out_why == "the run before it still went on"
+        until(lambda: last_beat(world.state).running == ("job",))
+        # Nobody sees how it ends: it is begun once more, and not for ever.
+        os.kill(world.pids[0], signal.SIGKILL)
+        until(lambda: len(world.pids) == 2)
+        assert world.record.outcome == "running"
+
+
+def test_a_run_that_died_with_its_service_is_begun_once_more(world, time_is):
+    """The power is cut; a run that takes the machine down each time is left after the second."""
+    world.declare(command="sleep")
+    time_is.move_to(NOON + timedelta(hours=1))
+    for n_begun in (1, 2, 2):
+        with world.served():
+            until(lambda n=n_begun: len(world.pids) == n)
+            until(lambda: world.record.process)
+            world_as_it_is = (world.state.schedule / "records" / "job.json").read_bytes()
+            if n_begun == 1:
+                assert world.record.n_tries == 1
+            time.sleep(0.2)
+        # As if nobody had been there to write down how it ended.
+        (world.state.schedule / "records" / "job.json").write_bytes(world_as_it_is)
+    assert len(world.pids) == 2
+    with world.served():
+        until(lambda: world.record.outcome == "lost")
+    assert world.record.reason == "Nobody saw how it ended."
+
+
+def test_the_heartbeat_says_who_and_what_is_next(world, time_is):
+    world.declare()
+    with world.served():
+        until(lambda: last_beat(world.state).next_runs)
+        path = world.state.schedule / "heartbeat.json"
+        said = json.loads(path.read_text(encoding="utf-8"))
+        assert (said["pid"], said["doing"], said["running"]) == (os.getpid(), "running", [])
+        assert said["next_runs"] == [["job", "2026-01-05T13:00:00+00:00"]]
+        beats = last_beat(world.state)
+        until(lambda: last_beat(world.state).time > beats.time)
+        assert beats.lives(NOON + timedelta(seconds=50))
+        assert not beats.lives(NOON + timedelta(seconds=70))

@@ -1,0 +1,535 @@
+"""The timeline and the status page: one event a happening, and a page that says what is to do."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from commands import app
+from regraft import journal
+from regraft.advice import ClassDelta, Delta, Reason, RetrainAdvice
+from regraft.journal import Attempt, Watch
+from regraft.state import State, open_state
+from regraft.status import rebuild, refresh, timeline
+from regraft.status.memory import Line, Measured, Memory, Remembered, keep, recall
+from regraft.status.needs import Past, needs, needs_of_schedule
+from regraft.status.page import MEMORY, link
+from regraft.status.plots import (
+    accuracy_plot,
+    drift_plot,
+    photos_plot,
+    runs_strip,
+    scores,
+    wilson,
+)
+from regraft.status.scales import number_scale, time_scale
+from regraft.status.view import N_DECISIONS, view_of
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+WHO = "svc@engine"
+
+
+def at(hours: float) -> str:
+    return (NOON + timedelta(hours=hours)).isoformat()
+
+
+def line(number: int, hours: float, action: str, before, after, verdict="", reason="why") -> Line:
+    return Line(number, at(hours), WHO, action, before, after, verdict, reason)
+
+
+def attempt(hours: float, outcome: str, **changes) -> Attempt:
+    known = {"reason": f"it was {outcome}", **changes}
+    return Attempt("clothes", at(hours - 0.2), at(hours), WHO, outcome, **known)
+
+
+def trained(hours: float, outcome: str, version: int, champion: int, **changes) -> Attempt:
+    known = {
+        "version": version,
+        "champion": champion,
+        "verdict": f"verdict-{version}",
+        "accuracy": 0.9,
+        "accuracy_low": 0.85,
+        "accuracy_high": 0.94,
+        "n_test": 200,
+        "n_photos": 1000 + version,
+    }
+    return attempt(hours, outcome, **(known | changes))
+
+
+def advice(drifted: bool, said: str = "darker photos") -> RetrainAdvice:
+    delta = Delta(1, (ClassDelta("shirt", 90, 10, 0, 0, 0),))
+    return RetrainAdvice(
+        "retrain", "10 new photos", (Reason("drift", said, "for"),), delta, drifted
+    )
+
+
+def watch(hours: float, drifted: bool, **changes) -> Watch:
+    known = {"photos": "/new photos", "n_photos": 40, "reason": "darker", **changes}
+    p_value = 0.001 if drifted else 0.5
+    return Watch("clothes", at(hours), WHO, 1, drifted=drifted, p_value=p_value, **known)
+
+
+def past(lines=(), attempts=(), watches=(), **known) -> Past:
+    events = timeline(lines, attempts, watches)
+    if not (lines or known):
+        return Past("clothes", None, "", tuple(attempts), tuple(watches), events)
+    champion = lines[-1].after if lines else None
+    told = {"champion": champion, "faults": (), "waiting": (), "measured": (), **known}
+    model = Remembered("clothes", lines=tuple(lines), **told)
+    return Past("clothes", model, at(1000), tuple(attempts), tuple(watches), events)
+
+
+def test_attempt_and_the_entry_about_its_verdict_are_one_event():
+    lines = [
+        line(1, 0, "promote", None, 1),
+        line(2, 9.9, "promote", 1, 2, "verdict-2", "better"),
+        line(3, 19.9, "keep", 2, 2, "verdict-3", "version 3 not promoted: a tie"),
+    ]
+    tried = [trained(10, "promoted", 2, 2), trained(20, "kept", 3, 2), attempt(30, "skipped")]
+    events = timeline(lines, tried, [])
+    assert [(e.what, e.before, e.champion, e.entry) for e in events] == [
+        ("promoted", None, 1, 1),
+        ("promoted", 1, 2, 2),
+        ("kept", 2, 2, 3),
+        ("skipped", 2, 2, None),
+    ]
+    assert events[1].when == at(9.9)
+    assert events[1].said == "it was promoted"
+    assert events[1].details[0] == "90.0% on 200 test photos (85.0% to 94.0%)"
+    assert "took 12 min" in events[1].details
+
+
+def test_approval_is_an_event_of_its_own_after_the_one_that_waited():
+    lines = [
+        line(1, 0, "promote", None, 1),
+        line(2, 9.9, "hold", 1, 1, "verdict-2", "version 2 waits for approval: better"),
+        line(3, 30, "promote", 1, 2, "verdict-2", "approved by ada; better"),
+        line(4, 40, "hold", 2, 2, "verdict-3", "version 3 waits for approval: better"),
+        line(5, 50, "reject", 2, 2, "verdict-3", "version 3 rejected by ada (blue)"),
+    ]
+    events = timeline(lines, [trained(10, "waiting", 2, 1)], [])
+    told = [(e.what, e.version, e.entry) for e in events]
+    assert told == [
+        ("promoted", 1, 1),
+        ("waiting", 2, 2),
+        ("promoted", 2, 3),
+        ("waiting", 3, 4),
+        ("rejected", 3, 5),
+    ]
+
+
+def test_same_verdict_twice_is_the_same_promotion_once():
+    """A process that was killed after the entry; the next one comes to the same verdict."""
+    lines = [line(1, 0, "promote", None, 1), line(2, 5, "promote", 1, 2, "verdict-2")]
+    tried = [attempt(5.1, "killed"), trained(6, "promoted", 2, 2), trained(9, "promoted", 2, 2)]
+    told = [(e.what, e.entry, e.champion) for e in timeline(lines, tried, [])]
+    assert told == [
+        ("promoted", 1, 1),
+        ("promoted", 2, 2),
+        ("killed", None, 2),
+        ("serves already", None, 2),
+    ]
+
+
+def test_rollback_and_a_move_by_hand_are_told_and_what_serves_follows():
+    lines = [
+        line(1, 0, "promote", None, 1),
+        line(2, 10, "promote", 1, 2),
+        line(3, 20, "rollback", 2, 1),
+        line(4, 30, "outside", 1, 5),
+    ]
+    events = timeline(lines, [attempt(25, "skipped"), attempt(35, "failed")], [watch(5, True)])
+    assert [(e.what, e.champion) for e in events] == [
+        ("promoted", 1),
+        ("drift", 1),
+        ("promoted", 2),
+        ("rolled back", 1),
+        ("skipped", 1),
+        ("moved by hand", 5),
+        ("failed", 5),
+    ]
+
+
+def test_attempt_that_the_ledger_does_not_know_yet_counts_by_its_own_word():
+    events = timeline([line(1, 0, "promote", None, 1)], [trained(10, "promoted", 2, 2)], [])
+    assert [(e.before, e.champion) for e in events] == [(None, 1), (1, 2)]
+    newer = past([line(1, 0, "promote", None, 1)], [trained(2000, "promoted", 2, 2)])
+    assert newer.champion == 2
+    assert past([line(1, 0, "promote", None, 1)], champion=7).champion == 7
+
+
+def test_order_of_writing_does_not_change_the_timeline():
+    lines = [line(1, 0, "promote", None, 1), line(2, 10, "promote", 1, 2, "verdict-2")]
+    tried = [trained(10.1, "promoted", 2, 2), attempt(20, "skipped"), attempt(30, "failed")]
+    looks = [watch(15, True), watch(16, False)]
+    told = timeline(lines, tried, looks)
+    assert timeline(lines, tried[::-1], looks[::-1]) == told
+    assert [e.when for e in told] == sorted(e.when for e in told)
+
+
+def said(found: Past) -> list[str]:
+    return [f"{need.tone}: {need.said} {need.commands}" for need in needs(found)]
+
+
+def test_nothing_waits_where_all_is_well():
+    well = past([line(1, 0, "promote", None, 1)], [attempt(1, "skipped")], [watch(2, False)])
+    assert said(well) == []
+    assert said(past([], [])) == []
+
+
+def test_verdict_that_waits_tells_what_to_type():
+    waiting = [line(1, 0, "promote", None, 1), line(2, 9.9, "hold", 1, 1, "verdict-2", "x")]
+    tried = [trained(10, "waiting", 2, 1, reason="better by a point")]
+    [told] = said(past(waiting, tried, waiting=(2,)))
+    assert "Version 2 waits for your approval: better by a point" in told
+    assert "regraft approve clothes/2" in told
+    assert 'regraft reject clothes/2 --reason "..."' in told
+    assert "Version 2 waits" in said(past(waiting, tried))[0]  # read before it waited
+    answered = [*waiting, line(3, 20, "promote", 1, 2, "verdict-2")]
+    assert said(past(answered, tried)) == []
+
+
+def test_failures_in_a_row_are_one_need_with_the_last_reason():
+    tried = [attempt(1, "failed"), attempt(2, "killed"), attempt(3, "failed", reason="no disk")]
+    [told] = said(past([], tried))
+    assert told.startswith("bad: The last 3 retrainings failed (2026-11-24 15:00 UTC): no disk")
+    assert "regraft doctor" in told
+    assert said(past([], [*tried, attempt(4, "skipped")])) == []
+    assert said(past([], [attempt(1, "killed")]))[0].startswith("look: The last retraining was kil")
+
+
+def test_drift_waits_until_somebody_looks_again_or_another_model_serves():
+    first = [line(1, 0, "promote", None, 1)]
+    [told] = said(past(first, [], [watch(5, True, page="/r/a.html")]))
+    assert "New photos are of another kind (2026-11-24 17:00 UTC): darker" in told
+    assert "regraft watch '/new photos'" in told
+    [found] = needs(past(first, [], [watch(5, True, page="/r/a.html")]))
+    assert found.page == "/r/a.html"
+    assert said(past(first, [], [watch(5, True), watch(6, False)])) == []
+    assert said(past([*first, line(2, 7, "promote", 1, 2)], [], [watch(5, True)])) == []
+    by_itself = [trained(5, "kept", 2, 1, advice=advice(True))]
+    assert "darker photos" in said(past(first, by_itself))[0]
+    assert said(past(first, [trained(5, "kept", 2, 1, advice=advice(False))])) == []
+
+
+def test_ledger_that_was_changed_and_an_alias_that_was_moved_are_told():
+    lines = [line(1, 0, "promote", None, 1)]
+    [told] = said(past(lines, faults=("Entry 1 was changed.",)))
+    assert told.startswith("bad: The ledger is not as it was written: Entry 1 was changed.")
+    assert "regraft ledger verify clothes" in told
+    [told] = said(past(lines, champion=4))
+    assert "moved outside of Regraft, from v1 to v4" in told
+
+
+def test_schedule_that_nobody_runs_is_told():
+    due = ("nightly", NOON)
+    assert list(needs_of_schedule(None, False, NOON)) == []
+    [dead] = needs_of_schedule(due, False, NOON)
+    assert (dead.tone, dead.commands) == ("bad", ("regraft schedule run",))
+    assert list(needs_of_schedule(due, True, NOON)) == []
+    [late] = needs_of_schedule(due, True, NOON + timedelta(hours=1))
+    assert "nightly was due 2026-11-24 12:00 UTC and has not begun" in late.said
+
+
+def year() -> Past:
+    lines = [line(1, 0, "promote", None, 1)]
+    tried = []
+    for week in range(1, 53):
+        version, hours = week + 1, 168.0 * week
+        wins = week % 8 == 0
+        champion = version if wins else (week // 8) * 8 + 1
+        tried.append(
+            trained(
+                hours,
+                "promoted" if wins else "kept",
+                version,
+                champion,
+                accuracy=0.8 + week / 1000,
+                accuracy_low=0.75,
+                accuracy_high=0.9,
+                n_test=200 if week < 30 else 260,
+            )
+        )
+        if wins:
+            verdict = f"verdict-{version}"
+            before = lines[-1].after
+            lines.append(line(version, hours - 0.1, "promote", before, version, verdict))
+    tried.append(attempt(168.0 * 52 + 1, "skipped", n_photos=1053))
+    return past(lines, tried, [watch(700, False), watch(1400, True)])
+
+
+def test_accuracy_is_drawn_with_its_intervals_and_promotions():
+    found = year()
+    times = time_scale([event.moment for event in found.events], NOON + timedelta(days=366))
+    plot = accuracy_plot(found, times)
+    assert len(plot.points) == 52
+    served = [point for point in plot.points if point.tone == "serves"]
+    assert len(served) == 6
+    assert all(point.low > point.y > point.high for point in plot.points)  # pixels from the top
+    assert plot.points[-1].x > plot.points[0].x
+    assert len(plot.breaks) == 1
+    assert served[-1].label == "v49"
+    heights = [y for _, y in plot.line]
+    assert heights[-1] == served[-1].y
+    assert [tick.label for tick in plot.y_ticks][:3] == ["75 %", "80 %", "85 %"]
+
+
+def test_photos_drift_and_runs_are_drawn():
+    found = year()
+    times = time_scale([event.moment for event in found.events], NOON + timedelta(days=366))
+    photos = photos_plot(found, times)
+    assert photos.points[0].label == "1053"
+    assert photos.line[0][1] > photos.line[-1][1]
+    drift = drift_plot(found, times)
+    assert [point.tone for point in drift.points] == ["calm", "drift"]
+    assert drift.points[1].y > drift.points[0].y
+    tones = [run.tone for run in runs_strip(found, times)]
+    assert tones.count("promoted") == 6
+    assert accuracy_plot(past([], []), times) is None
+    assert photos_plot(past([], []), times) is None
+    assert drift_plot(past([], []), times) is None
+
+
+def test_run_that_failed_is_seen_among_many_that_fall_on_one_place():
+    many = [attempt(hours / 10, "skipped") for hours in range(3000)]
+    many[1500] = attempt(150, "failed")
+    found = past([], many)
+    times = time_scale([event.moment for event in found.events], NOON + timedelta(days=13))
+    strip = runs_strip(found, times)
+    assert len(strip) < 410
+    assert [run.tone for run in strip].count("failed") == 1
+
+
+def test_version_that_no_attempt_tells_of_is_measured_by_the_registry():
+    known = (Measured(1, at(-5), 0.8, 100), Measured(2, at(5), 0.7, 0))
+    found = past([line(1, 0, "promote", None, 1)], [trained(10, "kept", 2, 1)], measured=known)
+    first, second = scores(found)
+    assert (first.version, first.accuracy, first.n_test) == (1, 0.8, 100)
+    assert first.low == pytest.approx(0.7112, abs=1e-4)
+    assert first.high == pytest.approx(0.8666, abs=1e-4)
+    assert (second.version, second.accuracy) == (2, 0.9)
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.9, 10), (0.0, 5), (1.0, 40), (0.83, 262)])
+def test_interval_in_plain_arithmetic_is_the_one_of_scipy(share, n):
+    from scipy.stats import binomtest
+
+    n_hits = round(share * n)
+    expected = binomtest(n_hits, n).proportion_ci(0.95, method="wilson")
+    assert wilson(n_hits / n, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert wilson(share, 0) == (None, None)
+
+
+def test_quiet_events_in_a_row_are_told_once():
+    tried = [trained(1, "kept", 2, 1), *[attempt(2 + n, "skipped") for n in range(30)]]
+    view = view_of(past([line(1, 0, "promote", None, 1)], tried), 1, NOON + timedelta(days=3))
+    assert [(row.event.what, row.n_before) for row in view.decisions] == [
+        ("skipped", 29),
+        ("kept", 0),
+        ("promoted", 0),
+    ]
+    assert len(view_of(year(), 1, NOON + timedelta(days=366)).decisions) == N_DECISIONS
+    assert (view.champion, view.days) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "top"), [([0.84, 0.93], 1.0), ([0.5], 1.0), ([0.0, 3716.0], 9e9), ([1.0, 1.0], 1.0)]
+)
+def test_scale_holds_every_value_with_few_round_ticks(values, top):
+    scale = number_scale(values, top)
+    assert scale.low <= min(values)
+    assert max(values) <= scale.values[-1] + 1e-9 or top == 1.0
+    assert 2 <= len(scale.values) <= 7
+
+
+@pytest.mark.parametrize("days", [0.1, 2, 20, 80, 365, 2000])
+def test_time_has_at_most_six_ticks(days):
+    scale = time_scale([NOON - timedelta(days=days)], NOON)
+    assert 1 <= len(scale.ticks) <= 6
+    assert all(44 <= tick.at <= 348 for tick in scale.ticks)
+
+
+@pytest.fixture
+def state(tmp_path) -> State:
+    return open_state(tmp_path / "state")
+
+
+def fill(state: State, found: Past, read: str = ""):
+    for record in (*found.attempts, *found.watches):
+        journal.write(str(state.journal), record)
+    if found.known:
+        keep(state.reports / MEMORY, Memory(read or at(0), (found.known,)))
+
+
+class Page(HTMLParser):
+    """The tags that are open, and every address."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.links, self.ids = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        named = dict(attrs)
+        self.links += [named[key] for key in ("href", "src") if key in named]
+        self.ids += [named["id"]] if "id" in named else []
+        if tag not in ("meta", "br", "line", "circle", "polyline", "polygon"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in ("meta", "br", "line", "circle", "polyline", "polygon"):
+            assert self.open.pop() == tag
+
+
+def test_page_is_whole_and_brings_all_with_it(state):
+    fill(state, year())
+    built = refresh(state, NOON + timedelta(days=366))
+    text = built.path.read_text(encoding="utf-8")
+    assert built.path == state.reports / "status.html"
+    page = Page(text)
+    assert set(page.links) <= {f"#{one}" for one in page.ids}
+    assert "<script" not in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert "v49" in text
+    assert "1 time before" not in text
+
+
+def test_page_tells_what_is_to_do_and_names_from_outside_stay_text(state):
+    evil = replace(attempt(3, "failed"), name="<b>a & b</b>", reason="<script>alert(1)</script>")
+    fill(state, past([], [evil], []))
+    text = refresh(state, NOON).path.read_text(encoding="utf-8")
+    Page(text)
+    assert "<script" not in text
+    assert "&lt;b&gt;a &amp; b&lt;/b&gt;" in text
+    assert "1 thing waits for a person" in text
+    assert "The last retraining failed" in text
+
+
+def test_page_without_any_model_says_how_to_begin(state):
+    text = rebuild(state, NOON).path.read_text(encoding="utf-8")
+    Page(text)
+    assert "No model yet" in text
+    assert not state.mlflow_database.exists()
+
+
+def test_page_shows_every_model_of_the_folder(state):
+    fill(state, past([line(1, 0, "promote", None, 1)], [attempt(3, "skipped")]))
+    other = replace(attempt(4, "kept"), name="solar cells", version=2)
+    journal.write(str(state.journal), other)
+    built = refresh(state, NOON + timedelta(days=1))
+    assert [view.name for view in built.views] == ["clothes", "solar cells"]
+    page = Page(built.path.read_text(encoding="utf-8"))
+    assert {"#model-1", "#model-2"} <= set(page.links)
+
+
+def test_report_of_a_watch_is_linked_from_where_the_page_lies(state, tmp_path):
+    seen = watch(5, True, page=str(state.reports / "drift 1.html"))
+    fill(state, past([line(1, 0, "promote", None, 1)], [], [seen]))
+    assert "drift%201.html" in Page(refresh(state, NOON).path.read_text(encoding="utf-8")).links
+    assert link("javascript:alert(1)", tmp_path) == ""
+
+
+def test_memory_that_is_none_is_nothing_known(state):
+    path = state.reports / MEMORY
+    assert recall(path) == Memory()
+    path.write_text('{"models": 3}', encoding="utf-8")
+    assert recall(path) == Memory()
+    fill(state, year())
+    assert recall(path).models == (year().known,)
+
+
+def test_page_after_a_run_without_work_needs_neither_mlflow_nor_torch(state):
+    fill(state, year())
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom datetime import UTC, datetime\n"
+        "from regraft.state import open_state\nfrom regraft.status import refresh\n"
+        "refresh(open_state(Path(sys.argv[1])), datetime.now(UTC))\nprint(*sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, str(state.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    heavy = {"torch", "mlflow", "zenml", "pandas", "numpy", "scipy"}
+    assert not heavy & set(done.stdout.split())
+
+
+def run(*words: str):
+    return CliRunner().invoke(app, list(words))
+
+
+def test_history_of_a_model_that_was_never_registered_is_told_from_the_journal(state):
+    fill(state, past([], [attempt(1, "failed", reason="no photos"), attempt(2, "killed")]))
+    told = run("history", "--state", str(state.root))
+    lines = told.output.splitlines()
+    assert lines[0].split() == ["when", "who", "action", "champion", "verdict", "reason"]
+    assert "failed" in lines[1]
+    assert lines[-1] == "Serves now: clothes none"
+    only = run("history", "clothes", "--limit", "1", "--state", str(state.root)).output
+    assert "failed" not in only
+    assert "killed" in only
+    answer = json.loads(run("history", "--json", "--state", str(state.root)).output)
+    assert list(answer) == ["model", "as_of", "champion", "entries", "faults", "events"]
+    assert [event["what"] for event in answer["events"]] == ["failed", "killed"]
+    assert answer["events"][0] == json.loads(json.dumps(asdict(timeline([], _two(state), [])[0])))
+
+
+def _two(state: State) -> list[Attempt]:
+    return journal.attempts(str(state.journal))
+
+
+def test_history_of_nothing_says_what_there_is(state):
+    told = run("history", "--state", str(state.root)).exception
+    assert "Expected one model in" in str(told)
+    assert "found none. Run `regraft train` first." in str(told)
+    fill(state, past([], [attempt(1, "failed")]))
+    told = run("history", "socks", "--state", str(state.root)).exception
+    assert "Expected the model socks in" in str(told)
+    assert "found clothes. Name one of these." in str(told)
+
+
+def test_history_as_of_a_time_leaves_out_what_came_later(state):
+    fill(state, past([], [attempt(1, "failed"), trained(30, "promoted", 1, 1)]))
+    told = run("history", "--as-of", "2026-11-24", "--state", str(state.root)).output
+    assert "promoted" not in told
+    assert "Served at 2026-11-24 23:59:59 UTC: clothes none" in told
+    assert "Serves now: clothes v1" in run("history", "--state", str(state.root)).output
+
+
+def test_status_command_says_it_in_a_few_lines(state, tmp_path):
+    fill(state, past([], [replace(trained(1, "waiting", 3, 0, reason="better"), champion=None)]))
+    out = tmp_path / "page.html"
+    told = run("status", "--out", str(out), "--state", str(state.root)).output
+    assert told.splitlines()[0] == "clothes: nothing serves"
+    assert "  > Version 3 waits for your approval: better" in told
+    assert "      regraft approve clothes/3" in told
+    assert told.splitlines()[-1] == f"The whole: {out}"
+    assert out.exists()
+
+
+def test_notify_command_sends_to_every_target(tmp_path):
+    file = tmp_path / "said"
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "notify:\n  targets:\n"
+        f"  - {{kind: command, to: \"sh -c 'cat > {file}'\", of: [failed]}}\n"
+        "  - {kind: command, to: 'false'}\n",
+        encoding="utf-8",
+    )
+    told = run("notify", "test", "--config", str(config), "--name", "clothes")
+    assert told.exit_code == 2
+    assert told.output.splitlines() == [
+        "command was told",
+        "command false was not told: it ended with 1",
+    ]
+    assert json.loads(file.read_bytes())["title"] == "clothes: a test message"
+    assert "Expected targets in the section notify" in str(run("notify", "test").exception)
+
+
+def test_templates_travel_with_the_package():
+    root = Path(__file__).resolve().parents[2]
+    assert '"regraft.status" = ["templates/*"]' in (root / "pyproject.toml").read_text()
