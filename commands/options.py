@@ -30,6 +30,30 @@ def store_of(config: "EmbedConfig", state: "State") -> "EmbedConfig":
     return config.model_copy(update={"store_url": url})
 
 
+def place_of(text: str) -> str:
+    """The place as the user named it, which is written down in many places.
+
+    Raises:
+        ConfigError: its name is not UTF-8, or it holds a password.
+    """
+    from regraft.config import refuse_password
+    from regraft.errors import ConfigError
+    from regraft.ingest.sources import printable
+
+    shown = printable(text)
+    try:
+        refuse_password(text)
+    except ValueError as error:
+        place = f"{shown.partition('://')[0]}://...@{shown.rpartition('@')[2]}"
+        raise ConfigError(f"Expected a place without a password: {place} {error}.") from None
+    if shown != text:
+        raise ConfigError(
+            f"Expected a place whose name is UTF-8, got {shown}. Rename it; the names of the "
+            "photos in it may be what they are."
+        )
+    return text
+
+
 def is_debug() -> bool:
     """Whether the user asked for everything that can be said."""
     return DEBUG in sys.argv

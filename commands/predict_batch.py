@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from commands.options import DEFAULT_STATE, ConfigOption, SetOption, StateOption, is_debug
+from commands.options import (
+    DEFAULT_STATE,
+    ConfigOption,
+    SetOption,
+    StateOption,
+    is_debug,
+    place_of,
+)
 from commands.predict import NO_EVICTION_GB, check_rule
 from commands.train import ready_to_run, talk
 from regraft.config import Config, load_config, override_all
@@ -41,6 +48,7 @@ def predict_batch(
     from regraft.errors import DataError
     from regraft.state import activate, existing_state
 
+    places, folder = [place_of(place) for place in photos], place_of(out)
     settings = load_config(config, tuple(set_))
     check_rule(settings.predict)
     opened = existing_state(state, is_debug())
@@ -55,8 +63,8 @@ def predict_batch(
     wanted = override_all(settings, {"tracking.uri": opened.tracking_uri})
     version = registry.resolve(wanted.tracking, model)
     request = BatchRequest(
-        photos=tuple(absolute(_spelt(place)) for place in photos),
-        out=absolute(out),
+        photos=tuple(absolute(place) for place in places),
+        out=absolute(folder),
         model=f"{version.name}/{version.version}",
         abstain_below=_threshold(settings.predict),
     )
@@ -65,18 +73,6 @@ def predict_batch(
     if summary.n_errors == summary.n_photos:
         typer.echo(f"None of the {summary.n_photos} photos could be read.", err=True)
         raise typer.Exit(DataError.exit_code)
-
-
-def _spelt(place: str) -> str:
-    from regraft.errors import ConfigError
-    from regraft.ingest.sources import printable
-
-    if printable(place) != place:
-        raise ConfigError(
-            f"Expected a place whose name is UTF-8, got {printable(place)}. Rename it; the names "
-            "of the photos in it may be what they are."
-        )
-    return place
 
 
 def _threshold(rule: "PredictConfig") -> float | Literal["card"]:

@@ -15,6 +15,8 @@ from commands.train import ask_if_it_waits, completed, model_name, ready_to_run,
 from regraft.config import Config, config_of, load_config, with_settings
 from regraft.errors import NothingToDo
 
+_WHICH = ("tracking.", "retrain.journal_url=")  # settings that say which model is meant, and where
+
 if TYPE_CHECKING:
     from regraft.journal import Attempt
     from regraft.state import RunMarker, State
@@ -58,31 +60,36 @@ def as_before(
         file: is obeyed instead of it, if one is named.
         name: of the model, "" if nobody said.
     """
-    from regraft.journal import last_attempt
+    from regraft.journal import last_settings
 
-    wanted = load_config(file, settings)
+    # The rest of --set may make sense only beside what is remembered.
+    named = settings if file else tuple(s for s in settings if s.startswith(_WHICH))
+    wanted = load_config(file, named)
     called = name or wanted.tracking.name or model_name(photos)
     if file is None:
-        last = last_attempt(str(state.journal), called)
-        then = config_of(last.settings) if last else _of_model(called, state)
+        journal = wanted.retrain.journal_url or str(state.journal)
+        last = last_settings(journal, called)
+        then = _of_model(called, wanted, state) if last is None else config_of(last)
         wanted = with_settings(then, settings)
     return completed(wanted, photos, called, state)
 
 
-def _of_model(name: str, state: "State") -> Config:
-    """The configuration of the newest version, of the defaults if there is none."""
-    if not state.mlflow_database.exists():
+def _of_model(name: str, wanted: Config, state: "State") -> Config:
+    """The configuration of the model that serves, of the newest if none does, else the defaults."""
+    uri = wanted.tracking.uri or state.tracking_uri
+    if uri == state.tracking_uri and not state.mlflow_database.exists():
         return Config()
     from regraft import registry
     from regraft.config import TrackingConfig
 
-    tracking = TrackingConfig(uri=state.tracking_uri)
+    tracking = TrackingConfig(uri=uri)
     held = registry.aliases(tracking, name)
-    last = held.get(registry.CHALLENGER, held.get(registry.CHAMPION))
+    last = held.get(registry.CHAMPION, held.get(registry.CHALLENGER))
     if last is None:
         return Config()
     card = registry.load_card(tracking, registry.find(tracking, name, str(last)))
-    return remembered(card.config, state)
+    made_under = {key: text for key, text in card.config.items() if key != "ingest.photos"}
+    return remembered(made_under, state)
 
 
 def attempt(config: Config, state: "State") -> "Attempt":
@@ -95,50 +102,71 @@ def attempt(config: Config, state: "State") -> "Attempt":
     Raises:
         AlreadyRuns: somebody retrains this model now.
     """
-    from regraft.retrain.conclude import again, begin
-    from regraft.retrain.unchanged import unchanged_since
     from regraft.state import alone
 
     began = datetime.now(UTC)
     with alone(state, f"retrain {config.tracking.name}", began) as killed:
-        if killed:
+        if killed and not _had_ended(config, killed):
             _conclude(_cut_off(config, killed), config, state)
         with _told_if_it_fails(config, state, began):
-            beginning = begin(config, began)
-            last = unchanged_since(config, beginning.fingerprint)
-            if last is None:
-                return _run(config, state)
-            found = again(last, beginning, config, datetime.now(UTC))
-            _conclude(found, config, state)
-            return found
+            unchanged = _unchanged(config, began)
+            run_name = "" if unchanged else _run(config, state)
+        # What goes wrong from here on is no failure of the attempt.
+        return _conclude(unchanged, config, state) if unchanged else _shown(run_name, config, state)
 
 
-def _run(config: Config, state: "State") -> "Attempt":
+def _unchanged(config: Config, began: datetime) -> "Attempt | None":
+    """The attempt, if nothing has changed since the last one; else None."""
+    from regraft.retrain.conclude import again, begin
+    from regraft.retrain.unchanged import unchanged_since
+
+    beginning = begin(config, began)
+    last = unchanged_since(config, beginning.fingerprint)
+    return again(last, beginning, config, datetime.now(UTC)) if last else None
+
+
+def _run(config: Config, state: "State") -> str:
+    """The name of the pipeline run, after its last step wrote the attempt down."""
     with ready_to_run(config, state) as run_name:
-        from zenml.client import Client
-
-        from commands.summary import summarise
         from pipelines.retrain import retrain as pipeline
 
         pipeline.with_options(run_name=run_name)(config)
-        run = Client().get_pipeline_run(run_name)
+        return run_name
+
+
+def _shown(run_name: str, config: Config, state: "State") -> "Attempt":
+    """The attempt that the run came to, after it was shown."""
+    from zenml.client import Client
+
+    from commands.summary import summarise
+
+    run = Client().get_pipeline_run(run_name)
     ended: Attempt = run.steps["conclude"].output.load()
+    show_on_page(state)
     if ended.advice:
         typer.echo(f"\n{ended.advice.told()}")
     if ended.was_trained:
         typer.echo(summarise(run, config, state))
         ask_if_it_waits(run, config, state)
-    show_on_page(state)
     return ended
 
 
-def _conclude(ended: "Attempt", config: Config, state: "State") -> None:
-    """Ends an attempt that did not come to a pipeline, or not to its end."""
+def _had_ended(config: Config, marker: "RunMarker") -> bool:
+    """Whether the killed process had written down its end before."""
+    from regraft.journal import last_attempt
+
+    last = last_attempt(config.retrain.journal_url, config.tracking.name)
+    return last is not None and last.began >= marker.started
+
+
+def _conclude(ended: "Attempt", config: Config, state: "State") -> "Attempt":
+    """Ends an attempt that did not come to a pipeline, or not to its end; as it is written."""
     from regraft.retrain.conclude import conclude
     from regraft.status import refresh
 
-    conclude(ended, config)
+    written = conclude(ended, config)
     refresh(state, datetime.now(UTC), config.retrain.journal_url)
+    return written
 
 
 def _cut_off(config: Config, marker: "RunMarker") -> "Attempt":

@@ -50,11 +50,12 @@ def run_training(wanted: Config, photos: str, name: str, root: Path) -> None:
 def completed(wanted: Config, photos: str, name: str, state: "State") -> Config:
     """The configuration with every place and name that the user left open."""
     name = name or wanted.tracking.name or model_name(photos)
+    named = f"tracking.name={json.dumps(name)}"  # what was said on the command line wins
     where = {"ingest.photos": _absolute(photos), **_places(state, name)}
     if wanted.ingest.inbox:
         inbox = f"ingest.inbox={json.dumps(_absolute(wanted.ingest.inbox))}"
         wanted = with_settings(wanted, (inbox,))
-    return override_all(override_all(wanted, where), {"tracking.name": name})
+    return override_all(with_settings(wanted, (named,)), where)
 
 
 def remembered(settings: dict[str, str], state: "State") -> Config:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.options import DEFAULT_STATE, SetOption, StateOption, is_debug, store_of
+from commands.options import DEFAULT_STATE, SetOption, StateOption, is_debug, place_of, store_of
 from commands.predict import NO_EVICTION_GB
 from commands.train import remembered
-from regraft.config import Config, TrackingConfig, config_of, load_config, with_settings
+from regraft.config import Config, TrackingConfig, load_config, with_settings
 from regraft.errors import ConfigError
 
 MAX_STRANGE = 100  # photos in the JSON, the least alike first
@@ -43,9 +43,10 @@ def watch(
     """Says whether new photos are of another kind than those that the model learned from, and how.
 
     Writes a page with the photos that are the least alike, and a record of this look. Settings are
-    those that the model was trained under, unless --set says otherwise; of drift are told whom the
-    last retraining told.
+    those that the model was trained under, unless --set says otherwise; of drift are told whom
+    --set notify.targets=... names.
     """
+    place_of(photos)
     _check(out, tuple(set_))
     from regraft.errors import DriftFound
     from regraft.state import activate, existing_state
@@ -136,18 +137,13 @@ def _write(report: "DriftReport", record: "Watch", config: Config) -> None:
 
 
 def _tell(record: "Watch", config: Config, state: "State") -> None:
-    """The status page shows this look, and whoever wants to hear of drift does."""
-    from regraft.journal import last_attempt
+    """Whoever wants to hear of drift does, and then the status page shows this look."""
     from regraft.notify import of_watch, tell
     from regraft.status import refresh
 
-    refresh(state, datetime.now(UTC), config.retrain.journal_url)
-    last = last_attempt(config.retrain.journal_url, record.name)
-    targets = config.notify
-    if last and not targets.targets:  # a model's own settings name nobody
-        targets = config_of(last.settings).notify
     if message := of_watch(record):
-        tell(targets, message)
+        tell(config.notify, message)
+    refresh(state, datetime.now(UTC), config.retrain.journal_url)
 
 
 def _told(report: "DriftReport", record: "Watch") -> str:

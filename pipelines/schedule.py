@@ -13,6 +13,8 @@ from regraft.errors import ScheduleError
 from regraft.schedule import Declaration, upcoming
 
 _N_COMPARED = 500  # moments by which two cron expressions are seen to mean the same; guess
+_DAYS = range(0, 400, 7)  # from each of which on it is looked again: clocks are set within a year
+_N_EACH = 60  # moments looked at there; guess
 _DAY_H = 24
 
 
@@ -76,7 +78,8 @@ def utc_cron(declaration: Declaration) -> str:
     ahead = added.astimezone(ZoneInfo(declaration.timezone)).utcoffset() or timedelta()
     cron = _shifted(declaration.cron, ahead)
     in_utc = Declaration(**{**vars(declaration), "cron": cron, "timezone": "UTC"})
-    if upcoming(in_utc, added, _N_COMPARED) != upcoming(declaration, added, _N_COMPARED):
+    looks = [(added, _N_COMPARED), *((added + timedelta(days=day), _N_EACH) for day in _DAYS)]
+    if any(upcoming(in_utc, *look) != upcoming(declaration, *look) for look in looks):
         raise ScheduleError(
             f"Expected a time that ZenML's schedules can say, which are in UTC, got "
             f"{declaration.cron!r} in {declaration.timezone}: no one cron expression in UTC says "

@@ -108,7 +108,7 @@ class Circumstances:
     drift_said: the same in a sentence, "" if it was not looked at.
     spent_s: seconds that trainings took in the last seven days. expected_s: that the next would
         take, None if none was measured.
-    unjudged: why the last training came to no verdict ("it was killed"), "" if it did.
+    unjudged: that the newest version came to no verdict, "" if it did.
     """
 
     delta: Delta

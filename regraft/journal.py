@@ -35,7 +35,8 @@ class Attempt:
     accuracy, accuracy_low, accuracy_high: of that version on today's n_test test photos.
     champion: who serves after it. n_photos: on all sides. n_waiting: in the inbox, without a label.
     started_from, interpolation: in a sentence, "" if nothing was trained.
-    settings: what the configuration said other than the defaults, places aside, by "section.field".
+    settings: what the configuration said other than the defaults, by "section.field".
+    aliases: of the model when the attempt ended, as text; None if they could not be asked.
     flips, flips_saved: photos that the champion has right and the version wrong; how many fewer
         than without the interpolation (on the validation photos).
     """
@@ -63,6 +64,7 @@ class Attempt:
     flips: int = 0
     flips_saved: int = 0
     settings: dict[str, str] = field(default_factory=dict)
+    aliases: str | None = None
 
     def __str__(self) -> str:
         return f"retrain: {self.outcome}, {self.reason}"
@@ -100,6 +102,7 @@ class Watch:
 
 _Record = TypeVar("_Record", Attempt, Watch)
 _SECOND = timedelta(seconds=1)
+_STAMP = "%Y%m%dT%H%M%S.%f"  # sorts as the time does
 # Made once: to make one takes longer than to read fifty records.
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Attempt, Watch)}
 _KINDS: dict[type, str] = {Attempt: "attempts", Watch: "watches"}
@@ -113,10 +116,11 @@ def write(url: str, record: Attempt | Watch) -> str:
     """
     when = record.ended if isinstance(record, Attempt) else record.when
     text = json.dumps(asdict(record), indent=1, ensure_ascii=False)
-    moment = datetime.fromisoformat(when).astimezone(UTC)
+    folder = f"{url}/{_KINDS[type(record)]}"
+    moment = _after_all(folder, datetime.fromisoformat(when).astimezone(UTC))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    record_id = f"{moment:%Y%m%dT%H%M%S.%f}-{digest}"
-    write_once(f"{url}/{_KINDS[type(record)]}/{record_id}.json", text.encode())
+    record_id = f"{moment.strftime(_STAMP)}-{digest}"
+    write_once(f"{folder}/{record_id}.json", text.encode())
     return record_id
 
 
@@ -151,11 +155,36 @@ def last_attempt(url: str, name: str) -> Attempt | None:
     return None
 
 
+def last_settings(url: str, name: str) -> dict[str, str] | None:
+    """The settings of the newest attempt that came to an end of its own, None if there is none.
+
+    Those of a failed one may be why it failed.
+    """
+    for attempt in reversed(attempts(url, name)):
+        if attempt.outcome not in ("failed", "killed"):
+            return attempt.settings
+    return None
+
+
 def spent_s(past: list[Attempt], now: datetime, days: float = 7.0) -> float:
-    """Seconds that trainings took in the days before now; the killed and failed ones too."""
+    """Seconds that trainings took in the days before now, the failed ones too.
+
+    Nobody knows when a killed one stopped, only when it was found; it counts for nothing.
+    """
     since = now - timedelta(days=days)
-    recent = [one for one in past if datetime.fromisoformat(one.ended) > since]
-    return sum(one.seconds for one in recent if one.outcome not in ("skipped", "postponed"))
+    recent = [one for one in past if since < datetime.fromisoformat(one.ended) <= now]
+    idle = ("skipped", "postponed", "killed")
+    return sum(max(0.0, one.seconds) for one in recent if one.outcome not in idle)
+
+
+def _after_all(folder: str, moment: datetime) -> datetime:
+    """The moment, or just after the newest record: a clock may have been wrong, or be set back."""
+    _, paths = listed(folder, ".json")
+    if not paths:
+        return moment
+    stamp = paths[-1].rpartition("/")[2].partition("-")[0]
+    newest = datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
+    return max(moment, newest + timedelta(microseconds=1))
 
 
 def _read(url: str, kind: type[_Record]) -> list[_Record]:

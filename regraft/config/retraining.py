@@ -39,8 +39,10 @@ class RetrainConfig(Section):
 class DriftConfig(Section):
     """When new photos are said to be of another kind than those that the champion learned from.
 
-    level: chance of a false alarm in one look at new photos, all tests together, in (0, 0.5).
-        Guess: one in a hundred, about once in two years of weekly looks.
+    level: chance of a false alarm in one look at new photos, all tests together, in (0, 0.5), if
+        the photos were taken independently of each other. Of near copies
+        (split.near_duplicate_bits) and of a group one counts; other series set off more. Guess: one
+        in a hundred, about once in two years of weekly looks.
     n_reference: photos whose embeddings travel with a model, in [50, 5000]. Guess: 2.5 MB (lite0).
     n_permutations: of the two-sample test; at least 1 / level are needed. Guess.
     min_photos: fewer new photos decide nothing, >= 5. Guess.

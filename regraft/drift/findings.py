@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from regraft.config import DriftConfig
 from regraft.drift.distance import USUAL
-from regraft.drift.reference import Reference
+from regraft.drift.reference import LARGEST_HALF, Reference
 from regraft.drift.shares import shares_p_value
 from regraft.drift.two_sample import (
     Floats,
@@ -144,6 +144,8 @@ def _whole(reference: Reference, new: NewPhotos, config: DriftConfig, seed: int)
 
 def _on_one_scale(kept: Floats, embeddings: Floats) -> Floats:
     """(R + M, C) both; the new ones rounded as the reference's were."""
+    if kept.dtype == np.float16:  # a larger number would become infinite
+        embeddings = embeddings.clip(-LARGEST_HALF, LARGEST_HALF)
     return whitened(kept.astype(np.float32), embeddings.astype(kept.dtype).astype(np.float32))
 
 

@@ -33,8 +33,8 @@ class DriftReport:
     level: chance of a false alarm, of all findings together, in (0, 1).
     min_photos: fewer are not judged.
     n_compared: photos in the tests; all of them, or MAX_COMPARED.
-    n_copies: files with the content of another. n_known: files left out because the model was
-        trained or chosen on them.
+    n_copies: files left out as copies or near copies of another, or of its group. n_known: files
+        left out because the model was trained or chosen on them.
     findings: empty if there were too few photos.
     shares: a row a class, as shares_table(); empty like the findings.
     photos: a row a distinct new photo that could be read, the least alike first: path, predicted,
@@ -106,10 +106,10 @@ def look(
 
     Args:
         photos: path, sha256, brightness, sharpness, width, height and "slice:NAME", as in the image
-            table; labels are not needed and not used. Copies count once.
+            table; labels are not needed and not used. See distinct() for what counts once.
         seed: of the permutations.
     """
-    ordered = distinct(photos)
+    ordered = distinct(photos, config.split.near_duplicate_bits)
     way = passage(classifier, judging_compute(), max_pixels_of(classifier.card))
     found = find_rows(way, photos_of(ordered), config.embed)
     is_usable = ~ordered.sha256.isin(list(found.refused))

@@ -67,7 +67,7 @@ def _facts(report: DriftReport) -> tuple[tuple[str, str], ...]:
     if report.n_known:
         counts.append(f"{report.n_known} that the model knows left out")
     if report.n_copies:
-        counts.append(f"{report.n_copies} copies counted once")
+        counts.append(f"{report.n_copies} copies and near copies left out")
     if len(report.unusable):
         counts.append(f"{len(report.unusable)} could not be read")
     return ("Looked at", ", ".join(counts)), ("Compared with", report.reference)

@@ -20,14 +20,15 @@ from regraft.ingest.memory import recall, remembering
 from regraft.ingest.sources import printable
 from regraft.predict import list_photos
 
-_NO_SLICES = ("image", "label", "split", "group")  # columns of a manifest that mean something else
+_NO_SLICES = ("image", "label", "split")  # columns of a manifest that mean something else
 
 
 @dataclass(frozen=True)
 class Gathered:
     """What lies at a place.
 
-    photos: a row a usable photo: path, the columns of Facts, and "slice:NAME" of a manifest's.
+    photos: a row a usable photo: path, the columns of Facts, and "slice:NAME" of a manifest's; its
+        column "group" keeps its name.
     unusable: path, reason, detail.
     """
 
@@ -99,4 +100,5 @@ def _slices(place: str, n_rows: int) -> pd.DataFrame:
         table = pd.read_csv(data, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     further = table.drop(columns=[name for name in _NO_SLICES if name in table.columns])
     text = further.astype(object).where(further.notna(), "").astype(str)
-    return text.rename(columns=lambda name: f"slice:{name}").reset_index(drop=True)
+    named = {name: f"slice:{name}" for name in text.columns if name != "group"}
+    return text.rename(columns=named).reset_index(drop=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from regraft.classifier import ImageClassifier
 from regraft.config import Config
-from regraft.drift.shares import Errors
+from regraft.drift.shares import Counts, Errors
 from regraft.embed import (
     Compute,
     Found,
@@ -26,13 +26,13 @@ from regraft.embed import (
 )
 from regraft.errors import RegistryError
 from regraft.pixels import photos_of
-from regraft.split import Splits
+from regraft.split import Splits, connected, find_near_pairs
 
 FOLDER = "drift"  # of the bundle
 TENSORS_FILE, PHOTOS_FILE = "reference.safetensors", "reference.parquet"
 MEASURES = ("brightness", "sharpness", "width", "height")
 FORMAT = "1"
-_LARGEST_HALF = 6e4  # what fp16 can hold, nearly
+LARGEST_HALF = 6e4  # what fp16 can hold, nearly
 
 Side = Literal["train", "validation"]
 
@@ -126,7 +126,8 @@ def make_reference(
     Args:
         classifier: as it was trained on the splits.
     """
-    chosen = distinct(splits.side(side)).head(config.drift.n_reference)
+    n_bits = config.split.near_duplicate_bits
+    chosen = distinct(splits.side(side), n_bits).head(config.drift.n_reference)
     photos, found = _embedded(classifier, chosen, config)
     slices = [name for name in photos.columns if name.startswith("slice:")]
     columns = photos[["label", *MEASURES, *slices]]
@@ -140,24 +141,51 @@ def make_reference(
     )
 
 
-def distinct(photos: pd.DataFrame) -> pd.DataFrame:
-    """Each content once, in the order of sha256, which is no order at all."""
-    return photos.drop_duplicates("sha256").sort_values("sha256", ignore_index=True)
+def distinct(photos: pd.DataFrame, n_bits: int) -> pd.DataFrame:
+    """One photo of each chain of near copies, in the order of sha256, which is no order at all.
+
+    The tests take each photo for a draw of its own: pairs of near copies, each counted twice, set
+    off false alarms in 51 of 60 draws. Photos of one group count once too.
+
+    Args:
+        photos: sha256. Without phash and thumbnail only copies count as such; without group
+            ("" = none), only copies and near copies do.
+        n_bits: split.near_duplicate_bits.
+    """
+    ordered = photos.drop_duplicates("sha256").sort_values("sha256", ignore_index=True)
+    first, second = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    if {"phash", "thumbnail"} <= set(ordered.columns):
+        pairs = find_near_pairs(ordered, n_bits)
+        first, second = pairs.first, pairs.second
+    if "group" in ordered.columns:
+        grouped = ordered.group[ordered.group != ""]
+        for positions in grouped.groupby(grouped).indices.values():
+            members = grouped.index.to_numpy()[positions]
+            first = np.concatenate([first, np.full(len(members), members[0])])
+            second = np.concatenate([second, members])
+    unit = pd.Series(connected(len(ordered), first, second))
+    return ordered[~unit.duplicated()].reset_index(drop=True)
 
 
 def _errors(classifier: ImageClassifier, splits: Splits, config: Config) -> Errors:
     classes = list(classifier.card.classes)
-    judged = distinct(splits.validation)
+    n_bits = config.split.near_duplicate_bits
+    judged = distinct(splits.validation, n_bits)
     photos, found = _embedded(classifier, judged, config)
     answers = _answers(classifier, found)
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     for label, said in zip(photos.label, answers, strict=True):
         confusion[classes.index(label), classes.index(said)] += 1
-    training = distinct(splits.train).label.value_counts().reindex(classes, fill_value=0)
-    counts = training.to_numpy(np.int64)
+    counts = _counts(distinct(splits.train, n_bits), classes)
+    taught = _counts(splits.train.drop_duplicates("sha256"), classes)  # near copies taught it too
     is_even = config.tune.class_weights == "balanced"
-    learned = np.full(len(classes), 1 / len(classes)) if is_even else counts / counts.sum()
+    learned = np.full(len(classes), 1 / len(classes)) if is_even else taught / taught.sum()
     return Errors(confusion, counts, learned)
+
+
+def _counts(photos: pd.DataFrame, classes: list[str]) -> Counts:
+    """(K,) photos of each class."""
+    return photos.label.value_counts().reindex(classes, fill_value=0).to_numpy(np.int64)
 
 
 def _embedded(
@@ -174,5 +202,5 @@ def _answers(classifier: ImageClassifier, found: Found) -> list[str]:
 
 
 def _small(embeddings: Tensor) -> Tensor:
-    fits = bool((embeddings.abs() < _LARGEST_HALF).all())
+    fits = bool((embeddings.abs() < LARGEST_HALF).all())
     return embeddings.to(torch.float16 if fits else torch.float32)

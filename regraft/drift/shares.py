@@ -26,7 +26,7 @@ class Errors:
     """How a classifier errs, as far as so many validation photos can tell.
 
     confusion: (K, K) validation photos, a row a label, a column an answer.
-    training: (K,) photos of each class that it was trained on.
+    training: (K,) photos of each class that it was trained on, near copies and groups once.
     learned: (K,) class shares that its probabilities rest on: those of training, unless every class
         weighed the same there.
     """

@@ -36,7 +36,7 @@ def observe(splits: Splits, config: Config, now: datetime) -> Circumstances:
     champion, last = held.get(CHAMPION), held.get(CHALLENGER, held.get(CHAMPION))
     past = journal.attempts(config.retrain.journal_url, tracking.name)
     delta = _delta(splits, last, config)
-    has_drifted, drift_said = _drift(splits, champion, config)
+    has_drifted, drift_said = _drift(splits, champion, last, config)
     return Circumstances(
         delta=delta,
         champion=champion,
@@ -45,7 +45,7 @@ def observe(splits: Splits, config: Config, now: datetime) -> Circumstances:
         drift_said=drift_said,
         spent_s=journal.spent_s(past, now),
         expected_s=_expected_s(past),
-        unjudged=_unjudged(past),
+        unjudged=_unjudged(config, last),
     )
 
 
@@ -58,16 +58,22 @@ def _delta(splits: Splits, last: int | None, config: Config) -> Delta:
     return delta_of(splits, manifest, last, classes, config.classes.renamed)
 
 
-def _drift(splits: Splits, champion: int | None, config: Config) -> tuple[bool | None, str]:
-    """Whether the photos that the champion has not learned from are of another kind, in words too.
+def _drift(
+    splits: Splits, champion: int | None, last: int | None, config: Config
+) -> tuple[bool | None, str]:
+    """Whether the photos that no training has seen are of another kind than the champion's, told.
 
-    Those on the test side are left out: no record says which of them are new.
+    What the last challenger has learned is no news, even if the champion has not. The test side is
+    left out: no record says which of its photos are new.
     """
     if champion is None:
         return None, ""
     version = registry.find(config.tracking, config.tracking.name, str(champion))
     reference = registry.load_reference(config.tracking, version)
-    learned = registry.load_manifest(config.tracking, version).sha256
+    learned = set(registry.load_manifest(config.tracking, version).sha256)
+    if last is not None:
+        newest = registry.find(config.tracking, config.tracking.name, str(last))
+        learned |= set(registry.load_manifest(config.tracking, newest).sha256)
     frame = splits.frame
     new = frame[(frame.side != "test") & ~frame.sha256.isin(learned)]
     if reference is None or new.empty:
@@ -91,8 +97,10 @@ def _expected_s(past: list[Attempt]) -> float | None:
     return median(trained[-_RECENT:]) if trained else None
 
 
-def _unjudged(past: list[Attempt]) -> str:
-    """Why the last attempt that wanted to train came to no verdict, "" if it came to one."""
-    if past and past[-1].outcome in ("failed", "killed"):
-        return past[-1].reason
-    return ""
+def _unjudged(config: Config, last: int | None) -> str:
+    """That the newest version came to no verdict, because somebody was killed; "" if it did."""
+    if last is None:
+        return ""
+    version = registry.find(config.tracking, config.tracking.name, str(last))
+    is_judged = "verdict" in registry.tags(config.tracking, version)
+    return "" if is_judged else f"version {last} was never judged"

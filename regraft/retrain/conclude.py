@@ -1,6 +1,5 @@
 """How an attempt ends: written down, and told to whom it may concern, whatever came of it."""
 
-import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -8,10 +7,11 @@ from typing import TYPE_CHECKING
 from regraft import journal
 from regraft.advice import RetrainAdvice
 from regraft.config import Config
+from regraft.files import is_url
 from regraft.ingest import fingerprint
 from regraft.journal import Attempt, Judged, Outcome
 from regraft.notify import Message, of_attempt, tell
-from regraft.retrain.unchanged import fingerprint_of
+from regraft.retrain.unchanged import aliases_of, fingerprint_of
 from regraft.state import who_am_i
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ _OUTCOMES: dict[str, Judged] = {
     "hold": "held",
     "wait": "waiting",
 }
+
+
+_OF_THIS_CALL = ("ingest.photos", "tracking.name")
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,10 @@ def conclude_course(course: Course, config: Config, now: datetime) -> Attempt:
         run=course.run,
         **asdict(trained) if trained else {},
     )
-    conclude(attempt, config)
-    return attempt
+    if _was_told(attempt, config):
+        told = f"version {attempt.version} serves already"
+        attempt = replace(attempt, outcome="skipped", reason=told, version=None, verdict="")
+    return conclude(attempt, config)
 
 
 def sum_up(
@@ -169,23 +174,40 @@ def sum_up(
 
 
 def settings_of(config: Config) -> dict[str, str]:
-    """What the configuration says other than the defaults, but for places; for the next time."""
+    """What the configuration says other than the defaults, for the next time.
+
+    Places on this machine are left out, because the state folder may be moved, and those behind a
+    URL stay. Whom to tell is left out too: its addresses are nobody's business who reads a journal.
+    """
     usual = Config().flat()
-    said = {
+    return {
         key: text
         for key, text in config.flat().items()
-        if text != usual[key] and not key.endswith(("_url", ".photos", ".uri", "tracking.name"))
+        if text != usual[key] and key not in _OF_THIS_CALL and _may_travel(key, text)
     }
-    targets = config.notify.model_dump(mode="json")["targets"]
-    return said | ({"notify.targets": json.dumps(targets)} if targets else {})
 
 
-def conclude(attempt: Attempt, config: Config) -> None:
-    """Writes the attempt into the journal and tells whom it may concern."""
-    journal.write(config.retrain.journal_url, attempt)
-    tell(config.notify, of_attempt(attempt))
-    if drift := _drift_of(attempt):
+def _may_travel(key: str, text: str) -> bool:
+    is_place = key.endswith(("_url", ".uri"))
+    return not is_place or (is_url(text) and not text.startswith("sqlite:"))
+
+
+def conclude(attempt: Attempt, config: Config) -> Attempt:
+    """The attempt as it is in the journal, after whoever wants to hear of it was told."""
+    written = replace(attempt, aliases=aliases_of(config.tracking))
+    journal.write(config.retrain.journal_url, written)
+    tell(config.notify, of_attempt(written))
+    if drift := _drift_of(written):
         tell(config.notify, drift)
+    return written
+
+
+def _was_told(attempt: Attempt, config: Config) -> bool:
+    """Whether this very promotion was written down before, and the training only repeated it."""
+    if attempt.outcome != "promoted":
+        return False
+    past = journal.attempts(config.retrain.journal_url, attempt.name)
+    return any(one.outcome == "promoted" and one.verdict == attempt.verdict for one in past)
 
 
 def _drift_of(attempt: Attempt) -> Message | None:

@@ -20,6 +20,7 @@ from regraft.tune import solve_head
 from regraft.tune.head import CHUNK, Embedded
 
 LEVEL = 0.05  # at which the pretrained network counts as shown to be better; the usual convention
+_ONLY_BY_SERVER = "mlflow-artifacts:"  # no file system that a step could read from
 _BY_CHAMPION = ("auto", "champion")  # sources that name no backbone themselves
 
 logger = logging.getLogger("regraft.choose_start")
@@ -60,7 +61,8 @@ def choose_start(
         config: its retrain, backbone, freeze, split, tune, embed and classes are used.
 
     Raises:
-        ConfigError: backbone.source is "champion", and nobody serves.
+        ConfigError: backbone.source is "champion", and nobody serves; or a warm start is wanted
+            from a bundle that only the MLflow server hands out.
         WeightsError: the pretrained weights cannot be had, and only they were wanted.
         UnusablePhoto: a photo cannot be read any more.
     """
@@ -68,6 +70,14 @@ def choose_start(
         return _first(splits, config)
     cold = pretrained_of(champion, config.backbone)
     wish = "champion" if config.backbone.source == "champion" else config.retrain.start
+    if champion_url.startswith(_ONLY_BY_SERVER):
+        if wish == "champion":
+            raise ConfigError(
+                f"Expected the champion's bundle at a place that can be read, got {champion_url}, "
+                "which only the MLflow server hands out. Set retrain.start to pretrained, or "
+                "tracking.artifacts_url to a place that this machine reaches."
+            )
+        return Start(cold, f"from {cold.source}: only the MLflow server has the champion's bundle")
     warm = BackboneConfig(source=f"bundle:{champion_url}")
     if wish == "pretrained":
         return Start(cold, f"from {cold.source}: retrain.start is pretrained")

@@ -39,8 +39,8 @@ class Heartbeat:
         return (now - datetime.fromisoformat(self.time)).total_seconds()
 
     def lives(self, now: datetime) -> bool:
-        """Whether the service is taken to live."""
-        return self.doing == "running" and self.age_s(now) <= _MISSED_BEATS * BEAT_S
+        """Whether the service is taken to live; a beat far ahead is of a clock that was wrong."""
+        return self.doing == "running" and abs(self.age_s(now)) <= _MISSED_BEATS * BEAT_S
 
 
 def beat(state: State, heartbeat: Heartbeat) -> None:

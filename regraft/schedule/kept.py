@@ -120,9 +120,22 @@ def declarations(state: State) -> list[Declaration]:
     Raises:
         ScheduleError: a file there is none.
     """
-    paths = sorted((state.schedule / "declared").glob("*.json"))
-    found = (_parsed(path, Declaration) for path in paths)
-    return sorted((each for each in found if each), key=lambda each: each.name)
+    found = (declared(state, name) for name in names(state))
+    return [each for each in found if each]
+
+
+def names(state: State) -> list[str]:
+    """Of every declaration, sorted, whether or not it can be read."""
+    return sorted(path.stem for path in (state.schedule / "declared").glob("*.json"))
+
+
+def declared(state: State, name: str) -> Declaration | None:
+    """The declaration of that name, None if there is none.
+
+    Raises:
+        ScheduleError: its file is none.
+    """
+    return _parsed(_declared(state, name), Declaration)
 
 
 def signature(state: State) -> tuple[tuple[str, int, int], ...]:
@@ -156,7 +169,8 @@ def due(declaration: Declaration, record: Record, now: datetime) -> datetime | N
 
     None where the calendar ends.
     """
-    if declaration.missed == "run-once" and record.was_cut_off and record.n_tries < MAX_TRIES:
+    again = record.was_cut_off and record.due and record.n_tries < MAX_TRIES
+    if declaration.missed == "run-once" and again:
         return datetime.fromisoformat(record.due)
     since = seen(declaration, record, now)
     return next(iter(upcoming(declaration, since, 1)), None)
@@ -215,13 +229,26 @@ def _parsed(path: Path, kind: type[_Kept]) -> _Kept | None:
     """What the file holds, None if there is no such file."""
     try:
         found: _Kept = _ADAPTERS[kind].validate_json(path.read_bytes())
+        wrong = _wrong(found, path.stem) if isinstance(found, Declaration) else ""
     except FileNotFoundError:
         return None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
+        wrong = f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+    if wrong:
         raise ScheduleError(
-            f"Expected a {kind.__name__.lower()} in {path}, got something else ({where}: "
-            f"{first['msg']}). Delete that file and declare it anew."
-        ) from None
+            f"Expected a {kind.__name__.lower()} in {path}, got something else ({wrong}). "
+            "Delete that file and declare it anew."
+        )
     return found
+
+
+def _wrong(declaration: Declaration, stem: str) -> str:
+    """What a hand that edited the file may have broken, "" if nothing."""
+    if declaration.name != stem:
+        return f"name: {declaration.name!r}, but the file is that of {stem!r}"
+    try:
+        zone = datetime.fromisoformat(declaration.added).tzinfo
+    except ValueError:
+        zone = None
+    return "" if zone else f"added: {declaration.added!r} is no ISO 8601 time with a zone"

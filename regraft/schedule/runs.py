@@ -167,10 +167,15 @@ class Runs:
 
     def _command(self, declaration: Declaration) -> list[str]:
         where = ("--state", str(self._state.root)) if declaration.takes_state else ()
-        return [*self._settings.program, *declaration.arguments, *where]
+        words = declaration.arguments
+        end = words.index("--") if "--" in words else len(words)  # no options are read behind it
+        return [*self._settings.program, *words[:end], *where, *words[end:]]
 
     def _conclude(self, name: str, outcome: Outcome, code: int | None, reason: str = "") -> None:
         record = record_of(self._state, name)
+        if record.outcome != "running":  # removed meanwhile, and perhaps declared anew
+            logger.info("%s: %s, but its declaration was removed", name, outcome)
+            return
         # A run that was stopped is not one that takes the machine down.
         tries = record.n_tries - (outcome == "stopped")
         reason = reason or ("Nobody saw how it ended." if outcome == "lost" else "")

@@ -18,7 +18,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from regraft.errors import ScheduleError
 from regraft.schedule.declaration import Declaration
 from regraft.schedule.heartbeat import Doing, Heartbeat, beat
-from regraft.schedule.kept import declarations, next_due, record_of, signature
+from regraft.schedule.kept import declarations, declared, names, next_due, record_of, signature
 from regraft.schedule.runs import Clock, Runs, ServiceSettings
 from regraft.schedule.trigger import Due
 from regraft.state import State, alone
@@ -104,17 +104,36 @@ class _Service:
         if sign == self._signature:
             return
         self._signature = sign  # first: one that cannot be read is told once
-        found = {each.name: each for each in declarations(self._state) if each.keeper == "here"}
+        found = self._found()
         for name in self._declared.keys() - found.keys():
-            self._scheduler.remove_job(name)
+            if self._scheduler.get_job(name):  # one that is never due again has none
+                self._scheduler.remove_job(name)
+            del self._declared[name]
             logger.info("%s: not declared any more", name)
-        changed = [each for name, each in found.items() if self._declared.get(name) != each]
-        self._declared = found
-        self._fill(changed)
+        self._fill([each for name, each in found.items() if self._declared.get(name) != each])
+
+    def _found(self) -> dict[str, Declaration]:
+        """What is to be run here; of a file that cannot be read, what it said before."""
+        found = {}
+        for name in names(self._state):
+            try:
+                each = declared(self._state, name)
+            except ScheduleError as error:
+                logger.warning("%s: %s", name, error)
+                each = self._declared.get(name)
+            if each and each.keeper == "here":
+                found[name] = each
+        return found
 
     def _fill(self, changed: list[Declaration]) -> None:
+        """Has each kept to its times; one that has none that can be read stops no other."""
         for each in changed:
-            when = self._runs.due(each)
+            try:
+                when = self._runs.due(each)
+            except ScheduleError as error:
+                logger.warning("%s: %s", each.name, error)
+                continue
+            self._declared[each.name] = each
             self._scheduler.add_job(
                 self._runs.run,
                 Due(each),

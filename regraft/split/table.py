@@ -171,7 +171,9 @@ def _place(photos: pd.DataFrame, is_frozen: bool, config: SplitConfig) -> pd.Dat
     given = photos["split"].where(photos["is_here"], "").fillna("")
     fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
     if given.any():
-        fractions = {side: part for side, part in fractions.items() if side not in set(given)}
+        # A side that photos are remembered on stays: one late row with a split moves nobody.
+        kept = set(photos["remembered"]) | (set(fractions) - set(given))
+        fractions = {side: part for side, part in fractions.items() if side in kept}
         given = given.where(given != "", "train")
     is_free = given.isin(["", "train"]) if fractions else given.isna()
     open_sides = ["train", *fractions]

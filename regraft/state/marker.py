@@ -108,11 +108,12 @@ def alone(state: State, what: str, now: datetime) -> Iterator[RunMarker | None]:
                 f"since {earlier.started}. Wait for it, or end it; if that machine is gone, "
                 f"delete {path}."
             )
-        mark_run(state, what, os.getpid(), now)
+        mine = mark_run(state, what, os.getpid(), now)
     try:
         yield earlier
     finally:
-        forget_run(state, what)
+        if mine in running(state):  # somebody may have deleted it, and another have begun
+            forget_run(state, what)
 
 
 def running(state: State) -> list[RunMarker]:

@@ -65,14 +65,17 @@ def needs(past: Past) -> Iterator[Need]:
 
 
 def needs_of_schedule(
-    next_run: tuple[str, datetime] | None, lives: bool, now: datetime
+    next_run: tuple[str, datetime] | None, lives: bool, now: datetime, fault: str = ""
 ) -> Iterator[Need]:
     """What is wrong with the schedule.
 
     Args:
         lives: whether its service does.
         now: UTC.
+        fault: of one of its files, "" if none.
     """
+    if fault:
+        yield Need("bad", fault)
     if next_run is None:
         return
     name, due = next_run
@@ -90,7 +93,9 @@ def _about_alias(past: Past, name: str) -> Iterator[Need]:
             f"The champion was moved outside of Regraft, from {told(lines[-1].after)} to "
             f"{told(past.known.champion)}. The next decision will record it."
         )
-        yield Need("look", said, (f"regraft rollback {name} --to {lines[-1].after}",))
+        back = lines[-1].after
+        way = () if back is None else (f"regraft rollback {name} --to {back}",)
+        yield Need("look", said, way)
 
 
 def _about_failures(past: Past, name: str) -> Iterator[Need]:

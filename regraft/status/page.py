@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from regraft import journal
 from regraft.config import TrackingConfig
+from regraft.errors import ScheduleError
 from regraft.files import write_whole
 from regraft.schedule import last_beat, next_run
 from regraft.state import State
@@ -41,11 +42,13 @@ class Service:
     """The schedule. next: the name of what runs next, and when; None if nothing is declared.
 
     lives: whether its service did when the page was made. beat: when it last said so, "" if never.
+    fault: what is wrong with a file of the schedule, "" if nothing.
     """
 
     next: tuple[str, datetime] | None = None
     lives: bool = False
     beat: str = ""
+    fault: str = ""
 
 
 def refresh(state: State, now: datetime, journal_url: str = "") -> Built:
@@ -58,7 +61,7 @@ def refresh(state: State, now: datetime, journal_url: str = "") -> Built:
         journal_url: "" is the state folder's own.
 
     Raises:
-        JournalBroken, ScheduleError: a file there is not what it should be.
+        JournalBroken: a file there is not what it should be.
     """
     memory = recall(state.reports / MEMORY)
     url = journal_url or str(state.journal)
@@ -97,7 +100,7 @@ def page_of(views: tuple[View, ...], service: Service, folder: Path, now: dateti
         folder: where it will lie; paths of reports become links from there.
         now: UTC.
     """
-    needs = tuple(needs_of_schedule(service.next, service.lives, now))
+    needs = tuple(needs_of_schedule(service.next, service.lives, now, service.fault))
     context = {
         "views": views,
         "service": service,
@@ -126,14 +129,19 @@ def pasts_of(memory: Memory, journal_url: str) -> list[Past]:
 def _write(path: Path, pasts: list[Past], service: Service, now: datetime) -> Built:
     views = tuple(view_of(past, number, now) for number, past in enumerate(pasts, 1))
     write_whole(str(path), page_of(views, service, path.parent, now).encode())
-    needs = tuple(needs_of_schedule(service.next, service.lives, now))
+    needs = tuple(needs_of_schedule(service.next, service.lives, now, service.fault))
     return Built(path, views, service, needs)
 
 
 def _service(state: State, now: datetime) -> Service:
-    beat = last_beat(state)
+    """How the schedule stands; what is wrong with it is shown, and fails nothing."""
+    beat, following, fault = None, None, ""
+    try:
+        beat, following = last_beat(state), next_run(state, now)
+    except ScheduleError as error:
+        fault = str(error)
     lives = beat is not None and beat.lives(now)
-    return Service(next_run(state, now), lives, beat.time if beat else "")
+    return Service(following, lives, beat.time if beat else "", fault)
 
 
 def _environment(folder: Path) -> "Environment":

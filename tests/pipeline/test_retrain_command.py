@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import time_machine
 from tiny_challenger import draw_photos
-from tiny_train import NAME, begin, last_run, stages
+from tiny_train import NAME, SETTINGS, begin, last_run, stages
 
-from regraft import journal
+from regraft import journal, registry
+from regraft.config import load_config
 from regraft.errors import AlreadyRuns, NoPhotos, NothingToDo
 from regraft.registry.champion import serving_version
 from regraft.state import mark_run, running
+from regraft.tracking import connect
 
 pytestmark = pytest.mark.pipeline
 
@@ -114,8 +116,60 @@ def test_a_retraining_that_fails_is_written_down_and_tried_again(world):
     assert failed.outcome == "failed"
     assert failed.reason.startswith("NoPhotos: Expected a folder at")
     again = world.retrain()
-    assert again.was_trained  # to come to the verdict that was missed
-    assert again.advice.reason.startswith("the last training came to no verdict: NoPhotos")
+    assert again.advice is not None  # it is not skipped without a thought
+    assert again.outcome == "skipped"  # but the photos are those that were trained on
+
+
+def test_a_version_that_was_never_judged_is_judged(world):
+    version = registry.find(world.tracking, NAME, "1")
+    client = connect(world.tracking)
+    client.delete_model_version_tag(NAME, "1", "verdict")
+    assert "verdict" not in registry.tags(world.tracking, version)
+    attempt = world.retrain()
+    assert attempt.advice.reason.endswith("no verdict: version 1 was never judged")
+    assert attempt.version == 1
+    assert world.retrain().outcome == "skipped"
+
+
+def test_what_somebody_did_to_the_registry_is_not_skipped(world):
+    world.retrain()
+    assert world.retrain().advice is None
+    connect(world.tracking).delete_registered_model_alias(NAME, "challenger")
+    assert world.retrain().advice is not None
+    assert world.retrain().advice is None
+
+
+def test_the_photos_that_are_named_are_the_ones_that_are_read(world):
+    from commands.retrain import as_before
+
+    other = world.folder / "other"
+    for _ in range(2):  # the model's card knows its own folder; later the journal knows none
+        config = as_before(str(other), None, (), NAME, world.state)
+        assert config.ingest.photos == str(other)
+        assert config.freeze.policy == "last_block"
+        world.retrain()
+
+
+def test_remote_places_are_remembered_and_local_ones_are_not(world):
+    from commands.retrain import as_before
+    from regraft.retrain.conclude import settings_of
+
+    places = ("embed.store_url=s3://b/e", f"tune.checkpoint_url={world.folder}/c")
+    said = settings_of(load_config(None, (*SETTINGS, *places)))
+    assert said["embed.store_url"] == "s3://b/e"
+    assert "tune.checkpoint_url" not in said
+    assert as_before("x", None, (), NAME, world.state).embed.store_url == str(
+        world.state.embeddings
+    )
+
+
+def test_settings_of_a_failed_attempt_are_not_remembered(world):
+    from commands.retrain import as_before
+
+    world.retrain()
+    with pytest.raises(NoPhotos):
+        world.retrain(f"ingest.inbox={world.folder}/typo")
+    assert as_before("x", None, (), NAME, world.state).ingest.inbox == ""
 
 
 def test_one_retraining_at_a_time(world):

@@ -92,6 +92,7 @@ def test_a_time_is_said_in_utc_where_it_is_the_same_all_year(zone, cron, expecte
     ("zone", "cron"),
     [
         ("Europe/Berlin", "0 3 * * 1"),  # an hour apart in summer
+        ("Europe/Berlin", "*/5 3 * * *"),  # of which 500 are over before the clocks are set
         ("Asia/Tokyo", "0 3 1 * *"),  # the last day of another month
         ("Asia/Kolkata", "0 3 * * *"),  # half an hour
         ("Asia/Tokyo", "0 3,12 * * 1"),  # on two days

@@ -1,6 +1,7 @@
 """What `regraft watch` promises: from the bundle of a registered model to the page and the code."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from regraft.errors import ConfigError, DriftFound, ModelNotFound, RegistryError
 from regraft.freeze import freeze
 from regraft.ingest import ingest
 from regraft.split import split
+from regraft.status.page import PAGE
 from regraft.tune import fine_tune
 
 pytestmark = pytest.mark.pipeline
@@ -114,6 +116,34 @@ def test_a_place_for_nothing_known_is_refused_first(world, alike):
         "Expected a file ending in .html or .json for --out, got 'page.pdf'."
     )
     assert "drift.levle" in str(ask(world, alike, "--set", "drift.levle=1").exception)
+
+
+@pytest.mark.parametrize("command", [["watch"], ["predict-batch", "--out", "nowhere"]])
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        (
+            "memory://user:s3cret@host/new",
+            r"Expected a place without a password: memory://\.\.\.@host/new holds a password",
+        ),
+        ("caf\udce9", r"Expected a place whose name is UTF-8, got caf\\xe9\. Rename it"),
+    ],
+)
+def test_a_place_that_must_not_be_written_down_is_refused_first(tmp_path, command, place, told):
+    arguments = [*command, place, "--state", str(tmp_path / "no state")]
+    answer = CliRunner().invoke(app, arguments)
+    assert isinstance(answer.exception, ConfigError)
+    assert re.match(told, str(answer.exception))
+    assert "s3cret" not in str(answer.exception) + answer.output
+    assert not any(tmp_path.iterdir())
+
+
+def test_drift_is_told_even_if_the_status_page_cannot_be_written(world, dark, tmp_path):
+    (world.state.reports / PAGE).unlink(missing_ok=True)
+    (world.state.reports / PAGE).mkdir(parents=True)
+    target = f'notify.targets=[{{kind: command, to: "tee {tmp_path}/told", of: [drift]}}]'
+    assert isinstance(ask(world, dark, "--set", target).exception, OSError)
+    assert "photos are darker" in (tmp_path / "told").read_text(encoding="utf-8")
 
 
 def test_what_the_model_was_trained_on_is_not_new(world):

@@ -116,6 +116,15 @@ def mixed(embeddings, photos):
     return embeddings * ~strange + (embeddings * 0.5 + 4) * strange, photos
 
 
+def huge(embeddings, photos):
+    return np.where(np.arange(len(embeddings))[:, None] < 3, 1e6, embeddings), photos
+
+
+def test_numbers_too_large_for_the_references_precision_are_no_crash():
+    (content,) = [one for one in looked_at(0, change=huge) if one.name == "content"]
+    assert 0 < content.p_value <= 1
+
+
 def darker(embeddings, photos):
     return embeddings, photos.assign(brightness=photos.brightness * 0.6)
 

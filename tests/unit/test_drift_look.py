@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import ImageFilter
+from PIL import Image, ImageFilter
 from tiny import CLASSES, POLICIES, SETTINGS, photo, splits_of
 
 from regraft.config import Config, DriftConfig, EmbedConfig, IngestConfig
 from regraft.drift import gather, load_reference, look, make_reference, side_for, watch
 from regraft.drift.page import render_look
-from regraft.drift.reference import Reference
+from regraft.drift.reference import Reference, distinct
 from regraft.embed import Compute, choose_compute, judging_compute, logits
 from regraft.errors import ManifestError, NoPhotos, RegistryError
 from regraft.freeze import freeze
@@ -217,6 +217,39 @@ def test_copies_count_once_and_known_photos_not_at_all(tmp_path, reference, mode
         shutil.copyfile(path, folder / f"known {at}.png")
     report = seen(folder, reference, model, config, frozenset(known.train.sha256))
     assert (report.n_photos, report.n_copies, report.n_known) == (15, 5, 4)
+
+
+def test_pairs_of_near_copies_of_photos_alike_are_quiet(tmp_path, reference, model, config):
+    for seed in (2000, 2100, 2200):
+        folder = draw(tmp_path / str(seed), seed, 10)
+        for path in list(folder.rglob("*.png")):
+            for n in range(3):
+                near = Image.open(path).point(lambda level, n=n: level * (98 - n) // 100)
+                near.save(path.with_name(f"{path.stem} {n}.png"))
+        report = seen(folder, reference, model, config)
+        assert (report.n_photos, report.n_copies, report.drifted) == (30, 90, False)
+
+
+def test_near_copies_in_a_reference_count_once(model, known, config, reference):
+    copies = known.train.assign(sha256="g" + known.train.sha256.str[1:])
+    doubled = replace(known, frame=pd.concat([known.frame, copies], ignore_index=True))
+    again = make_reference(model, doubled, config, "train")
+    assert torch.equal(again.embeddings, reference.embeddings)
+    assert again.errors.training.tolist() == [18, 18, 18]
+
+
+def test_one_photo_of_a_group_counts_and_without_hashes_only_copies_do():
+    photos = pd.DataFrame({"sha256": list("ebdaca"), "group": ["x", "y", "x", "", "y", ""]})
+    assert distinct(photos, 4).sha256.tolist() == ["a", "b", "d"]
+    assert distinct(photos[["sha256"]], 4).sha256.tolist() == list("abcde")
+
+
+def test_a_manifest_says_which_photos_belong_together(tmp_path, reference, model, config):
+    folder = draw(tmp_path / "new", 2300, 2)
+    rows = "amber/0.png,a\nblue/0.png,a\ngreen/0.png,\nblue/1.png,\n"
+    (folder / "todo.csv").write_text(f"image,group\n{rows}", encoding="utf-8")
+    report = seen(folder / "todo.csv", reference, model, config)
+    assert (report.n_photos, report.n_copies) == (3, 1)
 
 
 def test_broken_photos_are_counted_with_their_reason(tmp_path, reference, model, config):

@@ -33,13 +33,13 @@ def test_a_record_reads_back_as_it_was_written(tmp_path):
     assert journal.watches(url) == [watch]
 
 
-def test_records_come_in_the_order_of_their_ends_whoever_wrote_first(tmp_path):
+def test_records_come_in_the_order_in_which_they_were_written(tmp_path):
     url = str(tmp_path)
     late, early = attempt(NOW), attempt(NOW - timedelta(days=1))
-    for one in (late, early):
+    for one in (early, late, early):
         journal.write(url, one)
-    assert journal.attempts(url) == [early, late]
-    assert journal.last_attempt(url, "cats") == late
+    assert journal.attempts(url) == [early, late, early]
+    assert journal.last_attempt(url, "cats") == early
 
 
 def test_two_ends_in_one_moment_are_two_records(tmp_path):
@@ -70,8 +70,27 @@ def test_a_file_that_is_no_record_is_said_by_name(tmp_path, text):
         journal.attempts(str(tmp_path))
 
 
-def test_what_trainings_took_in_a_week_counts_the_failed_and_not_the_skipped():
+def test_a_clock_that_was_ahead_does_not_rule_for_years(tmp_path):
+    url = str(tmp_path)
+    ahead = attempt(NOW + timedelta(days=1000), reason="of 2029")
+    now = attempt(NOW, reason="of today")
+    journal.write(url, ahead)
+    journal.write(url, now)
+    assert journal.last_attempt(url, "cats") == now
+    assert journal.spent_s([ahead, now], NOW) == 60
+
+
+def test_the_settings_of_a_failed_attempt_are_passed_over(tmp_path):
+    url = str(tmp_path)
+    assert journal.last_settings(url, "cats") is None
+    journal.write(url, attempt(NOW - timedelta(days=1), settings={"tune.seed": "1"}))
+    journal.write(url, attempt(NOW, outcome="failed", settings={"tune.seed": "2"}))
+    assert journal.last_settings(url, "cats") == {"tune.seed": "1"}
+
+
+def test_what_trainings_took_in_a_week_counts_the_failed_and_no_skipped_or_killed_one():
     past = [
+        attempt(NOW - timedelta(hours=1), 5e5, outcome="killed"),
         attempt(NOW - timedelta(days=8), 100),
         attempt(NOW - timedelta(days=6), 20),
         attempt(NOW - timedelta(days=2), 3, outcome="failed"),

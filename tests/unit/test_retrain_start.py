@@ -207,3 +207,12 @@ def test_the_card_names_the_pretrained_network_where_the_configuration_does_not(
 def test_photos_of_a_new_class_are_asked_too(start, colours, config):
     champion = tuned_a_little(start).with_card(classes=("amber", "blue", "grey"))
     assert choose_start(champion, URL, colours, config).backbone == WARM
+
+
+def test_a_bundle_that_only_the_server_hands_out_is_no_start(config, start, colours):
+    url = "mlflow-artifacts:/1/models/m-1/artifacts/bundle"
+    found = choose_start(start, url, colours, wishing(config))
+    assert found.backbone == config.backbone
+    assert found.reason.endswith("only the MLflow server has the champion's bundle")
+    with pytest.raises(ConfigError, match="Expected the champion's bundle at a place that can be"):
+        choose_start(start, url, colours, wishing(config, "champion"))

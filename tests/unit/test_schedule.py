@@ -16,6 +16,7 @@ import pytest
 from regraft.errors import ScheduleError
 from regraft.schedule import (
     Declaration,
+    Heartbeat,
     Record,
     add,
     check,
@@ -302,6 +303,28 @@ def test_a_file_that_is_none_of_ours_is_named(state):
     assert last_beat(state) is None
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"added": "yesterday"}, "added: 'yesterday' is no ISO 8601 time with a zone"),
+        ({"added": "2026-01-05T12:00:00"}, "is no ISO 8601 time with a zone"),
+        ({"name": "daily"}, "name: 'daily', but the file is that of 'weekly'"),
+    ],
+)
+def test_a_declaration_that_a_hand_broke_is_named(state, changed, said):
+    add(state, MONDAYS)
+    path = state.schedule / "declared" / "weekly.json"
+    path.write_text(json.dumps(vars(replace(MONDAYS, **changed))), encoding="utf-8")
+    with pytest.raises(ScheduleError, match=rf"a declaration in {path}, .*{re.escape(said)}"):
+        declarations(state)
+
+
+def test_a_heartbeat_far_ahead_is_no_life():
+    ahead = Heartbeat((NOW + timedelta(days=400)).isoformat(), "", 1, "here", "running")
+    assert not ahead.lives(NOW)
+    assert ahead.lives(NOW + timedelta(days=400, seconds=-5))
+
+
 def test_a_missed_run_is_overdue_or_left_out_as_declared(state):
     later = NOW + timedelta(days=10)
     missed, coming = datetime(2026, 1, 12, 2, tzinfo=UTC), datetime(2026, 1, 19, 2, tzinfo=UTC)
@@ -319,6 +342,7 @@ def test_a_run_that_was_cut_off_is_due_again_but_not_for_ever():
     assert due(replace(MONDAYS, missed="skip"), cut_off, NOW) > NOW
     assert due(MONDAYS, replace(cut_off, n_tries=MAX_TRIES), NOW) > NOW
     assert due(MONDAYS, replace(cut_off, outcome="failed"), NOW) > NOW
+    assert due(MONDAYS, replace(cut_off, due="", n_tries=-1), NOW) > NOW
 
 
 def test_a_record_of_a_clock_that_was_years_ahead_holds_nothing_up():

@@ -330,6 +330,44 @@ def test_a_declaration_that_broke_meanwhile_stops_no_other(world, time_is):
         until(lambda: world.record.outcome == "done")
 
 
+def test_a_run_leaves_nothing_in_the_record_of_a_later_namesake(world, time_is):
+    world.declare(command="sleep")
+    time_is.move_to(NOON + timedelta(hours=1))
+    with world.served():
+        until(lambda: (world.folder / "ready").exists())
+        until(lambda: last_beat(world.state).running == ("job",))
+        remove(world.state, "job")
+        world.declare(added=clock().isoformat())
+        os.kill(world.pids[0], signal.SIGINT)
+        until(lambda: (world.folder / "kept").exists() and not last_beat(world.state).running)
+        assert world.record.outcome == ""
+        time_is.move_to(NOON + timedelta(hours=2))
+        until(lambda: world.record.outcome == "done")
+
+
+def test_a_declaration_without_a_readable_time_stops_no_other_change(world, time_is):
+    world.declare(name="bad", timezone="Mars")
+    world.declare(name="gone")
+    with world.served():
+        world.declare(name="a", cron="0 3")
+        remove(world.state, "gone")
+        world.declare()
+        until(lambda: [name for name, _ in last_beat(world.state).next_runs] == ["job"])
+        remove(world.state, "bad")
+        (world.state.schedule / "declared" / "job.json").write_text("{", encoding="utf-8")
+        time_is.move_to(NOON + timedelta(hours=1))
+        until(lambda: world.record.outcome == "done")  # as it was read before
+
+
+def test_the_state_folder_is_named_before_the_words_that_are_no_options(world, time_is):
+    world.declare(command="quick a -- -b", takes_state=True)
+    time_is.move_to(NOON + timedelta(hours=1))
+    with world.served():
+        until(lambda: world.record.outcome == "done")
+    log = Path(world.record.log).read_text(encoding="utf-8")
+    assert log == f"said quick a --state {world.state.root} -- -b\n"
+
+
 def test_a_declaration_that_is_broken_at_the_start_is_said_at_once(world, time_is):
     world.declare()
     (world.state.schedule / "declared" / "job.json").write_text("{", encoding="utf-8")

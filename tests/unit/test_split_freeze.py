@@ -341,3 +341,16 @@ def test_a_widening_is_told_with_its_reasons():
         "3 (1 of classes that it did not have, "
         "2 of classes of which it had less than split.widen_test_below)"
     )
+
+
+@pytest.mark.parametrize("side", ["test", "validation"])
+@pytest.mark.parametrize("freezes", [True, False])
+def test_a_late_row_with_a_side_of_its_own_moves_no_other_photo(tmp_path, side, freezes):
+    config = frozen(tmp_path, freeze_test=freezes)
+    first = split(table_of(rows_of(60)), config)
+    late = [photo_row(f"late{i}", "cat", given=side) for i in range(2)]
+    second = split(table_of([*rows_of(60), *late]), config)
+    before = first.frame.set_index("sha256").side
+    after = second.frame.set_index("sha256").side
+    assert (after.loc[before.index] == before).all()
+    assert set(after.drop(before.index)) == {side}

@@ -503,7 +503,9 @@ def test_history_as_of_a_time_leaves_out_what_came_later(state):
 def test_status_command_says_it_in_a_few_lines(state, tmp_path):
     fill(state, past([], [replace(trained(1, "waiting", 3, 0, reason="better"), champion=None)]))
     out = tmp_path / "page.html"
-    told = run("status", "--out", str(out), "--state", str(state.root)).output
+    done = run("status", "--out", str(out), "--state", str(state.root))
+    assert done.exception is None, done.exception
+    told = done.output
     assert told.splitlines()[0] == "clothes: nothing serves"
     assert "  > Version 3 waits for your approval: better" in told
     assert "      regraft approve clothes/3" in told
