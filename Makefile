@@ -7,7 +7,7 @@ READY := .venv/ready
 PHOTOS ?= ../shared/datasets/trash
 BENCH ?= race
 
-.PHONY: help setup demo test test-unit lint types fmt check-configs bench lock clean
+.PHONY: help setup demo test test-long test-unit lint types fmt check-configs bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -27,8 +27,11 @@ $(READY): requirements/lock.txt requirements/uv.txt pyproject.toml
 demo: $(READY) ## train on 2223 photos of solar cells, about two minutes
 	$(BIN)/python -m commands demo
 
-test: $(READY) ## every test: unit, pipeline, golden
-	$(BIN)/python -m pytest -m ''
+test: $(READY) ## unit, pipeline, golden: all but the long ones
+	$(BIN)/python -m pytest -m 'not long'
+
+test-long: $(READY) ## a year of retraining with a fake clock, and forty kills
+	$(BIN)/python -m pytest -m long
 
 test-unit: $(READY) ## the core alone, half a minute
 	$(BIN)/python -m pytest

@@ -24,7 +24,7 @@ from regraft.registry.ledger import read
 from regraft.split.memory import recall
 from regraft.state import environment, open_state
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.pipeline, pytest.mark.long, pytest.mark.timeout(1500)]
 
 N_KILLS = 40
 N_ROUNDS = 8  # each ends with one that is let live
