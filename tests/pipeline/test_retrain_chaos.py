@@ -69,18 +69,20 @@ def test_killed_at_random_moments_the_next_retraining_repairs_and_finishes(world
         assert code == 0
         whole_s = time.monotonic() - began
     where: Counter[str] = Counter()
-    for number in range(1, N_KILLS + 1):
-        if code == 0:  # else there is something left to do
+    while where.total() - where["finished"] < N_KILLS:
+        is_fresh = code == 0  # else there is something left to do
+        if is_fresh:
             n_batches = grown(world, n_batches)
-        before = len(past(world))
+        before, began = len(past(world)), time.monotonic()
         code = run(forked, world, dice.uniform(0, whole_s))
         where[stage_of(world, code, before)] += 1
-        if number % (N_KILLS // N_ROUNDS) == 0:
+        if code == 0 and is_fresh:  # the machine is less busy than it was
+            whole_s = min(whole_s, time.monotonic() - began)
+        if where.total() % (N_KILLS // N_ROUNDS) == 0:
             code = run(forked, world)
             assert code == 0
             check(world, 60 + 9 * n_batches)
     print(f"killed within {whole_s:.1f} s:", dict(where))
-    assert where["finished"] < N_KILLS / 4, where
     promoted = [attempt.verdict for attempt in past(world) if attempt.outcome == "promoted"]
     assert len(set(promoted)) == len(promoted)
     assert len(where) >= 6, where  # the kills were spread
