@@ -14,10 +14,11 @@ from regraft.drift.look import UNUSABLE
 from regraft.errors import UnusablePhoto
 from regraft.files import absolute
 from regraft.ingest import n_cores, read_bytes
-from regraft.ingest.facts import Facts, find_facts, sha256_of
+from regraft.ingest.facts import Facts
 from regraft.ingest.manifest import is_manifest
 from regraft.ingest.memory import recall, remembering
 from regraft.ingest.sources import printable
+from regraft.ingest.table import read_one
 from regraft.predict import list_photos
 
 _NO_SLICES = ("image", "label", "split")  # columns of a manifest that mean something else
@@ -76,14 +77,7 @@ def gather(place: str, config: IngestConfig) -> Gathered:
 
 def _facts(path: str, max_pixels: int, known: Mapping[str, Facts]) -> Facts | UnusablePhoto:
     try:
-        data = read_bytes(path)
-        sha256 = sha256_of(data)
-        facts = known.get(sha256)
-        if facts and facts.width * facts.height <= max_pixels:
-            return facts
-        return find_facts(data, sha256, max_pixels)
-    except UnusablePhoto as error:
-        return error
+        return read_one(path, max_pixels, known)
     except ValueError as error:  # no path or URL at all: a port of 99999, a zero byte
         return UnusablePhoto("unreadable", str(error))
 

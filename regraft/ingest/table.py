@@ -176,7 +176,7 @@ def _read_all(listing: Listing, config: IngestConfig) -> tuple[list[Read], list[
     uris = list(dict.fromkeys(photo.uri for photo in listing.photos))
 
     def read(uri: str) -> Facts | UnusablePhoto:
-        return _read_one(uri, config.max_pixels, known)
+        return read_one(uri, config.max_pixels, known)
 
     good, bad = [], []
     # Pillow warns of odd EXIF in usable photos. The filter is process-wide, so it is set out here,
@@ -195,7 +195,8 @@ def _read_all(listing: Listing, config: IngestConfig) -> tuple[list[Read], list[
     return good, bad
 
 
-def _read_one(uri: str, max_pixels: int, known: Mapping[str, Facts]) -> Facts | UnusablePhoto:
+def read_one(uri: str, max_pixels: int, known: Mapping[str, Facts]) -> Facts | UnusablePhoto:
+    """What a photo is found to be, decoded only if it is not known; or why it cannot be used."""
     try:
         data = read_bytes(uri)
         sha256 = sha256_of(data)

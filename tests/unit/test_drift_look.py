@@ -324,7 +324,7 @@ def test_no_photos_are_told_as_everywhere(tmp_path, config):
 def test_what_a_photo_was_found_to_be_is_remembered(tmp_path, config, monkeypatch):
     folder = draw(tmp_path / "new", 1300, 1)
     first = gather(str(folder), config.ingest)
-    monkeypatch.setattr("regraft.drift.photos.find_facts", None)
+    monkeypatch.setattr("regraft.ingest.table.find_facts", None)
     pd.testing.assert_frame_equal(gather(str(folder), config.ingest).photos, first.photos)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from tiny import CLASSES, keep_the_tuned_phase, tuned
-from torch.nn.modules.module import register_module_forward_hook
 
 from regraft.classifier import ImageClassifier, load_classifier
 from regraft.config import Config, EmbedConfig, PromoteConfig, RetrainConfig
@@ -65,21 +64,6 @@ def saying(classifier, label, loudness=50.0):
 def between(challenger, trained, champion, splits, config=HALVES):
     """What comes of a challenger with this classifier."""
     return interpolate(replace(challenger, classifier=trained), champion, splits, config)
-
-
-@pytest.fixture
-def passed():
-    """How many photos went through networks; a network tries itself with one, which counts not."""
-    batches = []
-
-    def count(module, inputs, output):
-        is_pixels = isinstance(inputs[0], torch.Tensor) and inputs[0].shape[1:2] == (3,)
-        if type(module) is torch.nn.Conv2d and is_pixels and len(inputs[0]) > 1:
-            batches.append(len(inputs[0]))
-
-    hook = register_module_forward_hook(count)
-    yield batches
-    hook.remove()
 
 
 def test_a_blend_is_the_weighted_mean_of_parameters_and_norm_statistics(champion, challenger):

@@ -14,7 +14,6 @@ from tiny import (
     photo,
     splits_of,
 )
-from torch.nn.modules.module import register_module_forward_hook
 
 from regraft.classifier import load_pretrained
 from regraft.config import BackboneConfig, Config, EmbedConfig, FreezeConfig, RetrainConfig
@@ -68,21 +67,6 @@ def tuned_a_little(classifier):
     """As after a fine-tuning: the same network, its last norm moved."""
     name = "backbone.bn2.weight"
     return replace(classifier, weights=classifier.weights | {name: classifier.weights[name] + 0.01})
-
-
-@pytest.fixture
-def passed():
-    """How many photos went through networks; a network tries itself with one, which counts not."""
-    batches = []
-
-    def count(module, inputs, output):
-        is_pixels = isinstance(inputs[0], torch.Tensor) and inputs[0].shape[1:2] == (3,)
-        if type(module) is torch.nn.Conv2d and is_pixels and len(inputs[0]) > 1:
-            batches.append(len(inputs[0]))
-
-    hook = register_module_forward_hook(count)
-    yield batches
-    hook.remove()
 
 
 def test_without_a_champion_the_start_is_the_pretrained_network(colours, config):

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from tiny import COLOURS, SETTINGS, photo, splits_of
-from torch.nn.modules.module import register_module_forward_hook
 
 from regraft.config import EmbedConfig
 from regraft.embed import NO_STORE, Compute, choose_compute, embed, judging_compute
@@ -49,21 +48,6 @@ def blind(classifier):
 
 def measured(classifier, splits, store=NO_STORE):
     return measure_transfer(classifier, splits, SETTINGS, store)
-
-
-@pytest.fixture
-def passed():
-    """How many photos went through networks; a network tries itself with one, which counts not."""
-    batches = []
-
-    def count(module, inputs, output):
-        is_pixels = isinstance(inputs[0], torch.Tensor) and inputs[0].shape[1:2] == (3,)
-        if type(module) is torch.nn.Conv2d and is_pixels and len(inputs[0]) > 1:
-            batches.append(len(inputs[0]))
-
-    hook = register_module_forward_hook(count)
-    yield batches
-    hook.remove()
 
 
 def test_weights_that_see_colour_gain_over_weights_that_see_nothing(start, colours, monkeypatch):
