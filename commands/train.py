@@ -133,19 +133,16 @@ def _pinned(config: Config) -> Config:
 
     "champion" becomes the bundle that it means now, and a file gets the sha256 of its content.
     """
-    kind, _, place = config.backbone.source.partition(":")
-    if kind == "champion":
+    if config.backbone.source == "champion":
         from regraft.registry import find
 
         bundle = find(config.tracking, config.tracking.name).bundle_url
-        pinned = {"source": f"bundle:{bundle}"}
-    elif kind == "file" and not config.backbone.sha256:
-        from regraft.backbone import read_weights
-
-        pinned = {"sha256": read_weights(place).sha256}
+        backbone = config.backbone.model_copy(update={"source": f"bundle:{bundle}"})
     else:
-        return config
-    return config.model_copy(update={"backbone": config.backbone.model_copy(update=pinned)})
+        from regraft.backbone import pinned
+
+        backbone = pinned(config.backbone)
+    return config.model_copy(update={"backbone": backbone})
 
 
 def model_name(photos: str) -> str:

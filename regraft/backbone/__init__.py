@@ -7,7 +7,7 @@ from regraft.backbone.architecture import (
     ordered_blocks,
     preprocessing_of,
 )
-from regraft.backbone.load import Backbone, BackboneInfo, SourceTask, load_backbone
+from regraft.backbone.load import Backbone, BackboneInfo, SourceTask, load_backbone, pinned
 from regraft.backbone.weights import read_weights
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "build_body",
     "load_backbone",
     "ordered_blocks",
+    "pinned",
     "preprocessing_of",
     "read_weights",
 ]

@@ -60,6 +60,20 @@ class Backbone:
         return ordered_blocks(self.module)
 
 
+def pinned(config: BackboneConfig) -> BackboneConfig:
+    """A source that is a file, with the sha256 of what it holds now; any other as it is.
+
+    Another file under its name would be another network, and a cache would not notice.
+
+    Raises:
+        WeightsError: as read_weights().
+    """
+    kind, _, place = config.source.partition(":")
+    if kind != "file" or config.sha256:
+        return config
+    return config.model_copy(update={"sha256": read_weights(place).sha256})
+
+
 def load_backbone(config: BackboneConfig) -> Backbone:
     """The backbone with its pretrained weights, checked.
 

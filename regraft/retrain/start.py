@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from regraft.backbone import pinned
 from regraft.classifier import ImageClassifier, load_pretrained
 from regraft.compare import choose_backbone
 from regraft.config import BackboneConfig, Config
@@ -102,12 +103,18 @@ def choose_start(
 def pretrained_of(champion: ImageClassifier, config: BackboneConfig) -> BackboneConfig:
     """The pretrained network of a retraining: as configured, else as the champion's card says."""
     if config.source not in _BY_CHAMPION:
-        return config
+        return _pinned(config)
     info = champion.card.backbone
     if not info.source.startswith("file:"):
         return BackboneConfig(source=info.source)
-    # Another file under this name would be another start, and a cache would not notice.
     return BackboneConfig(source=info.source, architecture=info.architecture, sha256=info.sha256)
+
+
+def _pinned(config: BackboneConfig) -> BackboneConfig:
+    try:
+        return pinned(config)
+    except WeightsError:  # whoever needs the network says so
+        return config
 
 
 def _first(splits: Splits, config: Config) -> Start:
@@ -118,7 +125,7 @@ def _first(splits: Splits, config: Config) -> Start:
             "bundled:efficientnet_lite0, or promote a model."
         )
     backbone = choose_backbone(config.backbone, splits, config.split, config.tune, config.embed)
-    return Start(backbone, f"from {backbone.source}: no model serves yet")
+    return Start(_pinned(backbone), f"from {backbone.source}: no model serves yet")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 import logging
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
 
@@ -114,13 +114,22 @@ class Runs:
             elif record.outcome == "running":
                 self._conclude(name, "lost", None)
 
-    def find_ended(self) -> list[str]:
-        """The names of those taken over that have ended since; how, nobody saw."""
+    def find_ended(self, declared: Mapping[str, Declaration]) -> list[str]:
+        """The names of those taken over that have ended since, or took too long and were ended.
+
+        Args:
+            declared: {name: declaration}, which says how long a run may take.
+        """
         with self._lock:
-            gone = [name for name, marker in self._adopted.items() if not lives(marker)]
+            adopted = dict(self._adopted)
+        watched = [declared[name] for name in adopted if name in declared]
+        late = {each.name for each in watched if self._is_late(each, adopted[each.name])}
+        put_an_end_to([adopted[name] for name in late], self._settings.stop_s)
+        gone = [name for name, marker in adopted.items() if not lives(marker)]
+        with self._lock:
             for name in gone:
                 del self._adopted[name]
-                self._conclude(name, "lost", None)
+                self._conclude(name, "timeout" if name in late else "lost", None)
         return gone
 
     def stop(self) -> None:
@@ -164,6 +173,11 @@ class Runs:
             write_record(self._state, marker.name, replace(begun, process=marker))
         except OSError as error:  # a full disk; the run has begun, and is waited for
             logger.warning("%s: could not be written down: %s", marker.name, error)
+
+    def _is_late(self, declaration: Declaration, marker: RunMarker) -> bool:
+        limit_s = declaration.timeout_s
+        taken = self._clock() - datetime.fromisoformat(marker.started)
+        return limit_s > 0 and taken > timedelta(seconds=limit_s)
 
     def _command(self, declaration: Declaration) -> list[str]:
         where = ("--state", str(self._state.root)) if declaration.takes_state else ()

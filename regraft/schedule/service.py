@@ -89,8 +89,8 @@ class _Service:
 
     def _tick(self, jumped_s: float) -> None:
         try:
-            lost = self._runs.find_ended()
-            self._fill([self._declared[name] for name in lost if name in self._declared])
+            ended = self._runs.find_ended(self._declared)
+            self._fill([self._declared[name] for name in ended if name in self._declared])
             self._read_declarations()
             if jumped_s < -_JUMP_S:  # else it would wait for times of a clock that was wrong
                 self._fill(list(self._declared.values()))

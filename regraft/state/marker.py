@@ -1,23 +1,26 @@
 """Who runs what now: a file a run, with the process that would be found there."""
 
 import getpass
+import hashlib
 import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
 import psutil
+from filelock import FileLock, Timeout
 
 from regraft.errors import AlreadyRuns, StateError
 from regraft.files import write_whole
-from regraft.state.folder import State, locked
+from regraft.state.folder import State
 
 _CLOCK_SLACK_S = 5.0  # a process's start time moves when the machine's clock is set
+_MAX_STEM = 150  # of a file's name, which has at most 255 bytes, its suffix while it is written too
 
 
 @dataclass(frozen=True)
@@ -76,44 +79,40 @@ def mark_run(state: State, name: str, pid: int, now: datetime) -> RunMarker:
     """Writes <root>/runs/<name>.json for a process that lives; returns what it says."""
     created = psutil.Process(pid).create_time()
     marker = RunMarker(name, pid, socket.gethostname(), created, now.isoformat())
-    write_whole(str(_marker_path(state, name)), json.dumps(asdict(marker)).encode())
+    write_whole(str(_path(state, name)), json.dumps(asdict(marker)).encode())
     return marker
 
 
 def forget_run(state: State, name: str) -> None:
     """Removes a run's marker; none there is as good."""
-    _marker_path(state, name).unlink(missing_ok=True)
+    _path(state, name).unlink(missing_ok=True)
 
 
 @contextmanager
 def alone(state: State, what: str, now: datetime) -> Iterator[RunMarker | None]:
     """Nobody else does `what` with this state folder as long as the block lives.
 
-    Yields the marker of a process that did it and was killed, None if there is none.
+    A lock that the system gives back when its holder ends, however that came, decides it; the
+    marker only says whose it was. Neither a clock that is set nor a container that gets another
+    host name each time can then let two in, or nobody. Yields the marker of a process that did it
+    and was killed, None if there is none.
 
     Args:
         what: such as "retrain clothes".
         now: UTC.
 
     Raises:
-        AlreadyRuns: a process that lives does it; one of another machine is taken to live.
+        AlreadyRuns: a process does it.
     """
-    with locked(state):
-        known = {marker.name: marker for marker in running(state)}
-        earlier = known.get(what)
-        if earlier and earlier.alive:
-            path = _marker_path(state, what)
-            raise AlreadyRuns(
-                f"Expected to {what} alone, but process {earlier.pid} on {earlier.host} does it "
-                f"since {earlier.started}. Wait for it, or end it; if that machine is gone, "
-                f"delete {path}."
-            )
-        mine = mark_run(state, what, os.getpid(), now)
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(FileLock(_path(state, what, ".lock"), timeout=0))
+        except Timeout:
+            raise AlreadyRuns(_told(state, what)) from None
+        earlier = _marker_of(state, what)
+        mark_run(state, what, os.getpid(), now)
+        held.callback(forget_run, state, what)
         yield earlier
-    finally:
-        if mine in running(state):  # somebody may have deleted it, and another have begun
-            forget_run(state, what)
 
 
 def running(state: State) -> list[RunMarker]:
@@ -131,5 +130,19 @@ def running(state: State) -> list[RunMarker]:
     return sorted(markers, key=lambda marker: marker.started)
 
 
-def _marker_path(state: State, name: str) -> Path:
-    return state.runs / f"{quote(name, safe=' ')}.json"
+def _told(state: State, what: str) -> str:
+    holder = _marker_of(state, what)  # None in the moment before it is written
+    who = f"process {holder.pid} on {holder.host}" if holder else "another process"
+    since = f" since {holder.started}" if holder else ""
+    return f"Expected to {what} alone, but {who} does it{since}. Wait for it, or end it."
+
+
+def _marker_of(state: State, name: str) -> RunMarker | None:
+    return next((marker for marker in running(state) if marker.name == name), None)
+
+
+def _path(state: State, name: str, suffix: str = ".json") -> Path:
+    stem = quote(name, safe=" ")  # a letter may become nine
+    if len(stem) > _MAX_STEM:
+        stem = f"{stem[:_MAX_STEM]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return state.runs / f"{stem}{suffix}"

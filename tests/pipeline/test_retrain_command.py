@@ -1,6 +1,7 @@
 """`regraft retrain`: whether to train, and that whatever comes of it is written down."""
 
 import json
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from regraft import journal, registry
 from regraft.config import load_config
 from regraft.errors import AlreadyRuns, NoPhotos, NothingToDo
 from regraft.registry.champion import serving_version
-from regraft.state import mark_run, running
+from regraft.state import alone, mark_run, running
 from regraft.tracking import connect
 
 pytestmark = pytest.mark.pipeline
@@ -173,16 +174,15 @@ def test_settings_of_a_failed_attempt_are_not_remembered(world):
 
 
 def test_one_retraining_at_a_time(world):
-    mark_run(world.state, f"retrain {NAME}", 1, datetime.now(UTC))
-    with pytest.raises(AlreadyRuns, match=f"Expected to retrain {NAME} alone, but process 1 on"):
+    told = f"Expected to retrain {NAME} alone, but process {os.getpid()} on"
+    here = alone(world.state, f"retrain {NAME}", datetime.now(UTC))
+    with here, pytest.raises(AlreadyRuns, match=told):
         world.retrain()
     assert past(world) == []  # it is no attempt: the other one is
 
 
 def test_a_killed_retraining_is_found_and_named(world):
-    marker = mark_run(world.state, f"retrain {NAME}", 1, datetime.now(UTC))
-    path = world.state.runs / f"retrain {NAME}.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"created": marker.created - 1e6}))
+    mark_run(world.state, f"retrain {NAME}", 1, datetime.now(UTC))
     attempt = world.retrain()
     killed, last = past(world)
     assert (killed.outcome, last) == ("killed", attempt)

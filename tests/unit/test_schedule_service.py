@@ -429,17 +429,24 @@ SERVICE = textwrap.dedent(
 )
 
 
-def test_a_run_lives_through_the_death_of_the_service_and_is_not_begun_twice(world):
-    """kill -9 of the service, then a new one; the run is found by its process."""
+@contextmanager
+def left_by_a_killed_service(world, **declared):
+    """An hour after a service began a run and was killed with -9; the run goes on."""
     added = datetime.now(UTC) - timedelta(hours=2)
-    world.declare(command="sleep", added=added.isoformat())
+    world.declare(command="sleep", added=added.isoformat(), **declared)
     command = [sys.executable, "-c", SERVICE, str(world.state.root), str(world.command)]
     service = subprocess.Popen(command, cwd=ROOT)
     until(lambda: world.record.process and (world.folder / "ready").exists())
     service.kill()
     service.wait()
     assert psutil.pid_exists(world.pids[0])
-    with time_machine.travel(datetime.now(UTC) + timedelta(hours=1), tick=True), world.served():
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=1), tick=True) as time_is:
+        yield time_is
+
+
+def test_a_run_lives_through_the_death_of_the_service_and_is_not_begun_twice(world):
+    """The new service finds the run by its process."""
+    with left_by_a_killed_service(world), world.served():
         until(lambda: world.record.n_left_out == 1)
         assert world.record.left_out_why == "the run before it still went on"
         until(lambda: last_beat(world.state).running == ("job",))
@@ -447,6 +454,15 @@ def test_a_run_lives_through_the_death_of_the_service_and_is_not_begun_twice(wor
         os.kill(world.pids[0], signal.SIGKILL)
         until(lambda: len(world.pids) == 2)
         assert world.record.outcome == "running"
+
+
+def test_a_run_that_was_taken_over_has_no_more_time_than_any(world):
+    with left_by_a_killed_service(world, timeout_s=7200) as time_is, world.served():
+        until(lambda: last_beat(world.state).running == ("job",))
+        time_is.shift(timedelta(minutes=90))
+        until(lambda: world.record.outcome == "timeout")
+        until(lambda: not last_beat(world.state).running)
+        assert (world.folder / "kept").exists()  # it was interrupted first
 
 
 def test_a_run_that_died_with_its_service_is_begun_once_more(world, time_is):

@@ -278,18 +278,30 @@ def test_whoever_was_killed_while_alone_is_named_to_the_next(tmp_path):
         assert earlier is None
 
 
-def test_another_machine_is_taken_to_live_and_the_file_to_delete_is_named(tmp_path):
+@pytest.mark.parametrize("lie", [{"host": "elsewhere"}, {"created": 0.0}, {"pid": 1}])
+def test_a_marker_is_believed_about_nothing_but_whose_it_was(tmp_path, lie):
+    """A container has another host name each time, and a clock that is set moves start times."""
     state = open_state(tmp_path)
     mark_run(state, "retrain cats", os.getpid(), NOW)
     path = state.runs / "retrain cats.json"
-    record = json.loads(path.read_text()) | {"host": "elsewhere"}
-    path.write_text(json.dumps(record))
-    with (
-        pytest.raises(AlreadyRuns, match=f"on elsewhere .*delete {path}"),
-        alone(state, "retrain cats", NOW),
-    ):
-        pass
-    assert path.exists()
+    path.write_text(json.dumps(json.loads(path.read_text()) | lie))
+    with alone(state, "retrain cats", NOW) as earlier:
+        assert earlier == replace(earlier, **lie)
+        path.write_text(json.dumps(json.loads(path.read_text()) | lie))
+        with pytest.raises(AlreadyRuns), alone(state, "retrain cats", NOW):
+            pass
+        path.unlink()
+        told = "but another process does it. Wait"
+        with pytest.raises(AlreadyRuns, match=told), alone(state, "retrain cats", NOW):
+            pass
+    assert running(state) == []
+
+
+def test_a_name_may_be_as_long_as_a_model_s_in_any_letters(tmp_path):
+    state = open_state(tmp_path)
+    for name in ("retrain " + "写" * 60, "retrain " + "写" * 59 + "真"):
+        with alone(state, name, NOW):
+            assert [marker.name for marker in running(state)] == [name]
 
 
 def test_an_error_lets_the_next_one_in(tmp_path):
