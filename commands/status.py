@@ -42,7 +42,7 @@ def _lines(built: "Built") -> "Iterator[str]":
     if built.service.next:
         name, when = built.service.next
         yield f"Next: {name}, {when:%Y-%m-%d %H:%M} UTC"
-    yield from _needed(built.needs)
+    yield from _needed(built.service.needs)
     yield f"The whole: {built.path}"
 
 

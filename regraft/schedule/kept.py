@@ -195,22 +195,6 @@ def next_due(declaration: Declaration, record: Record, now: datetime) -> datetim
     return next(iter(upcoming(declaration, now, 1)), None)
 
 
-def next_run(state: State, now: datetime) -> tuple[str, datetime] | None:
-    """The name of what is run next, and when, UTC; None if nothing is declared.
-
-    A time before `now` was missed, and will be made up for as soon as the service runs.
-
-    Raises:
-        ScheduleError: a file there is not what it should be.
-    """
-    times = (
-        (each.name, next_due(each, record_of(state, each.name), now))
-        for each in declarations(state)
-    )
-    known = [(name, when) for name, when in times if when]
-    return min(known, key=lambda pair: pair[1], default=None)
-
-
 def was_due(declaration: Declaration, record: Record, now: datetime) -> str:
     """The time that a run which begins now was due, ISO 8601, UTC."""
     latest = latest_due(declaration, seen(declaration, record, now), now)

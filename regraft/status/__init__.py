@@ -4,7 +4,7 @@ Nothing here imports MLflow or torch until the ledger itself is read: the page i
 every run, also after one in which nothing had changed.
 """
 
-from regraft.status.page import page_of, rebuild, refresh
+from regraft.status.page import rebuild, refresh
 from regraft.status.timeline import Decided, Event, timeline
 
-__all__ = ["Decided", "Event", "page_of", "rebuild", "refresh", "timeline"]
+__all__ = ["Decided", "Event", "rebuild", "refresh", "timeline"]

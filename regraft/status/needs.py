@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import takewhile
 from typing import Literal
 
@@ -62,28 +62,6 @@ def needs(past: Past) -> Iterator[Need]:
     yield from _about_failures(past, name)
     yield from _about_waiting(past, name)
     yield from _about_drift(past, name)
-
-
-def needs_of_schedule(
-    next_run: tuple[str, datetime] | None, lives: bool, now: datetime, fault: str = ""
-) -> Iterator[Need]:
-    """What is wrong with the schedule.
-
-    Args:
-        lives: whether its service does.
-        now: UTC.
-        fault: of one of its files, "" if none.
-    """
-    if fault:
-        yield Need("bad", fault)
-    if next_run is None:
-        return
-    name, due = next_run
-    if not lives:
-        said = f"Nobody runs the schedule, so {name} will not start."
-        yield Need("bad", said, ("regraft schedule run",))
-    elif due < now - timedelta(minutes=10):
-        yield Need("look", f"{name} was due {_day(due)} and has not begun.")
 
 
 def _about_alias(past: Past, name: str) -> Iterator[Need]:

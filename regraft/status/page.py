@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 from regraft import journal
 from regraft.config import TrackingConfig
-from regraft.errors import ScheduleError
 from regraft.files import write_whole
-from regraft.schedule import last_beat, next_run
 from regraft.state import State
 from regraft.status.memory import Memory, keep, look, recall
-from regraft.status.needs import Need, Past, needs_of_schedule
+from regraft.status.needs import Past
+from regraft.status.schedule import Service, service_of
 from regraft.status.timeline import timeline
 from regraft.status.view import View, view_of
 
@@ -29,26 +28,11 @@ PAGE, MEMORY = "status.html", "status.json"
 
 @dataclass(frozen=True)
 class Built:
-    """The page that was written, and what is in it. needs: of the schedule."""
+    """The page that was written, and what is in it."""
 
     path: Path
     views: tuple[View, ...]
-    service: "Service"
-    needs: tuple[Need, ...]
-
-
-@dataclass(frozen=True)
-class Service:
-    """The schedule. next: the name of what runs next, and when; None if nothing is declared.
-
-    lives: whether its service did when the page was made. beat: when it last said so, "" if never.
-    fault: what is wrong with a file of the schedule, "" if nothing.
-    """
-
-    next: tuple[str, datetime] | None = None
-    lives: bool = False
-    beat: str = ""
-    fault: str = ""
+    service: Service
 
 
 def refresh(state: State, now: datetime, journal_url: str = "") -> Built:
@@ -65,7 +49,7 @@ def refresh(state: State, now: datetime, journal_url: str = "") -> Built:
     """
     memory = recall(state.reports / MEMORY)
     url = journal_url or str(state.journal)
-    return _write(state.reports / PAGE, pasts_of(memory, url), _service(state, now), now)
+    return _write(state.reports / PAGE, pasts_of(memory, url), service_of(state, now), now)
 
 
 def rebuild(
@@ -90,23 +74,21 @@ def rebuild(
         memory = look(where, journal.attempts(url), now)
     keep(state.reports / MEMORY, memory)
     path = (out or state.reports / PAGE).absolute()
-    return _write(path, pasts_of(memory, url), _service(state, now), now)
+    return _write(path, pasts_of(memory, url), service_of(state, now), now)
 
 
-def page_of(views: tuple[View, ...], service: Service, folder: Path, now: datetime) -> str:
+def _page_of(views: tuple[View, ...], service: Service, folder: Path, now: datetime) -> str:
     """The page as HTML text: styles and drawings inside, no script, no request.
 
     Args:
         folder: where it will lie; paths of reports become links from there.
         now: UTC.
     """
-    needs = tuple(needs_of_schedule(service.next, service.lives, now, service.fault))
     context = {
         "views": views,
         "service": service,
-        "needs": needs,
         "now": now,
-        "n_needs": len(needs) + sum(len(view.needs) for view in views),
+        "n_needs": len(service.needs) + sum(len(view.needs) for view in views),
     }
     return _environment(folder).get_template("status.html").render(context)
 
@@ -128,20 +110,8 @@ def pasts_of(memory: Memory, journal_url: str) -> list[Past]:
 
 def _write(path: Path, pasts: list[Past], service: Service, now: datetime) -> Built:
     views = tuple(view_of(past, number, now) for number, past in enumerate(pasts, 1))
-    write_whole(str(path), page_of(views, service, path.parent, now).encode())
-    needs = tuple(needs_of_schedule(service.next, service.lives, now, service.fault))
-    return Built(path, views, service, needs)
-
-
-def _service(state: State, now: datetime) -> Service:
-    """How the schedule stands; what is wrong with it is shown, and fails nothing."""
-    beat, following, fault = None, None, ""
-    try:
-        beat, following = last_beat(state), next_run(state, now)
-    except ScheduleError as error:
-        fault = str(error)
-    lives = beat is not None and beat.lives(now)
-    return Service(following, lives, beat.time if beat else "", fault)
+    write_whole(str(path), _page_of(views, service, path.parent, now).encode())
+    return Built(path, views, service)
 
 
 def _environment(folder: Path) -> "Environment":

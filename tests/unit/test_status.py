@@ -15,10 +15,13 @@ from commands import app
 from regraft import journal
 from regraft.advice import ClassDelta, Delta, Reason, RetrainAdvice
 from regraft.journal import Attempt, Watch
+from regraft.schedule import Declaration, Heartbeat, Record, add
+from regraft.schedule.heartbeat import beat
+from regraft.schedule.kept import write_record
 from regraft.state import State, open_state
 from regraft.status import rebuild, refresh, timeline
 from regraft.status.memory import Line, Measured, Memory, Remembered, keep, recall
-from regraft.status.needs import Past, needs, needs_of_schedule
+from regraft.status.needs import Past, needs
 from regraft.status.page import MEMORY, link
 from regraft.status.plots import (
     accuracy_plot,
@@ -29,6 +32,7 @@ from regraft.status.plots import (
     wilson,
 )
 from regraft.status.scales import number_scale, time_scale
+from regraft.status.schedule import service_of
 from regraft.status.view import N_DECISIONS, view_of
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -227,14 +231,50 @@ def test_ledger_that_was_changed_and_an_alias_that_was_moved_are_told():
     assert "moved outside of Regraft, from v1 to v4" in told
 
 
-def test_schedule_that_nobody_runs_is_told():
-    due = ("nightly", NOON)
-    assert list(needs_of_schedule(None, False, NOON)) == []
-    [dead] = needs_of_schedule(due, False, NOON)
+HOURLY = Declaration("nightly", "0 * * * *", "UTC", "doctor", "/", at(0))
+
+
+def test_schedule_that_nobody_runs_is_told(state):
+    assert service_of(state, NOON).needs == ()
+    add(state, HOURLY)
+    stands = service_of(state, NOON)
+    assert (stands.next, stands.lives) == (("nightly", NOON + timedelta(hours=1)), False)
+    [dead] = stands.needs
     assert (dead.tone, dead.commands) == ("bad", ("regraft schedule run",))
-    assert list(needs_of_schedule(due, True, NOON)) == []
-    [late] = needs_of_schedule(due, True, NOON + timedelta(hours=1))
-    assert "nightly was due 2026-11-24 12:00 UTC and has not begun" in late.said
+    for hours, said in ((0.5, []), (1.5, ["nightly was due 2026-11-24 13:00 UTC and has not"])):
+        beat(state, Heartbeat(at(hours), at(0), 1, "engine", "running"))
+        stands = service_of(state, NOON + timedelta(hours=hours))
+        assert stands.lives
+        assert [need.said[: len(said[0])] for need in stands.needs] == said
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "said"),
+    [
+        ("failed", 2, "failed, exit code 2"),
+        ("timeout", 130, "took too long and was ended, exit code 130"),
+        ("lost", None, "ended, and nobody saw how"),
+    ],
+)
+def test_scheduled_run_that_did_not_do_is_told_with_its_log(state, outcome, code, said):
+    add(state, HOURLY)
+    beat(state, Heartbeat(at(0), at(0), 1, "engine", "running"))
+    log = str(state.schedule / "a log")
+    for ended in ("done", "skipped", "running", outcome):
+        made = Record(at(0), at(0), at(0), at(0), ended, code, log=log)
+        write_record(state, "nightly", made)
+        needs = service_of(state, NOON).needs
+        assert (ended == outcome) == bool(needs)
+    assert needs[0].said == f"The run of nightly that was due 2026-11-24T12:00 {said}"
+    assert needs[0].commands == (f"tail '{log}'",)
+
+
+def test_broken_declaration_is_told_and_hides_no_other(state):
+    add(state, HOURLY)
+    (state.schedule / "declared" / "bad.json").write_text("{", encoding="utf-8")
+    stands = service_of(state, NOON)
+    assert "bad.json, got something else" in stands.needs[0].said
+    assert stands.next == ("nightly", NOON + timedelta(hours=1))
 
 
 def year() -> Past:
