@@ -15,7 +15,7 @@ from commands.train import ask_if_it_waits, completed, model_name, ready_to_run,
 from regraft.config import Config, config_of, load_config, with_settings
 from regraft.errors import NothingToDo
 
-_WHICH = ("tracking.", "retrain.journal_url=")  # settings that say which model is meant, and where
+_WHICH = ("tracking.", "retrain.journal_url=")
 
 if TYPE_CHECKING:
     from regraft.journal import Attempt
@@ -42,10 +42,13 @@ def retrain(
     opened = open_state(state, is_debug())
     activate(opened)
     talk()
-    complete = as_before(photos, config, tuple(set_), name, opened)
+    settings = tuple(set_)
     if plan:
-        typer.echo(_planned(complete))
+        typer.echo(_planned(as_before(photos, config, settings, name, opened)))
         return
+    which = load_config(None, _about_which(settings))
+    with _told_if_it_fails(completed(which, photos, name, opened), opened, datetime.now(UTC)):
+        complete = as_before(photos, config, settings, name, opened)
     ended = attempt(complete, opened)
     if not ended.was_trained:
         raise NothingToDo(f"{ended.outcome}: {ended.reason}.")
@@ -63,8 +66,7 @@ def as_before(
     from regraft.journal import last_settings
 
     # The rest of --set may make sense only beside what is remembered.
-    named = settings if file else tuple(s for s in settings if s.startswith(_WHICH))
-    wanted = load_config(file, named)
+    wanted = load_config(file, settings if file else _about_which(settings))
     called = name or wanted.tracking.name or model_name(photos)
     if file is None:
         journal = wanted.retrain.journal_url or str(state.journal)
@@ -72,6 +74,11 @@ def as_before(
         then = _of_model(called, wanted, state) if last is None else config_of(last)
         wanted = with_settings(then, settings)
     return completed(wanted, photos, called, state)
+
+
+def _about_which(settings: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that say which model is meant, and where its past is."""
+    return tuple(setting for setting in settings if setting.startswith(_WHICH))
 
 
 def _of_model(name: str, wanted: Config, state: "State") -> Config:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 import time_machine
 from tiny_challenger import draw_photos
 from tiny_train import NAME, SETTINGS, begin, last_run, stages
+from typer.testing import CliRunner
 
 from regraft import journal, registry
 from regraft.config import load_config
-from regraft.errors import AlreadyRuns, NoPhotos, NothingToDo
+from regraft.errors import AlreadyRuns, ConfigError, NoPhotos, NothingToDo
 from regraft.registry.champion import serving_version
 from regraft.state import alone, mark_run, running
 from regraft.tracking import connect
@@ -171,6 +173,22 @@ def test_settings_of_a_failed_attempt_are_not_remembered(world):
     with pytest.raises(NoPhotos):
         world.retrain(f"ingest.inbox={world.folder}/typo")
     assert as_before("x", None, (), NAME, world.state).ingest.inbox == ""
+
+
+def test_settings_that_are_refused_leave_a_row(world):
+    """Those that are remembered may be of an older Regraft; nobody reads what a schedule says."""
+    from commands import app
+
+    first = world.retrain()
+    older = replace(first, settings=first.settings | {"tune.epochs": "many"})
+    journal.write(str(world.state.journal), older)
+    where = ["retrain", str(world.photos), "--name", NAME, "--state", str(world.state.root)]
+    for words in ([], ["--plan"], ["--set", "tune.epochs=none"]):
+        done = CliRunner().invoke(app, where + words)
+        assert isinstance(done.exception, ConfigError), done
+    failed = past(world)[2:]
+    assert [attempt.outcome for attempt in failed] == ["failed"] * 2  # a plan is no attempt
+    assert "tune.epochs" in failed[0].reason
 
 
 def test_one_retraining_at_a_time(world):
