@@ -20,7 +20,8 @@ from regraft.errors import ConfigError, ManifestError, NoPhotos, UnusablePhoto
 from regraft.files import absolute, access_errors, filesystem, is_url, write_whole
 from regraft.ingest import n_cores, read_bytes
 from regraft.ingest.manifest import is_manifest
-from regraft.ingest.sources import EXTENSIONS, find_files, is_candidate, printable
+from regraft.ingest.sources import EXTENSIONS, is_candidate, printable
+from regraft.ingest.walk import find_files
 from regraft.pixels import Photo
 
 FORMATS = (".parquet", ".csv", ".json")

@@ -2,10 +2,9 @@
 
 import io
 import os
-import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -14,14 +13,12 @@ import pyarrow.parquet as pq
 from regraft.errors import ManifestError, NoPhotos
 from regraft.files import access_errors, filesystem, is_url
 from regraft.ingest.manifest import is_manifest
-from regraft.ingest.sources import Found, is_candidate
+from regraft.ingest.sources import is_candidate
+from regraft.ingest.walk import stamp_of, walk_files
 from regraft.predict import is_folder
 
-MISSING = "missing"  # the stamp of a photo that is named, and not there
 _N_ROWS = 10_000  # of a manifest that are held at once
 _N_ASKING = 16  # threads: behind a URL, asking is waiting. Guess
-
-Above = frozenset[tuple[int, int]]
 
 
 class Entry(NamedTuple):
@@ -60,62 +57,18 @@ def walk(place: str) -> Iterator[Entry]:
     if is_manifest(place):
         yield from _manifest(place)
         return
-    files = _remote(place) if is_url(place) else _local(place)
-    yield from (Entry(os.fsencode(file.uri), file.stamp) for file in files if is_candidate(file))
+    files = filter(is_candidate, walk_files(place))
+    yield from (Entry(os.fsencode(file.uri), file.stamp) for file in files)
 
 
 def stamped(paths: list[str]) -> Iterator[Entry]:
     """Each of the photos with its stamp, in order."""
     if not any(is_url(path) for path in paths):  # threads would take ten times as long
-        yield from (Entry(os.fsencode(path), _stamp(path)) for path in paths)
+        yield from (Entry(os.fsencode(path), stamp_of(path)) for path in paths)
         return
     with ThreadPoolExecutor(_N_ASKING) as pool:
-        for path, stamp in zip(paths, pool.map(_stamp, paths), strict=True):
+        for path, stamp in zip(paths, pool.map(stamp_of, paths), strict=True):
             yield Entry(os.fsencode(path), stamp)
-
-
-def _local(root: str) -> Iterator[Found]:
-    pending: list[tuple[str, tuple[str, ...], Above]] = [(root, (), frozenset())]
-    while pending:
-        folder, parts, above = pending.pop()
-        try:
-            state = os.stat(folder)
-            here = above | {(state.st_dev, state.st_ino)}
-            with os.scandir(folder) as names:
-                for name in names:
-                    found = _found(name, parts)
-                    if isinstance(found, Found):
-                        yield found
-                    elif found and found not in here:  # else a link has led back up
-                        pending.append((name.path, (*parts, name.name), here))
-        except OSError as error:
-            yield Found((*parts, ""), folder, f"{error.strerror}", "a folder that cannot be read")
-
-
-def _found(name: "os.DirEntry[str]", parts: tuple[str, ...]) -> Found | tuple[int, int] | None:
-    """A file; of a folder its identity; None for a socket and the like."""
-    try:
-        state = name.stat()
-    except OSError:  # a dangling or looping link: named, and found missing when it is read
-        return Found((*parts, name.name), name.path, MISSING)
-    if stat.S_ISREG(state.st_mode):
-        return Found((*parts, name.name), name.path, f"{state.st_size}:{state.st_mtime_ns}")
-    return (state.st_dev, state.st_ino) if stat.S_ISDIR(state.st_mode) else None
-
-
-def _remote(root: str) -> Iterator[Found]:
-    fs, top = filesystem(root)
-    fs.invalidate_cache(top)
-    for folder, _, files in fs.walk(top, detail=True):
-        below = folder.removeprefix(top).strip("/")
-        parts = tuple(below.split("/")) if below else ()
-        for name, info in files.items():
-            yield Found((*parts, name), fs.unstrip_protocol(info["name"]), _told(info))
-        fs.invalidate_cache(folder)  # else it remembers every folder it has seen
-
-
-def _told(info: dict[str, Any]) -> str:
-    return str(sorted(info.items(), key=str))
 
 
 def _manifest(place: str) -> Iterator[Entry]:
@@ -154,16 +107,3 @@ def _check_columns(place: str, names: list[str]) -> None:
     if "image" not in names:
         found = ",".join(names)
         raise ManifestError(f"Expected a column image in {place}, got {found}. Rename the column.")
-
-
-def _stamp(path: str) -> str:
-    try:
-        if is_url(path):
-            fs, inner = filesystem(path)
-            return str(fs.ukey(inner))
-        state = os.stat(path)
-    except access_errors():
-        return MISSING
-    except ValueError:  # no path or URL at all: a port of 99999, a zero byte
-        return MISSING
-    return f"{state.st_size}:{state.st_mtime_ns}"

@@ -21,6 +21,7 @@ from regraft.config import IngestConfig
 from regraft.errors import ConfigError, NoPhotos
 from regraft.files import absolute, filesystem, is_url, write_once
 from regraft.ingest.sources import Listed, Listing
+from regraft.ingest.walk import stamp_of
 
 PREFIX = "torchvision:"
 # Where Debian's dataset-* packages put their files: the distributor's own packed IDX files.
@@ -85,7 +86,7 @@ def torchvision_stamp(config: IngestConfig) -> str:
     name = config.photos.removeprefix(PREFIX)
     places = [Path(absolute(config.torchvision_root))] if config.torchvision_root else []
     files = [
-        f"{file}:{file.stat().st_size}:{file.stat().st_mtime_ns}"
+        f"{file}:{stamp_of(str(file))}"
         for place in [*places, _system_folder(name)]
         for file in sorted(place.rglob("*"))
         if file.is_file()

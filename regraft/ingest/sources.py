@@ -1,16 +1,12 @@
 """What is listed where: a folder becomes a list of photos, none of them opened yet."""
 
-import difflib
 import os
-import stat
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from regraft.errors import ClassVanished, NoPhotos
-from regraft.files import filesystem, is_url
+from regraft.ingest.walk import Found, find_files
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib")
@@ -67,15 +63,6 @@ class Listing:
     slice_names: tuple[str, ...] = ()
 
 
-class Found(NamedTuple):
-    """One file below a root: its parts from the root down, where it is, and its state."""
-
-    parts: tuple[str, ...]
-    uri: str
-    stamp: str  # changes when the file does; never read as anything but text
-    problem: str = ""
-
-
 def printable(name: str) -> str:
     r"""The name with every byte that is not UTF-8 written as an escape.
 
@@ -83,19 +70,6 @@ def printable(name: str) -> str:
     'caf\\xe9.jpg'
     """
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def find_files(root: str) -> list[Found]:
-    """Every file below a folder, hidden ones too, sorted by path.
-
-    Args:
-        root: absolute local path or fsspec URL, as `absolute` gives it.
-
-    Raises:
-        NoPhotos: there is no such folder; names a sibling of nearly that name.
-    """
-    files = _walk_remote(root) if is_url(root) else _walk_local(root)
-    return sorted(files, key=lambda file: file.parts)
 
 
 def list_folder(root: str, *, may_wait: bool = False) -> Listing:
@@ -242,54 +216,3 @@ def _label(file: Found, with_splits: bool) -> str:
     if with_splits:
         folders = folders[1:] if folders and folders[0].lower() in SPLITS else ()
     return unicodedata.normalize("NFC", printable(folders[0])) if folders else ""
-
-
-def _walk_remote(root: str) -> Iterator[Found]:
-    fs, top = filesystem(root)
-    details: dict[str, dict[str, Any]] = fs.find(top, detail=True)
-    if not details and not fs.exists(top):
-        raise NoPhotos(f"Expected a folder at {root}, found nothing there. Check the address.")
-    for path, info in details.items():
-        parts = tuple(path.removeprefix(top.rstrip("/")).strip("/").split("/"))
-        yield Found(parts, fs.unstrip_protocol(path), str(sorted(info.items(), key=str)))
-
-
-def _walk_local(root: str) -> Iterator[Found]:
-    if not os.path.isdir(root):
-        raise NoPhotos(f"Expected a folder at {root}, found none. {_sibling_hint(Path(root))}")
-    pending: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]] = [
-        (root, (), frozenset([_identity(os.stat(root))]))
-    ]
-    while pending:
-        folder, parts, above = pending.pop()
-        try:
-            names = os.listdir(folder)
-        except OSError as error:
-            yield Found((*parts, ""), folder, "", f"a folder that cannot be read: {error.strerror}")
-            continue
-        for name in names:
-            path = os.path.join(folder, name)
-            state = _state(path)
-            if state is None or stat.S_ISREG(state.st_mode):
-                stamp = f"{state.st_size}:{state.st_mtime_ns}" if state else "missing"
-                yield Found((*parts, name), path, stamp)
-            elif stat.S_ISDIR(state.st_mode) and _identity(state) not in above:
-                pending.append((path, (*parts, name), above | {_identity(state)}))
-
-
-def _identity(state: os.stat_result) -> tuple[int, int]:
-    """What tells that a link has led back to a folder further up."""
-    return state.st_dev, state.st_ino
-
-
-def _state(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except OSError:  # a dangling or looping link: listed, and found missing when it is read
-        return None
-
-
-def _sibling_hint(path: Path) -> str:
-    siblings = os.listdir(path.parent) if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, n=1)
-    return f"Did you mean {path.parent / near[0]}?" if near else "Check the spelling."

@@ -21,7 +21,7 @@ from regraft.errors import (
     TooManyQuarantined,
     UnusablePhoto,
 )
-from regraft.files import absolute, filesystem, is_url
+from regraft.files import absolute
 from regraft.ingest.arrays import PREFIX, list_torchvision, torchvision_stamp
 from regraft.ingest.cores import n_cores
 from regraft.ingest.decode import read_bytes
@@ -30,7 +30,8 @@ from regraft.ingest.inbox import inbox_of, joined, list_inbox, naming_the_inbox
 from regraft.ingest.labels import Read, relabelled_table, settle
 from regraft.ingest.manifest import is_manifest, list_manifest
 from regraft.ingest.memory import recall, remembering
-from regraft.ingest.sources import Listing, Quarantined, find_files, list_folder
+from regraft.ingest.sources import Listing, Quarantined, list_folder
+from regraft.ingest.walk import find_files, stamp_of
 
 
 @dataclass(frozen=True)
@@ -139,18 +140,7 @@ def _state_of(place: str, *, may_wait: bool = False) -> list[object]:
         return [place, [("/".join(file.parts), file.stamp) for file in find_files(place)]]
     uris = sorted({photo.uri for photo in list_manifest(place, may_wait=may_wait).photos})
     digest = hashlib.sha256(read_bytes(place)).hexdigest()
-    return [place, digest, [(uri, _stamp(uri)) for uri in uris]]
-
-
-def _stamp(uri: str) -> str:
-    try:
-        if is_url(uri):
-            fs, path = filesystem(uri)
-            return str(fs.ukey(path))
-        state = os.stat(uri)
-    except OSError:
-        return "missing"
-    return f"{state.st_size}:{state.st_mtime_ns}"
+    return [place, digest, [(uri, stamp_of(uri)) for uri in uris]]
 
 
 def _place(config: IngestConfig) -> str:

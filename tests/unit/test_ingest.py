@@ -248,15 +248,15 @@ def test_a_folder_behind_a_link_is_read(tmp_path):
 
 def test_files_and_folders_that_may_not_be_read_are_in_quarantine(tmp_path, monkeypatch):
     two_classes(tmp_path, n=10)
-    listdir, opened = os.listdir, open
+    scandir, opened = os.scandir, open
     write(tmp_path, {"cat/locked/a.png": photo(1)})
 
     def guarded(path, *arguments):
         if str(path).endswith(("locked", "dog/0.png")):
             raise PermissionError(13, "Permission denied", str(path))
-        return (listdir if not arguments else opened)(path, *arguments)
+        return (scandir if not arguments else opened)(path, *arguments)
 
-    monkeypatch.setattr(sources_room.os, "listdir", guarded)
+    monkeypatch.setattr(os, "scandir", guarded)
     monkeypatch.setattr(sys.modules["regraft.ingest.decode"], "open", guarded, raising=False)
     table = read(tmp_path)
     assert table.quarantine["reason"].tolist() == ["unreadable", "unreadable"]
