@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from contextlib import contextmanager
 
 import fsspec
 import numpy as np
@@ -21,7 +22,6 @@ from regraft.errors import (
 )
 from regraft.files import write_once
 from regraft.ingest import fingerprint, ingest
-from regraft.ingest import sources as sources_room
 from regraft.split.copies import find_near_pairs
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
@@ -102,10 +102,14 @@ def test_splits_beside_another_folder_of_photos_are_refused(tmp_path):
 def test_the_order_of_the_folder_changes_nothing(tmp_path, monkeypatch):
     two_classes(tmp_path)
     straight = read(tmp_path)
-    listdir = os.listdir
-    monkeypatch.setattr(
-        sources_room.os, "listdir", lambda path: sorted(listdir(path), reverse=True)
-    )
+    scandir = os.scandir
+
+    @contextmanager
+    def last_first(path):
+        with scandir(path) as names:
+            yield sorted(names, key=lambda name: name.name, reverse=True)
+
+    monkeypatch.setattr(os, "scandir", last_first)
     backwards = read(tmp_path)
     assert straight.digest == backwards.digest
     pd.testing.assert_frame_equal(straight.frame, backwards.frame)
