@@ -193,7 +193,9 @@ def _about_photos(delta: Delta, config: RetrainConfig) -> Iterator[Reason]:
             yield Reason("classes", f"{what}: {', '.join(labels)}", "for")
     share, least = delta.changed_fraction, config.min_changed_fraction
     if not delta.n_changed:
-        yield Reason("photos", f"no photo changed since version {delta.since}", "noted")
+        yield Reason(
+            "photos", f"no photo to learn from changed since version {delta.since}", "noted"
+        )
     elif share >= least:
         yield Reason("photos", f"{delta} ({share:.1%})", "for")
     else:

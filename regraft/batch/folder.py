@@ -3,7 +3,7 @@
 <out>/name=NAME/version=7/content=<hash>/<shard>.parquet   the answers about the photos of a shard
 <out>/_plan/<content>/<source>/<shard>.parquet             which photos those are: path, stamp
 <out>/_gone/<content>/<source>/<shard>.parquet             which of them are so no longer: row, path
-<out>/_writing/                                            what a killed process was writing
+<out>/_writing/                                            what killed ones wrote, for a day
 
 content: of what answers, 16 hex digits: two models called NAME/7, or one with two thresholds, are
 never mixed. source: of the folder's or the manifest's place, 16 hex digits. What begins with "_" is
@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from uuid import uuid4
@@ -29,6 +30,7 @@ from regraft.files import access_errors, filesystem, listed, write_once, write_w
 
 SUFFIX = ".parquet"
 _N_HEX = 16
+_DAY_S = 86_400
 _PLANNED = pa.schema([("path", pa.binary()), ("stamp", pa.string())])
 _GONE = pa.schema([("row", pa.int32()), ("path", pa.binary())])
 _OURS = re.compile(rf"[0-9a-f]{{64}}{re.escape(SUFFIX)}")
@@ -208,6 +210,17 @@ def write_answers(shard: Shard, table: pa.Table) -> None:
             os.unlink(part)
         else:
             os.replace(part, path)
+
+
+def clear_unfinished(out: str) -> None:
+    """Removes what a killed process was writing; a day old, for others may write now."""
+    fs, path = filesystem(f"{out}/_writing")
+    if not isinstance(fs, LocalFileSystem) or not fs.exists(path):
+        return
+    for part in fs.ls(path, detail=False):
+        with suppress(FileNotFoundError):  # another call was faster
+            if time.time() - os.stat(part).st_mtime > _DAY_S:
+                os.unlink(part)
 
 
 def exists(url: str) -> bool:

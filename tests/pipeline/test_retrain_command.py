@@ -39,7 +39,7 @@ def add_photos(world, n: int, seed: int = 7):
 def test_photos_that_a_training_has_seen_are_no_reason(world):
     attempt = world.retrain()
     assert (attempt.outcome, attempt.version) == ("skipped", None)
-    assert attempt.reason == "no photo changed since version 1"
+    assert attempt.reason == "no photo to learn from changed since version 1"
     assert list(stages(last_run())) == ["begin", "ingest", "split", "advise", "conclude"]
     assert past(world) == [attempt]
 
@@ -236,7 +236,7 @@ def test_the_command_ends_with_a_code_of_its_own_when_there_is_nothing_to_do(
         assert process.returncode == NothingToDo.exit_code, err
         assert "NothingToDo: skipped: " in err
     first, second = past(world)
-    assert first.reason == "no photo changed since version 1"
+    assert first.reason == "no photo to learn from changed since version 1"
     assert second.reason.startswith("nothing has changed since ")
     # Nobody said so, but the tiny network's settings are those that the model was made under.
     assert first.settings["freeze.policy"] == "last_block"
@@ -248,7 +248,7 @@ def test_what_is_told_goes_to_the_configured_target(world, tmp_path):
     world.retrain(target)
     message = json.loads(told.read_text(encoding="utf-8"))
     assert (message["happening"], message["model"]) == ("skipped", NAME)
-    assert message["text"] == "no photo changed since version 1"
+    assert message["text"] == "no photo to learn from changed since version 1"
 
 
 def test_a_target_that_fails_fails_nothing(world):

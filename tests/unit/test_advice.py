@@ -37,7 +37,7 @@ def said(advice, name):
 def test_nothing_changed_is_no_reason():
     advice = advised(seen())
     assert (advice.decision, advice.retrain) == ("skip", False)
-    assert advice.reason == "no photo changed since version 3"
+    assert advice.reason == "no photo to learn from changed since version 3"
 
 
 def test_the_first_model_is_trained():

@@ -379,6 +379,16 @@ def test_the_folder_is_one_table_for_pandas_and_arrow(album, out, answerer, star
     assert np.allclose(probs.sum(axis=1), 1.0)
 
 
+def test_what_a_killed_process_was_writing_goes_after_a_day(album, out, answerer, start):
+    ask(plan([str(album)], str(out), answerer, SIZE), start)
+    old, new = (out / "_writing" / f"{age}.parquet" for age in ("old", "new"))
+    for part in (old, new):
+        part.write_bytes(b"half a")
+    os.utime(old, (0, 0))
+    plan([str(album)], str(out), answerer, SIZE)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_the_store_is_used_where_there_is_one(album, out, answerer, start, tmp_path, caplog):
     caplog.set_level("INFO", "regraft.embed")
     store = EmbedConfig(store_url=str(tmp_path / "embeddings"))
