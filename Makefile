@@ -27,10 +27,10 @@ $(READY): requirements/lock.txt requirements/uv.txt pyproject.toml
 demo: $(READY) ## train on 2223 photos of solar cells, about two minutes
 	$(BIN)/python -m commands demo
 
-test: $(READY) ## unit, pipeline, golden: all but the long ones
+test: $(READY) ## unit, pipeline, golden: all but the forty kills
 	$(BIN)/python -m pytest -m 'not long'
 
-test-long: $(READY) ## a year of retraining with a fake clock, and forty kills
+test-long: $(READY) ## forty retrainings that are killed, ten minutes
 	$(BIN)/python -m pytest -m long
 
 test-unit: $(READY) ## the core alone, half a minute

@@ -12,7 +12,7 @@ FLOORS = ("commands", "pipelines", "steps", "materializers", "regraft")
 ROOMS = (
     *("errors", "config", "files", "relocate", "state", "ingest", "split", "backbone", "pixels"),
     *("classifier", "freeze", "embed", "paired", "tune", "transfer", "evaluate", "compare"),
-    *("report", "tracking", "predict", "behaviour", "drift", "registry", "interpolate"),
+    *("pages", "report", "tracking", "predict", "behaviour", "drift", "registry", "interpolate"),
     *("model_card", "promote", "reproduce", "batch", "advice", "journal", "notify"),
     *("schedule", "status", "retrain"),
 )

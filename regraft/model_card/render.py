@@ -2,11 +2,9 @@
 
 import re
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
 from regraft.model_card.facts import ModelCard
 from regraft.model_card.sections import Section, sections
-from regraft.report.findings import bounds, percent
+from regraft.report.environment import environment
 
 # What Markdown, with GitHub's additions, reads as more than itself inside a line. The last of them
 # would make a link of an address.
@@ -24,7 +22,7 @@ def markdown(card: ModelCard) -> str:
 def html(card: ModelCard) -> str:
     """The card as HTML text: styles inside, no script, no request; names are escaped."""
     context = {"card": card, "sections": sections(card)}
-    return _environment().get_template("card.html").render(context)
+    return environment("", "regraft.model_card").get_template("card.html").render(context)
 
 
 def escape(text: str) -> str:
@@ -52,16 +50,3 @@ def _table(rows: tuple[tuple[str, ...], ...]) -> str:
     lines = ["| " + " | ".join(escape(cell) for cell in row) + " |" for row in rows]
     lines.insert(1, "|" + " --- |" * len(rows[0]))
     return "\n".join(lines)
-
-
-def _environment() -> Environment:
-    loaders = [PackageLoader("regraft.model_card"), PackageLoader("regraft.report")]
-    environment = Environment(
-        loader=ChoiceLoader(loaders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"bounds": bounds, "percent": percent}
-    return environment

@@ -5,27 +5,21 @@ from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
+from regraft import pages
 from regraft.report.findings import UNDEFINED, bounds, percent, points
 
 
-def environment(source: str) -> Environment:
+def environment(source: str, *rooms: str) -> Environment:
     """Jinja with our templates and filters; everything that is filled in is escaped.
 
     Args:
         source: paths below it are shown without it.
+        rooms: later rooms whose templates are of this kind too.
     """
-    made = Environment(
-        loader=PackageLoader("regraft.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {
+    filters: pages.Filters = {
         "bounds": bounds,
-        "count": lambda n: f"{n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
         "data_uri": _data_uri,
         "percent": percent,
         "number": _number,
@@ -33,7 +27,7 @@ def environment(source: str) -> Environment:
         "rows": _rows,
         "short": lambda path: short_path(path, source),
     }
-    return made
+    return pages.environment((*rooms, "regraft.report"), filters)
 
 
 def short_path(path: str, source: str) -> str:

@@ -1,14 +1,17 @@
 """What the advice is made of: the photos, the registry and the journal, looked at together."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
 
+import pandas as pd
+
 from regraft import journal, registry
 from regraft.advice import Circumstances, Delta, RetrainAdvice, advise
-from regraft.config import Config
+from regraft.config import Config, TrackingConfig
 from regraft.drift import look
 from regraft.journal import Attempt
-from regraft.registry import CHALLENGER, CHAMPION
+from regraft.registry import CHALLENGER, CHAMPION, RegisteredVersion
 from regraft.retrain.delta import delta_of
 from regraft.split import Splits
 
@@ -34,51 +37,62 @@ def observe(splits: Splits, config: Config, now: datetime) -> Circumstances:
     tracking = config.tracking
     held = registry.aliases(tracking, tracking.name)
     champion, last = held.get(CHAMPION), held.get(CHALLENGER, held.get(CHAMPION))
+    newest = _learner(last, config)
+    serving = newest if champion == last else _learner(champion, config)
     past = journal.attempts(config.retrain.journal_url, tracking.name)
-    delta = _delta(splits, last, config)
-    has_drifted, drift_said = _drift(splits, champion, last, config)
+    has_drifted, drift_said = _drift(splits, serving, newest, config)
     return Circumstances(
-        delta=delta,
+        delta=_delta(splits, newest, config),
         champion=champion,
         champion_since=_since(config, champion),
         has_drifted=has_drifted,
         drift_said=drift_said,
         spent_s=journal.spent_s(past, now),
         expected_s=_expected_s(past),
-        unjudged=_unjudged(config, last),
+        unjudged=_unjudged(newest, tracking),
     )
 
 
-def _delta(splits: Splits, last: int | None, config: Config) -> Delta:
-    if last is None:
-        return delta_of(splits, None, None, (), config.classes.renamed)
-    version = registry.find(config.tracking, config.tracking.name, str(last))
-    manifest = registry.load_manifest(config.tracking, version)
-    classes = registry.load_card(config.tracking, version).classes
-    return delta_of(splits, manifest, last, classes, config.classes.renamed)
+@dataclass(frozen=True)
+class _Learner:
+    """A version, and the manifest of the photos that it learned from."""
+
+    version: RegisteredVersion
+    manifest: pd.DataFrame
+
+
+def _learner(number: int | None, config: Config) -> _Learner | None:
+    if number is None:
+        return None
+    version = registry.find(config.tracking, config.tracking.name, str(number))
+    return _Learner(version, registry.load_manifest(config.tracking, version))
+
+
+def _delta(splits: Splits, newest: _Learner | None, config: Config) -> Delta:
+    renamed = config.classes.renamed
+    if newest is None:
+        return delta_of(splits, None, None, (), renamed)
+    classes = registry.load_card(config.tracking, newest.version).classes
+    return delta_of(splits, newest.manifest, newest.version.version, classes, renamed)
 
 
 def _drift(
-    splits: Splits, champion: int | None, last: int | None, config: Config
+    splits: Splits, serving: _Learner | None, newest: _Learner | None, config: Config
 ) -> tuple[bool | None, str]:
     """Whether the photos that no training has seen are of another kind than the champion's, told.
 
     What the last challenger has learned is no news, even if the champion has not. The test side is
     left out: no record says which of its photos are new.
     """
-    if champion is None:
+    if serving is None or newest is None:
         return None, ""
-    version = registry.find(config.tracking, config.tracking.name, str(champion))
-    reference = registry.load_reference(config.tracking, version)
-    learned = set(registry.load_manifest(config.tracking, version).sha256)
-    if last is not None:
-        newest = registry.find(config.tracking, config.tracking.name, str(last))
-        learned |= set(registry.load_manifest(config.tracking, newest).sha256)
+    reference = registry.load_reference(config.tracking, serving.version)
+    learned = {*serving.manifest.sha256, *newest.manifest.sha256}
     frame = splits.frame
     new = frame[(frame.side != "test") & ~frame.sha256.isin(learned)]
     if reference is None or new.empty:
         return None, ""
-    classifier = registry.load(config.tracking, version)
+    classifier = registry.load(config.tracking, serving.version)
     report = look(reference, classifier, new, config, config.tune.seed)
     return report.drifted, report.reason
 
@@ -97,10 +111,8 @@ def _expected_s(past: list[Attempt]) -> float | None:
     return median(trained[-_RECENT:]) if trained else None
 
 
-def _unjudged(config: Config, last: int | None) -> str:
+def _unjudged(newest: _Learner | None, tracking: TrackingConfig) -> str:
     """That the newest version came to no verdict, because somebody was killed; "" if it did."""
-    if last is None:
+    if newest is None or "verdict" in registry.tags(tracking, newest.version):
         return ""
-    version = registry.find(config.tracking, config.tracking.name, str(last))
-    is_judged = "verdict" in registry.tags(config.tracking, version)
-    return "" if is_judged else f"version {last} was never judged"
+    return f"version {newest.version.version} was never judged"

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regraft import journal
+from regraft import journal, pages
 from regraft.config import TrackingConfig
 from regraft.files import write_whole
 from regraft.state import State
@@ -115,17 +115,7 @@ def _write(path: Path, pasts: list[Past], service: Service, now: datetime) -> Bu
 
 
 def _environment(folder: Path) -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    made = Environment(
-        loader=PackageLoader("regraft.status"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {
-        "count": lambda n: f"{n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
+    filters = {
         "day": lambda moment: f"{_utc(moment):%Y-%m-%d}",
         "link": lambda place: link(place, folder),
         "percent": lambda share: f"{100 * share:.1f} %",
@@ -133,7 +123,7 @@ def _environment(folder: Path) -> "Environment":
         "stamp": lambda moment: f"{_utc(moment):%Y-%m-%d %H:%M}",
         "version": lambda number: f"v{number}" if number else "none",
     }
-    return made
+    return pages.environment(("regraft.status",), filters)
 
 
 def link(place: str, folder: Path) -> str:

@@ -41,7 +41,6 @@ NEW_CAMERA, ROLLED_BACK = range(38, 43, 2), 48
 
 pytestmark = [
     pytest.mark.pipeline,
-    pytest.mark.long,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not CLOTHES.exists(), reason="needs the photos of clothes"),
 ]

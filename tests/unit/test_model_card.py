@@ -122,7 +122,7 @@ def test_a_name_with_line_breaks_stays_in_its_cell():
 
 def test_page_is_one_file_that_asks_for_nothing():
     page = html(model_card())
-    assert "default-src 'none'; style-src 'unsafe-inline'" in page
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page
     assert "prefers-color-scheme: dark" in page
     assert 'name="viewport"' in page
     assert "url(" not in page
