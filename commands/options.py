@@ -19,6 +19,10 @@ ConfigOption = Annotated[
 SetOption = Annotated[
     list[str], typer.Option("--set", help="section.field=value, over the file; repeatable.")
 ]
+ModelOption = Annotated[
+    str,
+    typer.Option("--model", help="name@alias or name/version; left out: the only champion."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEBUG = "--debug"
 DEFAULT_STATE = Path(".regraft")

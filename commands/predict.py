@@ -7,6 +7,7 @@ import typer
 from commands.options import (
     DEFAULT_STATE,
     ConfigOption,
+    ModelOption,
     SetOption,
     StateOption,
     is_debug,
@@ -23,9 +24,7 @@ NO_EVICTION_GB = 1e6  # predicting adds to the store; how much it may hold is a 
 
 def predict(
     photos: Annotated[list[str], typer.Argument(help="Photos, folders of photos, or URLs.")],
-    model: Annotated[
-        str, typer.Option(help="name@alias or name/version; left out: the only champion.")
-    ] = "",
+    model: ModelOption = "",
     out: Annotated[
         str, typer.Option(help="Where to write: .parquet, .csv or .json; left out: the screen.")
     ] = "",

@@ -11,6 +11,7 @@ import typer
 from commands.options import (
     DEFAULT_STATE,
     ConfigOption,
+    ModelOption,
     SetOption,
     StateOption,
     is_debug,
@@ -34,9 +35,7 @@ def predict_batch(
         typer.Argument(help='Folders, manifests with a column "image", photos; paths or URLs.'),
     ],
     out: Annotated[str, typer.Option(help="Folder of the answers; path or URL.")],
-    model: Annotated[
-        str, typer.Option(help="name@alias or name/version; left out: the only champion.")
-    ] = "",
+    model: ModelOption = "",
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     state: StateOption = DEFAULT_STATE,

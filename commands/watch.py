@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.options import DEFAULT_STATE, SetOption, StateOption, is_debug, place_of, store_of
+from commands.options import (
+    DEFAULT_STATE,
+    ModelOption,
+    SetOption,
+    StateOption,
+    is_debug,
+    place_of,
+    store_of,
+)
 from commands.predict import NO_EVICTION_GB
 from commands.train import remembered
 from regraft.config import Config, TrackingConfig, load_config, with_settings
@@ -27,9 +35,7 @@ def watch(
     photos: Annotated[
         str, typer.Argument(help="New photos: a folder or a manifest; labels are not needed.")
     ],
-    model: Annotated[
-        str, typer.Option(help="name@alias or name/version; left out: the only champion.")
-    ] = "",
+    model: ModelOption = "",
     out: Annotated[
         Path | None,
         typer.Option(help="Where the page goes (.html), or all that was found (.json)."),

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tiny import photo_file, write_files
 
 from regraft.config import IngestConfig, SplitConfig
 from regraft.errors import (
@@ -27,28 +28,13 @@ from regraft.split.copies import find_near_pairs
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 
 
-def photo(seed, kind="PNG", size=8):
-    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def write(root, files):
-    for name, data in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return root
-
-
 def two_classes(root, n=3):
     files = {
-        f"{label}/{i}.png": photo(f"{label}{i}".encode()[0] * 100 + i)
+        f"{label}/{i}.png": photo_file(f"{label}{i}".encode()[0] * 100 + i)
         for label in ("cat", "dog")
         for i in range(n)
     }
-    return write(root, files)
+    return write_files(root, files)
 
 
 def read(root, **options):
@@ -71,14 +57,14 @@ def test_a_folder_with_a_folder_a_class_becomes_a_table(tmp_path):
 
 
 def test_the_label_is_the_first_folder_however_deep_the_photo_lies(tmp_path):
-    write(tmp_path, {"cat/old/2019/a.png": photo(1), "dog/x.jpg/b.png": photo(2)})
+    write_files(tmp_path, {"cat/old/2019/a.png": photo_file(1), "dog/x.jpg/b.png": photo_file(2)})
     assert read(tmp_path).frame["label"].tolist() == ["cat", "dog"]
 
 
 def test_train_and_test_folders_are_splits_in_any_case(tmp_path):
     names = ("Train/cat/a", "Train/dog/b", "VAL/cat/c", "valid/dog/d", "test/cat/deep/e")
-    write(tmp_path, {f"{name}.png": photo(i) for i, name in enumerate(names)})
-    write(tmp_path, {".hidden/cat/z.png": photo(9)})
+    write_files(tmp_path, {f"{name}.png": photo_file(i) for i, name in enumerate(names)})
+    write_files(tmp_path, {".hidden/cat/z.png": photo_file(9)})
     table = read(tmp_path)
     splits = table.frame["split"].tolist()
     assert sorted(splits) == ["test", "train", "train", "validation", "validation"]
@@ -86,13 +72,13 @@ def test_train_and_test_folders_are_splits_in_any_case(tmp_path):
 
 
 def test_a_class_called_train_beside_another_class_is_a_class(tmp_path):
-    write(tmp_path, {"train/a.png": photo(1), "bus/b.png": photo(2)})
+    write_files(tmp_path, {"train/a.png": photo_file(1), "bus/b.png": photo_file(2)})
     assert read(tmp_path).classes == ("bus", "train")
 
 
 def test_splits_beside_another_folder_of_photos_are_refused(tmp_path):
     names = ("train/cat/a", "train/dog/b", "Test/cat/c", "unlabelled/d")
-    write(tmp_path, {f"{name}.png": photo(i) for i, name in enumerate(names)})
+    write_files(tmp_path, {f"{name}.png": photo_file(i) for i, name in enumerate(names)})
     with pytest.raises(NoPhotos, match=r"only splits \(test, train\) in .*, found unlabelled bes"):
         read(tmp_path)
     (tmp_path / "unlabelled/d.png").rename(tmp_path / "unlabelled/d.xml")
@@ -139,7 +125,7 @@ def test_remote_folders_read_as_local_ones_do(tmp_path):
     assert remote.digest == read(tmp_path).digest
     assert remote.frame["path"].iloc[0].startswith("memory://")
     before = fingerprint(IngestConfig(photos="memory://pets"))
-    memory.pipe_file("/pets/dog/new.png", photo(50))
+    memory.pipe_file("/pets/dog/new.png", photo_file(50))
     assert fingerprint(IngestConfig(photos="memory://pets")) != before
     with pytest.raises(NoPhotos, match="Expected a folder at memory://nowhere, found nothing"):
         read("memory://nowhere")
@@ -151,21 +137,24 @@ def test_remote_folders_read_as_local_ones_do(tmp_path):
 def test_hidden_files_and_non_images_are_counted_and_are_no_failures(tmp_path):
     two_classes(tmp_path)
     litter = ("cat/.DS_Store", "cat/Thumbs.db", "notes.txt", ".git/a.png", "__MACOSX/cat/b.png")
-    write(tmp_path, dict.fromkeys(litter, b"x"))
+    write_files(tmp_path, dict.fromkeys(litter, b"x"))
     table = read(tmp_path)
     assert (table.n_ignored, len(table.quarantine), len(table.frame)) == (5, 0, 6)
 
 
 def test_a_wrong_extension_is_no_failure(tmp_path):
     two_classes(tmp_path)
-    write(tmp_path, {"cat/really_jpeg.png": photo(77, "JPEG"), "dog/really_png.JPG": photo(78)})
+    write_files(
+        tmp_path,
+        {"cat/really_jpeg.png": photo_file(77, "JPEG"), "dog/really_png.JPG": photo_file(78)},
+    )
     assert len(read(tmp_path).frame) == 8
 
 
 def test_three_hundred_broken_files_are_each_accounted_for(tmp_path):
     rng = np.random.default_rng(7)
     kinds = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-    good = [photo(seed, kinds[seed % 6], size=16) for seed in range(60)]
+    good = [photo_file(seed, kinds[seed % 6], size=16) for seed in range(60)]
     bomb = io.BytesIO()
     Image.new("1", (12_000, 12_000)).save(bomb, "PNG")
 
@@ -182,8 +171,10 @@ def test_three_hundred_broken_files_are_each_accounted_for(tmp_path):
 
     for number in range(300):
         name = f"{'abc'[number % 3]}/{number}.{('jpg', 'png', 'txt', 'gif')[number // 8 % 4]}"
-        write(tmp_path, {name: broken(number)})
-    write(tmp_path, {f"{label}/good.png": photo(900 + i) for i, label in enumerate("abc")})
+        write_files(tmp_path, {name: broken(number)})
+    write_files(
+        tmp_path, {f"{label}/good.png": photo_file(900 + i) for i, label in enumerate("abc")}
+    )
     table = read(tmp_path, max_quarantine_fraction=1.0)
     assert len(table.frame) + len(table.quarantine) + table.n_ignored == 303
     assert table.n_ignored == 72
@@ -198,7 +189,10 @@ def test_three_hundred_broken_files_are_each_accounted_for(tmp_path):
 
 def test_the_same_bytes_under_two_labels_are_all_in_quarantine(tmp_path):
     two_classes(tmp_path, n=10)
-    write(tmp_path, {"cat/same.png": photo(5), "cat/same2.png": photo(5), "dog/d.png": photo(5)})
+    write_files(
+        tmp_path,
+        {"cat/same.png": photo_file(5), "cat/same2.png": photo_file(5), "dog/d.png": photo_file(5)},
+    )
     table = read(tmp_path, max_quarantine_fraction=0.5)
     assert table.quarantine["reason"].tolist() == ["clashing labels"] * 3
     assert "'dog' in" in table.quarantine["detail"].iloc[0]
@@ -206,7 +200,9 @@ def test_the_same_bytes_under_two_labels_are_all_in_quarantine(tmp_path):
 
 
 def test_the_same_bytes_under_one_label_are_kept(tmp_path):
-    write(two_classes(tmp_path), {"cat/again.png": photo(5), "cat/and_again.png": photo(5)})
+    write_files(
+        two_classes(tmp_path), {"cat/again.png": photo_file(5), "cat/and_again.png": photo_file(5)}
+    )
     assert len(read(tmp_path).frame) == 8
 
 
@@ -217,7 +213,7 @@ def test_a_name_that_is_not_utf8_is_in_quarantine_and_can_be_stored(tmp_path):
         path = os.path.join(os.fsencode(tmp_path), place)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
-            file.write(photo(3))
+            file.write(photo_file(3))
     with pytest.raises(ClassVanished, match=r"No usable photo is left of dog\\xff: all 1 are"):
         read(tmp_path, max_quarantine_fraction=0.5)
     os.remove(os.path.join(os.fsencode(tmp_path), b"dog\xff/a.png"))
@@ -253,7 +249,7 @@ def test_a_folder_behind_a_link_is_read(tmp_path):
 def test_files_and_folders_that_may_not_be_read_are_in_quarantine(tmp_path, monkeypatch):
     two_classes(tmp_path, n=10)
     scandir, opened = os.scandir, open
-    write(tmp_path, {"cat/locked/a.png": photo(1)})
+    write_files(tmp_path, {"cat/locked/a.png": photo_file(1)})
 
     def guarded(path, *arguments):
         if str(path).endswith(("locked", "dog/0.png")):
@@ -268,7 +264,7 @@ def test_files_and_folders_that_may_not_be_read_are_in_quarantine(tmp_path, monk
 
 
 def test_a_photo_outside_every_class_is_in_quarantine(tmp_path):
-    write(two_classes(tmp_path, n=10), {"stray.png": photo(1)})
+    write_files(two_classes(tmp_path, n=10), {"stray.png": photo_file(1)})
     assert read(tmp_path).quarantine["reason"].tolist() == ["no class folder"]
 
 
@@ -313,7 +309,9 @@ def test_the_table_tells_the_full_upright_size_of_a_photo_decoded_at_reduced_sca
 
 
 def test_too_many_unusable_photos_stop_the_run_with_counts_and_names(tmp_path):
-    write(two_classes(tmp_path), {"cat/x.png": POINTER, "cat/y.png": b"", "dog/z.png": POINTER})
+    write_files(
+        two_classes(tmp_path), {"cat/x.png": POINTER, "cat/y.png": b"", "dog/z.png": POINTER}
+    )
     with pytest.raises(TooManyQuarantined) as caught:
         read(tmp_path)
     message = str(caught.value)
@@ -325,13 +323,13 @@ def test_too_many_unusable_photos_stop_the_run_with_counts_and_names(tmp_path):
 
 
 def test_a_class_that_would_vanish_stops_the_run(tmp_path):
-    write(two_classes(tmp_path, n=20), {"eel/a.png": POINTER})
+    write_files(two_classes(tmp_path, n=20), {"eel/a.png": POINTER})
     with pytest.raises(ClassVanished, match=r"left of eel: all 1 are .*eel/a\.png, git-lfs"):
         read(tmp_path)
 
 
 def test_a_class_without_a_format_that_is_read_stops_the_run(tmp_path):
-    write(two_classes(tmp_path), {"eel/a.HEIC": b"x", "eel/b": b"x", "eel/Thumbs.db": b"x"})
+    write_files(two_classes(tmp_path), {"eel/a.HEIC": b"x", "eel/b": b"x", "eel/Thumbs.db": b"x"})
     words = r"in eel \(2 files: \.heic, no extension\)\. Photos are files ending in \.bmp"
     with pytest.raises(ClassVanished, match=words):
         read(tmp_path)
@@ -339,16 +337,16 @@ def test_a_class_without_a_format_that_is_read_stops_the_run(tmp_path):
 
 def test_a_class_is_looked_for_in_all_splits(tmp_path):
     names = ("train/cat/a", "train/dog/b", "test/cat/c")
-    write(tmp_path, {f"{name}.png": photo(i) for i, name in enumerate(names)})
-    write(tmp_path, {"test/dog/d.heic": b"x", "boxes/a.xml": b"x"})
+    write_files(tmp_path, {f"{name}.png": photo_file(i) for i, name in enumerate(names)})
+    write_files(tmp_path, {"test/dog/d.heic": b"x", "boxes/a.xml": b"x"})
     assert read(tmp_path).classes == ("cat", "dog")
-    write(tmp_path, {"test/eel/e.heic": b"x"})
+    write_files(tmp_path, {"test/eel/e.heic": b"x"})
     with pytest.raises(ClassVanished, match=r"in eel \(1 files"):
         read(tmp_path)
 
 
 def test_one_class_is_not_enough(tmp_path):
-    write(tmp_path, {"cat/a.png": photo(1), "cat/b.png": photo(2)})
+    write_files(tmp_path, {"cat/a.png": photo_file(1), "cat/b.png": photo_file(2)})
     with pytest.raises(DataError, match=r"Expected two classes or more in .*, got cat"):
         read(tmp_path)
 
@@ -359,7 +357,7 @@ def test_nothing_to_read_says_what_was_expected(tmp_path):
         read(tmp_path / "pest")
     with pytest.raises(NoPhotos, match="Check the spelling"):
         read(tmp_path / "xyz" / "abc")
-    write(tmp_path, {"empty/a/b.txt": b"x", "flat/a.png": photo(1)})
+    write_files(tmp_path, {"empty/a/b.txt": b"x", "flat/a.png": photo_file(1)})
     with pytest.raises(NoPhotos, match=r"found none \(1 other files\)"):
         read(tmp_path / "empty")
     with pytest.raises(NoPhotos, match="found 1 photos but no folder around them"):
@@ -378,9 +376,9 @@ def test_the_fingerprint_sees_a_change_in_place(tmp_path):
     config = IngestConfig(photos=str(tmp_path))
     before = fingerprint(config)
     assert fingerprint(config) == before
-    write(tmp_path, {"cat/new.png": photo(40)})
+    write_files(tmp_path, {"cat/new.png": photo_file(40)})
     added = fingerprint(config)
-    write(tmp_path, {"cat/new.png": photo(41, size=9)})
+    write_files(tmp_path, {"cat/new.png": photo_file(41, size=9)})
     assert len({before, added, fingerprint(config)}) == 3
 
 
@@ -392,7 +390,7 @@ def test_the_fingerprint_of_a_manifest_sees_rows_and_photos(tmp_path):
     first = fingerprint(config)
     manifest.write_text("image,label\ncat/0.png,cat\ndog/0.png,cow\n")
     second = fingerprint(config)
-    write(tmp_path, {"cat/0.png": photo(1, size=9)})
+    write_files(tmp_path, {"cat/0.png": photo_file(1, size=9)})
     third = fingerprint(config)
     (tmp_path / "cat/0.png").unlink()
     assert len({first, second, third, fingerprint(config)}) == 4
@@ -430,7 +428,7 @@ def test_a_parquet_manifest_reads_as_its_csv_does(tmp_path):
 def test_a_manifest_and_its_photos_may_be_remote_or_absolute(tmp_path):
     two_classes(tmp_path)
     memory = fsspec.filesystem("memory")
-    memory.pipe_file("/remote/a.png", photo(1))
+    memory.pipe_file("/remote/a.png", photo_file(1))
     text = f"image,label\na.png,cat\nmemory://remote/a.png,cat\n{tmp_path}/dog/0.png,dog\n"
     memory.pipe_file("/remote/m.csv", text.encode())
     table = read("memory://remote/m.csv")
@@ -438,7 +436,7 @@ def test_a_manifest_and_its_photos_may_be_remote_or_absolute(tmp_path):
     assert table.n_ignored == 1
     config = IngestConfig(photos="memory://remote/m.csv")
     before = fingerprint(config)
-    memory.pipe_file("/remote/a.png", photo(2, size=9))
+    memory.pipe_file("/remote/a.png", photo_file(2, size=9))
     assert fingerprint(config) != before
 
 
@@ -479,7 +477,7 @@ def test_a_manifest_that_cannot_be_meant_is_refused_with_its_line(tmp_path, text
 
 
 def test_a_manifest_in_another_encoding_or_format_is_refused(tmp_path):
-    write(tmp_path, {"m.csv": "image,label\ncafé,b\n".encode("latin-1"), "m.parquet": b"no"})
+    write_files(tmp_path, {"m.csv": "image,label\ncafé,b\n".encode("latin-1"), "m.parquet": b"no"})
     with pytest.raises(ManifestError, match="not a CSV table in UTF-8"):
         read(tmp_path / "m.csv")
     with pytest.raises(ManifestError, match=r"m\.parquet is not a Parquet table"):

@@ -1,6 +1,5 @@
 """Promises of the inbox: labels may come late, twice or wrong, and nothing is lost or guessed."""
 
-import io
 import os
 import shutil
 
@@ -8,7 +7,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from tiny import photo_file, write_files
 
 from regraft.config import IngestConfig
 from regraft.errors import ClassVanished, ConfigError, ManifestError, NoPhotos
@@ -21,26 +20,12 @@ from regraft.ingest.memory import recall
 LABELS = ("cat", "dog", "emu")
 
 
-def photo(seed, size=8):
-    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write(root, files):
-    for name, data in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-
-
 @pytest.fixture
 def pets(tmp_path):
     """photos/cat/1..10 and photos/dog/11..20 by seed, and an empty inbox beside them."""
     for seed in range(1, 21):
         label = "cat" if seed <= 10 else "dog"
-        write(tmp_path, {f"photos/{label}/{seed}.png": photo(seed)})
+        write_files(tmp_path, {f"photos/{label}/{seed}.png": photo_file(seed)})
     (tmp_path / "inbox").mkdir()
     return tmp_path
 
@@ -73,7 +58,7 @@ def csv(root, text, name="inbox.csv"):
 
 def test_photos_in_the_inbox_join_the_others(pets):
     before = read(pets)
-    write(pets, {"inbox/cat/a.png": photo(31), "inbox/emu/deep/b.png": photo(32)})
+    write_files(pets, {"inbox/cat/a.png": photo_file(31), "inbox/emu/deep/b.png": photo_file(32)})
     table = read(pets)
     assert len(before.frame) == 20
     assert labels(table, pets) == labels(before, pets) | {
@@ -88,7 +73,10 @@ def test_photos_in_the_inbox_join_the_others(pets):
 
 
 def test_photos_right_in_the_inbox_wait_and_are_no_failure(pets):
-    write(pets, {"inbox/a.png": photo(31), "inbox/b.png": photo(32), "inbox/notes.txt": b"x"})
+    write_files(
+        pets,
+        {"inbox/a.png": photo_file(31), "inbox/b.png": photo_file(32), "inbox/notes.txt": b"x"},
+    )
     table = read(pets)
     assert len(table.frame) == 20
     assert (table.n_waiting, len(table.quarantine), table.n_ignored) == (2, 0, 1)
@@ -97,7 +85,7 @@ def test_photos_right_in_the_inbox_wait_and_are_no_failure(pets):
 
 
 def test_a_photo_that_waits_is_known_when_its_label_comes(pets):
-    write(pets, {"inbox/a.png": photo(31)})
+    write_files(pets, {"inbox/a.png": photo_file(31)})
     url = str(pets / "memory")
     read(pets, memory_url=url)
     known = recall(url)
@@ -110,7 +98,7 @@ def test_a_photo_that_waits_is_known_when_its_label_comes(pets):
 
 
 def test_manifest_rows_without_a_label_wait_until_a_row_brings_it(pets):
-    write(pets, {"new/a.png": photo(31), "new/b.png": photo(32)})
+    write_files(pets, {"new/a.png": photo_file(31), "new/b.png": photo_file(32)})
     text = "image,label\nnew/a.png,\nnew/b.png,\n"
     csv(pets, text)
     assert read(pets, "inbox.csv").n_waiting == 2
@@ -122,7 +110,7 @@ def test_manifest_rows_without_a_label_wait_until_a_row_brings_it(pets):
 
 
 def test_a_photo_that_has_a_label_anywhere_waits_nowhere(pets):
-    write(pets, {"inbox/a.png": photo(31), "inbox/copy of 1.png": photo(1)})
+    write_files(pets, {"inbox/a.png": photo_file(31), "inbox/copy of 1.png": photo_file(1)})
     rows = [f"photos/cat/{i}.png,cat" for i in range(1, 11)]
     rows += [f"photos/dog/{i}.png,dog" for i in range(11, 21)]
     csv(pets, "\n".join(["image,label", *rows, "inbox/a.png,emu"]), "labels.csv")
@@ -158,7 +146,7 @@ def test_without_an_inbox_nothing_waits(pets):
 
 
 def test_the_label_in_the_inbox_wins_and_the_photo_is_kept_where_it_was(pets):
-    write(pets, {"inbox/dog/seen again.png": photo(1)})
+    write_files(pets, {"inbox/dog/seen again.png": photo_file(1)})
     table = read(pets)
     assert labels(table, pets)["photos/cat/1.png"] == "dog"
     assert relabelled(table, pets) == [("photos/cat/1.png", "cat", "dog")]
@@ -170,14 +158,14 @@ def test_the_label_in_the_inbox_wins_and_the_photo_is_kept_where_it_was(pets):
 
 
 def test_a_label_that_both_places_agree_on_is_no_news(pets):
-    write(pets, {"inbox/cat/seen again.png": photo(1)})
+    write_files(pets, {"inbox/cat/seen again.png": photo_file(1)})
     table = read(pets)
     assert (len(table.frame), len(table.relabelled), table.n_ignored) == (20, 0, 1)
     assert table.digest == ingest(IngestConfig(photos=str(pets / "photos"))).digest
 
 
 def test_every_copy_takes_the_new_label(pets):
-    write(pets, {"photos/cat/copy.png": photo(1), "inbox/emu/x.png": photo(1)})
+    write_files(pets, {"photos/cat/copy.png": photo_file(1), "inbox/emu/x.png": photo_file(1)})
     table = read(pets)
     assert relabelled(table, pets) == [
         ("photos/cat/1.png", "cat", "emu"),
@@ -186,7 +174,7 @@ def test_every_copy_takes_the_new_label(pets):
 
 
 def test_a_correction_in_the_inbox_is_worth_as_much_as_one_in_place(pets):
-    write(pets, {"inbox/dog/x.png": photo(1)})
+    write_files(pets, {"inbox/dog/x.png": photo_file(1)})
     late = read(pets).digest
     (pets / "photos/cat/1.png").rename(pets / "photos/dog/1.png")
     (pets / "inbox/dog/x.png").unlink()
@@ -194,9 +182,9 @@ def test_a_correction_in_the_inbox_is_worth_as_much_as_one_in_place(pets):
 
 
 def test_the_inbox_settles_what_clashes_outside(pets):
-    write(pets, {"photos/dog/same as 1.png": photo(1)})
+    write_files(pets, {"photos/dog/same as 1.png": photo_file(1)})
     assert read(pets).quarantine["reason"].tolist() == ["clashing labels"] * 2
-    write(pets, {"inbox/dog/1.png": photo(1)})
+    write_files(pets, {"inbox/dog/1.png": photo_file(1)})
     table = read(pets)
     assert table.quarantine.empty
     assert labels(table, pets)["photos/dog/same as 1.png"] == "dog"
@@ -204,7 +192,7 @@ def test_the_inbox_settles_what_clashes_outside(pets):
 
 
 def test_an_inbox_that_contradicts_itself_leaves_nobody_sure(pets):
-    write(pets, {"inbox/dog/1.png": photo(1), "inbox/emu/1.png": photo(1)})
+    write_files(pets, {"inbox/dog/1.png": photo_file(1), "inbox/emu/1.png": photo_file(1)})
     table = read(pets, max_quarantine_fraction=0.5)
     assert table.quarantine["reason"].tolist() == ["clashing labels"] * 3
     assert "photos/cat/1.png" not in labels(table, pets)
@@ -232,8 +220,8 @@ def test_the_split_and_the_group_outlive_a_correction_that_does_not_speak_of_the
 
 def test_the_order_of_the_folders_changes_nothing(pets, monkeypatch):
     for number in range(6):
-        write(pets, {f"inbox/{LABELS[number % 3]}/{number}.png": photo(number + 1)})
-    write(pets, {"inbox/a.png": photo(31), "photos/dog/same as 1.png": photo(1)})
+        write_files(pets, {f"inbox/{LABELS[number % 3]}/{number}.png": photo_file(number + 1)})
+    write_files(pets, {"inbox/a.png": photo_file(31), "photos/dog/same as 1.png": photo_file(1)})
     straight = read(pets)
     listdir = os.listdir
     monkeypatch.setattr(
@@ -372,7 +360,14 @@ def test_a_manifest_of_photos_needs_no_last_line_end(pets):
 
 
 def test_a_file_that_leaves_between_listing_and_reading_is_in_quarantine(pets, monkeypatch):
-    write(pets, {"inbox/cat/a.png": photo(31), "inbox/b.png": photo(32), "inbox/c.png": photo(33)})
+    write_files(
+        pets,
+        {
+            "inbox/cat/a.png": photo_file(31),
+            "inbox/b.png": photo_file(32),
+            "inbox/c.png": photo_file(33),
+        },
+    )
     list_folder = inbox_room.list_folder
 
     def slow(place, **options):
@@ -391,7 +386,14 @@ def test_a_file_that_leaves_between_listing_and_reading_is_in_quarantine(pets, m
 
 
 def test_a_broken_photo_in_the_inbox_is_in_quarantine_with_its_reason(pets):
-    write(pets, {"inbox/cat/a.png": photo(31)[:150], "inbox/b.png": b"", "inbox/c.png": photo(32)})
+    write_files(
+        pets,
+        {
+            "inbox/cat/a.png": photo_file(31)[:150],
+            "inbox/b.png": b"",
+            "inbox/c.png": photo_file(32),
+        },
+    )
     table = read(pets)
     assert table.quarantine[["label", "reason"]].to_numpy().tolist() == [
         ["", "empty file"],
@@ -401,7 +403,7 @@ def test_a_broken_photo_in_the_inbox_is_in_quarantine_with_its_reason(pets):
 
 
 def test_a_class_that_only_the_inbox_has_does_not_stop_the_run_when_it_is_broken(pets):
-    write(pets, {"inbox/emu/a.png": b"", "inbox/fox/a.HEIC": b"x", "inbox/fox/b": b"x"})
+    write_files(pets, {"inbox/emu/a.png": b"", "inbox/fox/a.HEIC": b"x", "inbox/fox/b": b"x"})
     table = read(pets, max_quarantine_fraction=0.2)
     assert table.classes == ("cat", "dog")
     assert table.quarantine[["label", "reason"]].to_numpy().tolist() == [
@@ -411,16 +413,18 @@ def test_a_class_that_only_the_inbox_has_does_not_stop_the_run_when_it_is_broken
     ]
     details = table.quarantine["detail"].tolist()
     assert [detail.split(";")[0] for detail in details[1:]] == [".heic", "no extension"]
-    write(pets, {"inbox/fox/c.png": photo(31)})
+    write_files(pets, {"inbox/fox/c.png": photo_file(31)})
     table = read(pets, max_quarantine_fraction=0.2)
     assert (len(table.quarantine), table.n_ignored) == (1, 2)
-    write(pets, {"photos/emu/a.png": b""})
+    write_files(pets, {"photos/emu/a.png": b""})
     with pytest.raises(ClassVanished, match=r"No usable photo is left of emu: all 2 are"):
         read(pets, max_quarantine_fraction=0.2)
 
 
 def test_what_waits_counts_as_usable_where_the_broken_are_counted(pets):
-    write(pets, {f"inbox/{i}.png": photo(40 + i) for i in range(10)} | {"inbox/x.png": b""})
+    write_files(
+        pets, {f"inbox/{i}.png": photo_file(40 + i) for i in range(10)} | {"inbox/x.png": b""}
+    )
     assert len(read(pets, max_quarantine_fraction=1 / 30).quarantine) == 1
 
 
@@ -445,7 +449,7 @@ def test_an_inbox_that_is_not_there_is_named(pets):
 
 
 def test_an_inbox_that_is_no_place_is_refused(pets):
-    write(pets, {"inbox/a.png": photo(31)})
+    write_files(pets, {"inbox/a.png": photo_file(31)})
     with pytest.raises(NoPhotos, match=r"in ingest\.inbox, got the file .*a\.png\. Name its"):
         read(pets, "inbox/a.png")
     with pytest.raises(ConfigError, match=r"got torchvision:MNIST, which does not grow"):
@@ -483,7 +487,7 @@ def test_a_manifest_among_the_photos_may_be_the_inbox(pets):
 
 def test_the_fingerprint_sees_the_inbox(pets):
     seen = [fingerprint(IngestConfig(photos=str(pets / "photos"))), fingerprint(config_of(pets))]
-    write(pets, {"inbox/a.png": photo(31)})
+    write_files(pets, {"inbox/a.png": photo_file(31)})
     seen.append(fingerprint(config_of(pets)))
     assert fingerprint(config_of(pets)) == seen[-1]
     (pets / "inbox/dog").mkdir()
@@ -493,7 +497,7 @@ def test_the_fingerprint_sees_the_inbox(pets):
     for end in ("do", "dog", "dog\n"):
         csv(pets, text + end)
         seen.append(fingerprint(config_of(pets, "inbox.csv")))
-    write(pets, {"photos/cat/1.png": photo(33, size=9)})
+    write_files(pets, {"photos/cat/1.png": photo_file(33, size=9)})
     seen.append(fingerprint(config_of(pets, "inbox.csv")))
     assert len(set(seen)) == len(seen)
 
@@ -508,12 +512,12 @@ def test_after_any_sequence_each_content_has_the_label_that_was_given_last(tmp_p
     truth, rows = {}, ["image,label,labelled_at"]
     for number in range(6):
         truth[number] = "cat" if number % 2 else "dog"
-        write(tmp_path, {f"photos/{truth[number]}/{number}.png": photo(number)})
+        write_files(tmp_path, {f"photos/{truth[number]}/{number}.png": photo_file(number)})
     for step in range(40):
         kind, label = rng.choice(["early", "late", "bare", "correct"]), str(rng.choice(LABELS))
         number, time = len(truth), f"2026-01-01T00:00:{step:02}"
         if kind == "early":
-            write(tmp_path, {f"photos/{label}/{number}.png": photo(number)})
+            write_files(tmp_path, {f"photos/{label}/{number}.png": photo_file(number)})
             truth[number] = label
         elif kind == "correct":
             number = int(rng.integers(len(truth)))
@@ -521,7 +525,7 @@ def test_after_any_sequence_each_content_has_the_label_that_was_given_last(tmp_p
             rows.insert(int(rng.integers(1, len(rows) + 1)), f"{known},{label},{time}")
             truth[number] = label
         else:
-            write(tmp_path, {f"new/{number}.png": photo(number)})
+            write_files(tmp_path, {f"new/{number}.png": photo_file(number)})
             truth[number] = label if kind == "late" else ""
             rows.append(f"new/{number}.png,{truth[number]},{time * (kind == 'late')}")
         if step % 8 == 7:

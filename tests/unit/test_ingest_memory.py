@@ -1,15 +1,13 @@
 """Promises of ingest's memory: only new content is decoded, and the table never shows it."""
 
-import io
 import logging
 import sys
 
 import fsspec
-import numpy as np
 import pandas as pd
 import pytest
 from fsspec.implementations.local import LocalFileSystem
-from PIL import Image
+from tiny import photo_file
 
 from regraft.config import IngestConfig
 from regraft.ingest import ingest
@@ -18,18 +16,11 @@ from regraft.ingest import memory as room
 facts_room = sys.modules["regraft.ingest.facts"]
 
 
-def jpeg(seed, size=24):
-    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
 def add(folder, seeds):
     for seed in seeds:
         path = folder / ("cat", "dog")[seed % 2] / f"{seed}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg(seed))
+        path.write_bytes(photo_file(seed, "JPEG", 24))
 
 
 @pytest.fixture
@@ -37,8 +28,8 @@ def pets(tmp_path):
     """Eight photos of two classes, a copy of one of them, and a broken file."""
     folder = tmp_path / "pets"
     add(folder, range(8))
-    (folder / "cat/copy.jpg").write_bytes(jpeg(0))
-    (folder / "dog/broken.jpg").write_bytes(jpeg(9)[:300])
+    (folder / "cat/copy.jpg").write_bytes(photo_file(0, "JPEG", 24))
+    (folder / "dog/broken.jpg").write_bytes(photo_file(9, "JPEG", 24)[:300])
     return folder
 
 
@@ -109,7 +100,7 @@ def test_why_a_photo_is_unusable_is_found_out_anew(pets, tmp_path, decoded):
 
 
 def test_a_lower_limit_refuses_what_is_remembered(pets, tmp_path):
-    (pets / "dog/large.jpg").write_bytes(jpeg(12, size=40))
+    (pets / "dog/large.jpg").write_bytes(photo_file(12, "JPEG", 40))
     read(pets, tmp_path / "memory")
     limited = read(pets, tmp_path / "memory", max_pixels=30 * 30)
     assert "too many pixels" in set(limited.quarantine["reason"])

@@ -7,14 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save
-from tiny import (
-    ARCHITECTURE,
-    CLASSES,
-    COLOURS,
-    SETTINGS,
-    photo,
-    splits_of,
-)
+from tiny import ARCHITECTURE, CLASSES, SETTINGS, draw_splits
 
 from regraft.backbone import pinned
 from regraft.classifier import load_pretrained
@@ -30,14 +23,7 @@ SIDES = ("train",) * 4 + ("validation",) * 8
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory):
     """Thirty-six photos of three colours, two thirds of them to validate on."""
-    folder = tmp_path_factory.mktemp("colours")
-    rows = []
-    for label, colour in COLOURS.items():
-        for side in SIDES:
-            path = folder / f"{len(rows)}.png"
-            photo(len(rows), colour=colour).save(path)
-            rows.append((str(path), label, side, hashlib.sha256(path.read_bytes()).hexdigest()))
-    return splits_of(pd.DataFrame(rows, columns=["path", "label", "side", "sha256"]))
+    return draw_splits(tmp_path_factory.mktemp("colours"), SIDES)
 
 
 @pytest.fixture(scope="module")

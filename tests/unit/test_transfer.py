@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import COLOURS, SETTINGS, photo, splits_of
+from tiny import COLOURS, SETTINGS, draw_splits, splits_of
 
 from regraft.config import EmbedConfig
 from regraft.embed import NO_STORE, Compute, choose_compute, embed, judging_compute
@@ -30,14 +30,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory):
     """Seventy-two photos of three colours, half of them to test on."""
-    folder = tmp_path_factory.mktemp("colours")
-    rows = []
-    for label, colour in COLOURS.items():
-        for side in SIDES:
-            path = folder / f"{len(rows)}.png"
-            photo(len(rows), colour=colour).save(path)
-            rows.append((str(path), label, side, hashlib.sha256(path.read_bytes()).hexdigest()))
-    return splits_of(pd.DataFrame(rows, columns=["path", "label", "side", "sha256"]))
+    return draw_splits(tmp_path_factory.mktemp("colours"), SIDES)
 
 
 def blind(classifier):

@@ -4,6 +4,7 @@ The photos of a class share their mean colour, so even random weights tell the c
 """
 
 import hashlib
+import io
 import sys
 from pathlib import Path
 
@@ -59,11 +60,28 @@ def photo(seed: int, size: tuple[int, int] = (40, 32), colour=(128, 128, 128)) -
     return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
 
 
-def draw_splits(folder: Path) -> Splits:
-    """Thirty photos of three colours on three sides, as PNG files."""
+def photo_file(seed: int, kind: str = "PNG", size: int = 8) -> bytes:
+    """The bytes of a photo of noise, size by size pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_files(root: Path, files: dict[str, bytes]) -> Path:
+    """{path below the root: content}; the root."""
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
+
+
+def draw_splits(folder: Path, sides: tuple[str, ...] = SIDES) -> Splits:
+    """Photos of three colours, for each as many as there are sides, as PNG files."""
     rows = []
     for label, colour in COLOURS.items():
-        for number, side in enumerate(SIDES):
+        for number, side in enumerate(sides):
             path = folder / f"{label} {number}.png"
             photo(len(rows), colour=colour).save(path)
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
