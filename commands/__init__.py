@@ -2,7 +2,7 @@
 
 Exit codes: 0 success (whatever the verdict), 1 a fault of ours, 2 configuration or usage, 3 photos,
 4 pretrained weights, 5 training, 6 registry, 7 state folder, 8 nothing to do, 9 schedule,
-10 drift, 130 interrupted (the same command goes on where it stopped).
+10 drift, 11 runs already, 130 interrupted (the same command goes on where it stopped).
 """
 
 import os
@@ -48,7 +48,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 app = typer.Typer(
     help="Grafts your classes onto a pretrained network, and keeps the graft alive.",
     epilog="Exit codes: 0 done, 1 our fault, 2 configuration, 3 photos, 4 weights, 5 training, "
-    "6 registry, 7 state folder, 8 nothing to do, 9 schedule, 10 drift, 130 interrupted.",
+    "6 registry, 7 state folder, 8 nothing to do, 9 schedule, 10 drift, "
+    "11 runs already, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,7 +1,7 @@
 """`regraft retrain`: trains again if there is a reason to, and writes down why or why not."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,7 @@ from commands.mirror import show_on_page
 from commands.options import DEFAULT_STATE, ConfigOption, SetOption, StateOption, is_debug
 from commands.train import ask_if_it_waits, completed, model_name, ready_to_run, remembered, talk
 from regraft.config import Config, config_of, load_config, with_settings
-from regraft.errors import NothingToDo
+from regraft.errors import NothingToDo, RegraftError
 
 _WHICH = ("tracking.", "retrain.journal_url=")
 
@@ -46,9 +46,11 @@ def retrain(
     if plan:
         typer.echo(_planned(as_before(photos, config, settings, name, opened)))
         return
-    which = load_config(None, _about_which(settings))
-    with _told_if_it_fails(completed(which, photos, name, opened), opened, datetime.now(UTC)):
+    try:
         complete = as_before(photos, config, settings, name, opened)
+    except RegraftError as error:
+        _note_refusal(error, _which(photos, config, settings, name, opened), opened)
+        raise
     ended = attempt(complete, opened)
     if not ended.was_trained:
         raise NothingToDo(f"{ended.outcome}: {ended.reason}.")
@@ -74,6 +76,32 @@ def as_before(
         then = _of_model(called, wanted, state) if last is None else config_of(last)
         wanted = with_settings(then, settings)
     return completed(wanted, photos, called, state)
+
+
+def _which(
+    photos: str, file: Path | None, settings: tuple[str, ...], name: str, state: "State"
+) -> Config:
+    """As much of a configuration that was refused as says which model was meant."""
+    try:
+        wanted = load_config(file, _about_which(settings))
+    except RegraftError:  # the file is what was refused
+        wanted = load_config(None, _about_which(settings))
+    return completed(wanted, photos, name, state)
+
+
+def _note_refusal(error: RegraftError, which: Config, state: "State") -> None:
+    """A failed attempt of a model that is known; else it is somebody's mistyped name.
+
+    Nobody reads what a schedule says: the settings that it remembers may be of an older Regraft.
+    """
+    from regraft.errors import AlreadyRuns
+    from regraft.journal import last_attempt
+
+    if last_attempt(which.retrain.journal_url, which.tracking.name) is None:
+        return
+    began = datetime.now(UTC)
+    with suppress(AlreadyRuns), _alone(which, state, began):
+        _conclude(_failed(which, began, f"{type(error).__name__}: {error}"), which, state)
 
 
 def _about_which(settings: tuple[str, ...]) -> tuple[str, ...]:
@@ -109,17 +137,26 @@ def attempt(config: Config, state: "State") -> "Attempt":
     Raises:
         AlreadyRuns: somebody retrains this model now.
     """
-    from regraft.state import alone
-
     began = datetime.now(UTC)
-    with alone(state, f"retrain {config.tracking.name}", began) as killed:
-        if killed and not _had_ended(config, killed):
-            _conclude(_cut_off(config, killed), config, state)
+    with _alone(config, state, began):
         with _told_if_it_fails(config, state, began):
             unchanged = _unchanged(config, began)
             run_name = "" if unchanged else _run(config, state)
         # What goes wrong from here on is no failure of the attempt.
         return _conclude(unchanged, config, state) if unchanged else _shown(run_name, config, state)
+
+
+@contextmanager
+def _alone(config: Config, state: "State", began: datetime) -> Iterator[None]:
+    """The only one who retrains the model; first it writes down what became of a killed one."""
+    from regraft.state import alone
+
+    with alone(state, f"retrain {config.tracking.name}", began) as killed:
+        if killed and not _had_ended(config, killed):
+            from regraft.retrain.cut_off import cut_off
+
+            _conclude(cut_off(config, killed, datetime.now(UTC)), config, state)
+        yield
 
 
 def _unchanged(config: Config, began: datetime) -> "Attempt | None":
@@ -176,12 +213,11 @@ def _conclude(ended: "Attempt", config: Config, state: "State") -> "Attempt":
     return written
 
 
-def _cut_off(config: Config, marker: "RunMarker") -> "Attempt":
+def _failed(config: Config, began: datetime, reason: str) -> "Attempt":
     from regraft.retrain.conclude import Beginning, untrained
 
-    reason = f"process {marker.pid} on {marker.host} was killed before it came to an end"
-    began = Beginning(marker.started, "", "")
-    return untrained(config, began, "killed", reason, datetime.now(UTC))
+    seen = Beginning(began.isoformat(), "", "")
+    return untrained(config, seen, "failed", reason, datetime.now(UTC))
 
 
 @contextmanager
@@ -193,12 +229,9 @@ def _told_if_it_fails(config: Config, state: "State", began: datetime) -> Iterat
     ) -> None:
         if kind is None:
             return
-        from regraft.retrain.conclude import Beginning, untrained
-
         is_stopped = issubclass(kind, KeyboardInterrupt)
         reason = "it was interrupted" if is_stopped else f"{kind.__name__}: {error}"
-        seen = Beginning(began.isoformat(), "", "")
-        _conclude(untrained(config, seen, "failed", reason, datetime.now(UTC)), config, state)
+        _conclude(_failed(config, began, reason), config, state)
 
     with ExitStack() as stack:
         stack.push(tell_of)

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from commands.options import DEFAULT_STATE, JsonOption, StateOption, is_debug
-from regraft.errors import ScheduleError
+from regraft.errors import RegraftError, ScheduleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,8 +151,19 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     _talk()
-    settings = ServiceSettings(PROGRAM, stop_s=stop_s)
-    serve(open_state(state, is_debug()), settings, lambda: datetime.now(UTC), lambda: bool(asked))
+    opened = open_state(state, is_debug())
+    settings = ServiceSettings(PROGRAM, stop_s=stop_s, when_ended=lambda: _refresh(opened))
+    serve(opened, settings, lambda: datetime.now(UTC), lambda: bool(asked))
+
+
+def _refresh(state: "State") -> None:
+    """The status page, which tells of runs that failed; that it cannot be written ends nothing."""
+    from regraft.status import refresh
+
+    try:
+        refresh(state, datetime.now(UTC))
+    except (RegraftError, OSError) as error:
+        logging.getLogger("regraft.schedule").warning("%s: %s", type(error).__name__, error)
 
 
 @schedule_app.command()

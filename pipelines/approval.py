@@ -21,7 +21,7 @@ from zenml.stack import Stack
 from regraft.config import TrackingConfig
 from regraft.errors import NothingWaits
 from regraft.promote import Verdict, waiting_versions
-from regraft.state import State, run_marker, running
+from regraft.state import State, marked_runs, run_marker
 from steps.carry_out import Decision, carry_out
 from steps.mirror import mirror
 
@@ -110,7 +110,7 @@ def sweep_approvals(tracking: TrackingConfig, state: State) -> list[str]:
     process was killed before it was carried out, in which case another run will ask again.
     """
     waiting = [f"{version.name}/{version.version}" for version in waiting_versions(tracking)]
-    alive = {marker.name for marker in running(state) if marker.alive}
+    alive = {name for name, lives in marked_runs(state).items() if lives}
     paused = Client().list_pipeline_runs(
         pipeline_name=approval.name, status=ExecutionStatus.PAUSED, size=_PAGE_SIZE, hydrate=True
     )

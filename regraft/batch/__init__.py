@@ -1,7 +1,7 @@
 """Any number of photos labelled, a shard at a time, into a folder of Parquet files."""
 
 from regraft.batch.answer import ShardAnswers, answer_shard, schema_of
-from regraft.batch.folder import Answerer, Shard
+from regraft.batch.folder import Answerer, Shard, clear_unfinished
 from regraft.batch.plan import BatchPlan, plan
 from regraft.batch.request import BatchRequest, answer, answerer_of, classifier_of, plan_batch
 from regraft.batch.summary import BatchSummary, answers, current, summarise
@@ -19,6 +19,7 @@ __all__ = [
     "answerer_of",
     "answers",
     "classifier_of",
+    "clear_unfinished",
     "current",
     "plan",
     "plan_batch",

@@ -14,9 +14,9 @@ import hashlib
 import io
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from uuid import uuid4
 
 import pyarrow as pa
@@ -212,14 +212,18 @@ def write_answers(shard: Shard, table: pa.Table) -> None:
             os.replace(part, path)
 
 
-def clear_unfinished(out: str) -> None:
-    """Removes what a killed process was writing; a day old, for others may write now."""
+def clear_unfinished(out: str, now: datetime) -> None:
+    """Removes what a killed process was writing; a day old, for others may write now.
+
+    Args:
+        now: with a zone.
+    """
     fs, path = filesystem(f"{out}/_writing")
     if not isinstance(fs, LocalFileSystem) or not fs.exists(path):
         return
     for part in fs.ls(path, detail=False):
-        with suppress(FileNotFoundError):  # another call was faster
-            if time.time() - os.stat(part).st_mtime > _DAY_S:
+        with suppress(OSError):  # another call was faster, or it is somebody else's
+            if now.timestamp() - os.stat(part).st_mtime > _DAY_S:
                 os.unlink(part)
 
 

@@ -13,7 +13,6 @@ from regraft.batch.folder import (
     Answerer,
     Shard,
     Shelf,
-    clear_unfinished,
     digests_in,
     read_plan,
     write_gone,
@@ -75,7 +74,6 @@ def plan(photos: Sequence[str], out: str, answerer: Answerer, shard_photos: int)
     folders = [place for place in places if is_source(place)]
     single = [place for place in places if place not in folders]
     sources = [*folders, *([NAMED] if single else [])]
-    clear_unfinished(absolute(out))
     plans = []
     for source in sources:
         shelf = Shelf(out=absolute(out), source=source, answerer=answerer)

@@ -19,15 +19,13 @@ if TYPE_CHECKING:
     from regraft.interpolate import Interpolation
     from regraft.promote import Verdict
 
-_OUTCOMES: dict[str, Judged] = {
+OUTCOMES: dict[str, Judged] = {
     "promote": "promoted",
     "serves": "promoted",
     "keep": "kept",
     "hold": "held",
     "wait": "waiting",
 }
-
-
 _OF_THIS_CALL = ("ingest.photos", "tracking.name")
 
 
@@ -157,7 +155,7 @@ def sum_up(
         started_from: in a sentence.
     """
     return Trained(
-        outcome=_OUTCOMES[verdict.standing],
+        outcome=OUTCOMES[verdict.standing],
         reason=verdict.reason,
         version=verdict.challenger,
         verdict=verdict.id,

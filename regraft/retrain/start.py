@@ -100,21 +100,26 @@ def choose_start(
     return Start(warm, f"from the champion, {found}{_still(config)}")
 
 
+def of_today(config: Config) -> Config:
+    """The configuration with its weights file as it is now; see pinned().
+
+    One that cannot be read stays as it is: a warm start does without it.
+    """
+    try:
+        backbone = pinned(config.backbone)
+    except WeightsError:
+        return config
+    return config.model_copy(update={"backbone": backbone})
+
+
 def pretrained_of(champion: ImageClassifier, config: BackboneConfig) -> BackboneConfig:
     """The pretrained network of a retraining: as configured, else as the champion's card says."""
     if config.source not in _BY_CHAMPION:
-        return _pinned(config)
+        return config
     info = champion.card.backbone
     if not info.source.startswith("file:"):
         return BackboneConfig(source=info.source)
     return BackboneConfig(source=info.source, architecture=info.architecture, sha256=info.sha256)
-
-
-def _pinned(config: BackboneConfig) -> BackboneConfig:
-    try:
-        return pinned(config)
-    except WeightsError:  # whoever needs the network says so
-        return config
 
 
 def _first(splits: Splits, config: Config) -> Start:
@@ -125,7 +130,7 @@ def _first(splits: Splits, config: Config) -> Start:
             "bundled:efficientnet_lite0, or promote a model."
         )
     backbone = choose_backbone(config.backbone, splits, config.split, config.tune, config.embed)
-    return Start(_pinned(backbone), f"from {backbone.source}: no model serves yet")
+    return Start(backbone, f"from {backbone.source}: no model serves yet")
 
 
 @dataclass(frozen=True)

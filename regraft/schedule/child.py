@@ -17,6 +17,7 @@ from regraft.state import RunMarker
 
 N_LOGS = 20  # of each declaration; guess: five months of weekly runs
 _POLL_S = 0.05
+_CLOCK_SLACK_S = 5.0  # a process's start time moves when the machine's clock is set
 Process: TypeAlias = "subprocess.Popen[bytes] | RunMarker"  # a child of ours, or of another
 
 
@@ -50,19 +51,20 @@ def begin(command: Sequence[str], folder: str, log: Path) -> "subprocess.Popen[b
         )
 
 
-def marker_of(name: str, process: "subprocess.Popen[bytes]", began: datetime) -> RunMarker:
-    """By what the process is known again; it must not have been waited for."""
-    created = psutil.Process(process.pid).create_time()
-    return RunMarker(name, process.pid, socket.gethostname(), created, began.isoformat())
-
-
 def lives(marker: RunMarker | None) -> bool:
     """Whether the process is seen here; one of another machine counts as gone.
 
     A service in a container finds itself on another machine each time that it begins, and there is
     one service a state folder.
     """
-    return marker is not None and marker.host == socket.gethostname() and marker.alive
+    if marker is None or marker.host != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(marker.pid)
+        zombie = process.status() == psutil.STATUS_ZOMBIE
+        return not zombie and abs(process.create_time() - marker.created) < _CLOCK_SLACK_S
+    except psutil.NoSuchProcess:
+        return False
 
 
 def interrupt(pid: int) -> None:

@@ -2,14 +2,15 @@
 
 import logging
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 
-from regraft.errors import NothingToDo
-from regraft.schedule.child import Process, begin, lives, log_path, marker_of, put_an_end_to
+from regraft.errors import AlreadyRuns, DriftFound, NothingToDo
+from regraft.schedule.child import Process, begin, lives, log_path, put_an_end_to
 from regraft.schedule.declaration import Declaration
 from regraft.schedule.heartbeat import BEAT_S
 from regraft.schedule.kept import (
@@ -22,7 +23,7 @@ from regraft.schedule.kept import (
     was_due,
     write_record,
 )
-from regraft.state import RunMarker, State
+from regraft.state import RunMarker, State, marker_of
 
 logger = logging.getLogger("regraft.schedule")
 Clock = Callable[[], datetime]
@@ -37,12 +38,23 @@ class ServiceSettings:
     tick_s: seconds between two looks at the files and the clock. Guess: nobody waits longer.
     beat_s: seconds between two heartbeats.
     stop_s: seconds that a run has to end by itself once it was interrupted.
+    when_ended: called after what became of a run was written down, from any thread.
     """
 
     program: tuple[str, ...]
     tick_s: float = 1.0
     beat_s: float = BEAT_S
     stop_s: float = STOP_S
+    when_ended: Callable[[], None] = lambda: None
+
+
+@dataclass
+class _Adopted:
+    """A run that an earlier service left running. began: by time.monotonic()."""
+
+    marker: RunMarker
+    began: float
+    is_late: bool = False
 
 
 class Runs:
@@ -52,7 +64,7 @@ class Runs:
         self._state, self._settings, self._clock = state, settings, clock
         self._lock = Lock()  # over the records and all that follows
         self._own: dict[str, subprocess.Popen[bytes]] = {}
-        self._adopted: dict[str, RunMarker] = {}
+        self._adopted: dict[str, _Adopted] = {}
         self._stopping = False
 
     @property
@@ -109,7 +121,9 @@ class Runs:
         for name in names:
             record = record_of(self._state, name)
             if record.outcome == "running" and record.process and lives(record.process):
-                self._adopted[name] = record.process
+                taken = self._clock() - datetime.fromisoformat(record.process.started)
+                began = time.monotonic() - taken.total_seconds()
+                self._adopted[name] = _Adopted(record.process, began)
                 logger.info("%s: still runs, process %d", name, record.process.pid)
             elif record.outcome == "running":
                 self._conclude(name, "lost", None)
@@ -122,21 +136,25 @@ class Runs:
         """
         with self._lock:
             adopted = dict(self._adopted)
-        watched = [declared[name] for name in adopted if name in declared]
-        late = {each.name for each in watched if self._is_late(each, adopted[each.name])}
-        put_an_end_to([adopted[name] for name in late], self._settings.stop_s)
-        gone = [name for name, marker in adopted.items() if not lives(marker)]
-        with self._lock:
-            for name in gone:
-                del self._adopted[name]
-                self._conclude(name, "timeout" if name in late else "lost", None)
+        for name, run in adopted.items():
+            limit_s = declared[name].timeout_s if name in declared else 0
+            if limit_s and not run.is_late and time.monotonic() - run.began > limit_s:
+                run.is_late = True
+                ending = ([run.marker], self._settings.stop_s)
+                Thread(target=put_an_end_to, args=ending, daemon=True).start()
+        gone = [name for name, run in adopted.items() if not lives(run.marker)]
+        for name in gone:
+            with self._lock:
+                run = self._adopted.pop(name)
+                self._conclude(name, "timeout" if run.is_late else "lost", None)
         return gone
 
     def stop(self) -> None:
         """Begins nothing any more, and ends what runs."""
         with self._lock:
             self._stopping = True
-            running: list[Process] = [*self._own.values(), *self._adopted.values()]
+            left = [run.marker for run in self._adopted.values()]
+            running: list[Process] = [*self._own.values(), *left]
         put_an_end_to(running, self._settings.stop_s)
         with self._lock:
             for name in self._adopted:
@@ -163,7 +181,7 @@ class Runs:
                 self._conclude(name, "failed", None, why)
                 return None
             self._own[name] = process
-            self._remember(begun, marker_of(name, process, now))
+            self._remember(begun, marker_of(name, process.pid, now))
         return process
 
     def _remember(self, begun: Record, marker: RunMarker) -> None:
@@ -173,11 +191,6 @@ class Runs:
             write_record(self._state, marker.name, replace(begun, process=marker))
         except OSError as error:  # a full disk; the run has begun, and is waited for
             logger.warning("%s: could not be written down: %s", marker.name, error)
-
-    def _is_late(self, declaration: Declaration, marker: RunMarker) -> bool:
-        limit_s = declaration.timeout_s
-        taken = self._clock() - datetime.fromisoformat(marker.started)
-        return limit_s > 0 and taken > timedelta(seconds=limit_s)
 
     def _command(self, declaration: Declaration) -> list[str]:
         where = ("--state", str(self._state.root)) if declaration.takes_state else ()
@@ -199,6 +212,7 @@ class Runs:
             write_record(self._state, name, over)
         said = reason or (f"exit code {code}" if code is not None else "")
         logger.info("%s: %s %s %s", name, outcome, said, record.log)
+        self._settings.when_ended()
 
     def _write_left_out(self, name: str, record: Record, when: str, why: str) -> None:
         left = replace(record, seen=max(when, record.seen), n_left_out=record.n_left_out + 1)
@@ -221,6 +235,6 @@ def _begun(record: Record, when: str, now: datetime, log: Path) -> Record:
 
 
 def _outcome_of(code: int) -> Outcome:
-    if code == NothingToDo.exit_code:
+    if code in (NothingToDo.exit_code, AlreadyRuns.exit_code):
         return "skipped"
-    return "done" if code == 0 else "failed"
+    return "done" if code in (0, DriftFound.exit_code) else "failed"

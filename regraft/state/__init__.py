@@ -5,9 +5,9 @@ from regraft.state.marker import (
     RunMarker,
     alone,
     forget_run,
-    mark_run,
+    marked_runs,
+    marker_of,
     run_marker,
-    running,
     who_am_i,
 )
 from regraft.state.variables import activate, environment
@@ -22,9 +22,9 @@ __all__ = [
     "existing_state",
     "forget_run",
     "locked",
-    "mark_run",
+    "marked_runs",
+    "marker_of",
     "open_state",
     "run_marker",
-    "running",
     "who_am_i",
 ]

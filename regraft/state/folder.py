@@ -15,7 +15,8 @@
 ├── schedule/      what is to be run when, and when it was run last
 ├── reports/       the report pages, and status.html
 ├── matplotlib/    the fonts that were found on this machine
-└── runs/          one file a run that lives: who runs it
+├── runs/          which pipeline runs live: a lock each, and whose it is
+└── locks/         what is done by one process at a time: a lock each, never to be deleted
 """
 
 import json
@@ -37,7 +38,7 @@ from regraft.relocate import relocate_database, relocate_yaml
 FORMAT = 1
 _FOLDERS = (
     *("zenml", "artifacts", "mlflow", "checkpoints", "journal", "schedule"),
-    *("embeddings", "images", "photos", "splits", "reports", "runs"),
+    *("embeddings", "images", "photos", "splits", "reports", "runs", "locks"),
 )
 _LOCK_TIMEOUT_S = 300.0  # guess: first creation takes 5 s, a large move a minute
 # Characters that SQLite's URL, MLflow's file URLs or JSON would read as something else.
@@ -129,8 +130,13 @@ class State:
 
     @property
     def runs(self) -> Path:
-        """One marker file a run that lives."""
+        """Which pipeline runs live."""
         return self.root / "runs"
+
+    @property
+    def locks(self) -> Path:
+        """What is done by one process at a time."""
+        return self.root / "locks"
 
     @property
     def lock(self) -> Path:

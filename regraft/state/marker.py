@@ -1,4 +1,9 @@
-"""Who runs what now: a file a run, with the process that would be found there."""
+"""Who does what now: a lock, and beside it a marker that says whose it is.
+
+A lock is given back by the system when its holder ends, however that comes. So neither a clock that
+is set, nor a process id that was given away again, nor a container with another host name each
+time can make a dead process look alive, or a living one dead.
+"""
 
 import getpass
 import hashlib
@@ -6,7 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,19 +24,18 @@ from regraft.errors import AlreadyRuns, StateError
 from regraft.files import write_whole
 from regraft.state.folder import State
 
-_CLOCK_SLACK_S = 5.0  # a process's start time moves when the machine's clock is set
 _MAX_STEM = 150  # of a file's name, which has at most 255 bytes, its suffix while it is written too
 
 
 @dataclass(frozen=True)
 class RunMarker:
-    """Who runs a pipeline run; ZenML itself keeps no process id.
+    """Who does something, or did when it was killed.
 
-    name: the pipeline run's name.
+    name: of what is done; of a pipeline run, its name.
     pid, created: process id and the process's start time in seconds since 1970; a pid alone is
         given to another process sooner or later.
-    host: the machine; a process of another one cannot be seen from here.
-    started: when the run started, ISO 8601, UTC.
+    host: the machine, by the name that it had then.
+    started: when it was begun, ISO 8601, UTC.
     """
 
     name: str
@@ -39,18 +43,6 @@ class RunMarker:
     host: str
     created: float
     started: str
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process lives; on another machine it is taken to."""
-        if self.host != socket.gethostname():
-            return True
-        try:
-            process = psutil.Process(self.pid)
-            zombie = process.status() == psutil.STATUS_ZOMBIE
-            return not zombie and abs(process.create_time() - self.created) < _CLOCK_SLACK_S
-        except psutil.NoSuchProcess:
-            return False
 
 
 def who_am_i() -> str:
@@ -62,40 +54,21 @@ def who_am_i() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-@contextmanager
-def run_marker(state: State, name: str) -> Iterator[RunMarker]:
-    """Says, as long as the block lives, that this process runs the pipeline run `name`.
+def marker_of(name: str, pid: int, now: datetime) -> RunMarker:
+    """What is to be said of a process that lives.
 
-    A process that is killed leaves its marker; running() then shows it dead.
+    Args:
+        now: UTC.
     """
-    marker = mark_run(state, name, os.getpid(), datetime.now(UTC))
-    try:
-        yield marker
-    finally:
-        forget_run(state, name)
-
-
-def mark_run(state: State, name: str, pid: int, now: datetime) -> RunMarker:
-    """Writes <root>/runs/<name>.json for a process that lives; returns what it says."""
     created = psutil.Process(pid).create_time()
-    marker = RunMarker(name, pid, socket.gethostname(), created, now.isoformat())
-    write_whole(str(_path(state, name)), json.dumps(asdict(marker)).encode())
-    return marker
-
-
-def forget_run(state: State, name: str) -> None:
-    """Removes a run's marker; none there is as good."""
-    _path(state, name).unlink(missing_ok=True)
+    return RunMarker(name, pid, socket.gethostname(), created, now.isoformat())
 
 
 @contextmanager
 def alone(state: State, what: str, now: datetime) -> Iterator[RunMarker | None]:
     """Nobody else does `what` with this state folder as long as the block lives.
 
-    A lock that the system gives back when its holder ends, however that came, decides it; the
-    marker only says whose it was. Neither a clock that is set nor a container that gets another
-    host name each time can then let two in, or nobody. Yields the marker of a process that did it
-    and was killed, None if there is none.
+    Yields the marker of a process that did it and was killed, None if there is none.
 
     Args:
         what: such as "retrain clothes".
@@ -104,45 +77,81 @@ def alone(state: State, what: str, now: datetime) -> Iterator[RunMarker | None]:
     Raises:
         AlreadyRuns: a process does it.
     """
-    with ExitStack() as held:
-        try:
-            held.enter_context(FileLock(_path(state, what, ".lock"), timeout=0))
-        except Timeout:
-            raise AlreadyRuns(_told(state, what)) from None
-        earlier = _marker_of(state, what)
-        mark_run(state, what, os.getpid(), now)
-        held.callback(forget_run, state, what)
+    with _held(state.locks, what, now) as earlier:
         yield earlier
 
 
-def running(state: State) -> list[RunMarker]:
-    """Every marker in the folder, oldest first; ask each whether it is alive."""
-    markers = []
-    for path in state.runs.glob("*.json"):
+@contextmanager
+def run_marker(state: State, name: str) -> Iterator[None]:
+    """Says, as long as the block lives, that this process runs the pipeline run `name`.
+
+    ZenML itself keeps no process id. A process that is killed leaves its marker: see marked_runs().
+
+    Raises:
+        AlreadyRuns: a process runs it.
+    """
+    with _held(state.runs, name, datetime.now(UTC)):
         try:
-            markers.append(RunMarker(**json.loads(path.read_text(encoding="utf-8"))))
-        except FileNotFoundError:  # the run ended between the two lines above
-            continue
-        except (ValueError, TypeError):
-            raise StateError(
-                f"Expected a run marker in {path}, got something else. Delete that file."
-            ) from None
-    return sorted(markers, key=lambda marker: marker.started)
+            yield
+        finally:
+            forget_run(state, name)  # with its lock, which nobody else will want
 
 
-def _told(state: State, what: str) -> str:
-    holder = _marker_of(state, what)  # None in the moment before it is written
+def marked_runs(state: State) -> dict[str, bool]:
+    """{name: whether its process lives} of every pipeline run that left a marker, oldest first."""
+    paths = state.runs.glob("*.json")
+    markers = sorted(filter(None, map(_read, paths)), key=lambda marker: marker.started)
+    return {marker.name: _is_held(_path(state.runs, marker.name, ".lock")) for marker in markers}
+
+
+def forget_run(state: State, name: str) -> None:
+    """Removes the marker of a run that is over; none there is as good."""
+    for suffix in (".json", ".lock"):  # in this order: where there is no marker, nobody asks
+        _path(state.runs, name, suffix).unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(folder: Path, name: str, now: datetime) -> Iterator[RunMarker | None]:
+    path = _path(folder, name, ".json")
+    with ExitStack() as held:
+        try:
+            held.enter_context(FileLock(_path(folder, name, ".lock"), timeout=0))
+        except Timeout:
+            raise AlreadyRuns(_told(name, _read(path))) from None
+        earlier = _read(path)
+        marker = marker_of(name, os.getpid(), now)
+        write_whole(str(path), json.dumps(asdict(marker)).encode())
+        held.callback(path.unlink, missing_ok=True)
+        yield earlier
+
+
+def _is_held(path: Path) -> bool:
+    if not path.exists():
+        return False
+    with suppress(Timeout), FileLock(path, timeout=0):
+        return False
+    return True
+
+
+def _read(path: Path) -> RunMarker | None:
+    try:
+        return RunMarker(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        raise StateError(
+            f"Expected a run marker in {path}, got something else. Delete that file."
+        ) from None
+
+
+def _told(what: str, holder: RunMarker | None) -> str:
     who = f"process {holder.pid} on {holder.host}" if holder else "another process"
-    since = f" since {holder.started}" if holder else ""
+    since = f" since {holder.started}" if holder else ""  # none in the moment before it is written
     return f"Expected to {what} alone, but {who} does it{since}. Wait for it, or end it."
 
 
-def _marker_of(state: State, name: str) -> RunMarker | None:
-    return next((marker for marker in running(state) if marker.name == name), None)
-
-
-def _path(state: State, name: str, suffix: str = ".json") -> Path:
+def _path(folder: Path, name: str, suffix: str) -> Path:
     stem = quote(name, safe=" ")  # a letter may become nine
     if len(stem) > _MAX_STEM:
         stem = f"{stem[:_MAX_STEM]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-    return state.runs / f"{stem}{suffix}"
+    return folder / f"{stem}{suffix}"

@@ -65,7 +65,8 @@ def _about_last(name: str, record: Record) -> Iterator[Need]:
         return
     code = f", exit code {record.exit_code}" if record.exit_code is not None else ""
     why = f": {record.reason}" if record.reason and record.outcome == "failed" else ""
-    said = f"The run of {name} that was due {record.due[:16]} {_SAID[record.outcome]}{code}{why}"
+    due = f"{datetime.fromisoformat(record.due):%Y-%m-%d %H:%M} UTC"
+    said = f"The run of {name} that was due {due} {_SAID[record.outcome]}{code}{why}"
     yield Need("bad", said, (f"tail {shlex.quote(record.log)}",) if record.log else ())
 
 

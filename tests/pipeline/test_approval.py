@@ -15,7 +15,7 @@ from regraft import registry
 from regraft.config import TrackingConfig, load_config
 from regraft.errors import ChampionMoved, NothingWaits
 from regraft.promote import load_verdict
-from regraft.state import open_state, running, who_am_i
+from regraft.state import marked_runs, open_state, who_am_i
 from regraft.tracking import connect
 from tests.pipeline.conftest import copy_of, enter, one_thread, reset_zenml
 
@@ -133,7 +133,7 @@ def test_waiting_ends_at_once_and_moves_nothing(state, tracking):
     assert run_called(begin(state, tracking).name).status == "paused"
     assert registry.aliases(tracking, NAME) == {"champion": 1, "challenger": 2}
     assert tags(tracking)["approval"] == "waiting"
-    assert running(state) == []
+    assert marked_runs(state) == {}
 
 
 def test_approve_in_another_process_moves_the_champion_and_says_who(state, tracking, shell):

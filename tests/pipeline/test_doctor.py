@@ -16,7 +16,7 @@ from pipelines.stack import bootstrap
 from regraft import registry
 from regraft.config import TrackingConfig
 from regraft.registry.ledger import ENTRY, Draft, append
-from regraft.state import running
+from regraft.state import marked_runs
 from regraft.tracking import connect
 from tests.pipeline.conftest import copy_of, reset_zenml
 
@@ -94,7 +94,7 @@ def test_a_folder_that_cannot_be_written_is_named(state, monkeypatch):
 
 
 def test_a_killed_run_is_found_by_its_dead_marker(killed):
-    assert [marker.alive for marker in running(killed)] == [False]
+    assert marked_runs(killed) == {"killed": False}
     found = finding(killed, "stuck runs")
     assert (found.ok, found.detail) == (False, "1: killed")
 
@@ -110,7 +110,7 @@ def test_a_swept_run_and_its_unfinished_steps_are_failed(killed):
         "die": "failed",
     }
     assert finding(killed, "stuck runs").ok
-    assert running(killed) == []
+    assert marked_runs(killed) == {}
 
 
 def test_a_run_without_a_marker_is_reported_and_spared_for_a_day(killed):

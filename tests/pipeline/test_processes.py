@@ -19,7 +19,7 @@ from commands.train import run_training
 from pipelines.stack import bootstrap
 from regraft import registry
 from regraft.config import TrackingConfig, load_config
-from regraft.state import open_state, running
+from regraft.state import marked_runs, open_state
 from tests.pipeline.conftest import enter, reset_zenml
 
 pytestmark = pytest.mark.pipeline
@@ -187,7 +187,7 @@ def assert_only_the_killed_run_failed(state):
 
     runs = {run.name: run.status for run in Client().list_pipeline_runs().items}
     assert sorted(runs.values()) == ["completed", "failed"]
-    assert running(state) == []
+    assert marked_runs(state) == {}
     client = MlflowClient(tracking_uri=state.tracking_uri)
     experiment = client.get_experiment_by_name(NAME)
     tracked = client.search_runs([experiment.experiment_id])

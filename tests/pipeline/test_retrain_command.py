@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from tiny_challenger import draw_photos
 from tiny_train import NAME, SETTINGS, begin, last_run, stages
 from typer.testing import CliRunner
 
+from commands import app
 from regraft import journal, registry
 from regraft.config import load_config
 from regraft.errors import AlreadyRuns, ConfigError, NoPhotos, NothingToDo
 from regraft.registry.champion import serving_version
-from regraft.state import alone, mark_run, running
+from regraft.state import alone, marker_of
 from regraft.tracking import connect
 
 pytestmark = pytest.mark.pipeline
@@ -177,18 +178,66 @@ def test_settings_of_a_failed_attempt_are_not_remembered(world):
 
 def test_settings_that_are_refused_leave_a_row(world):
     """Those that are remembered may be of an older Regraft; nobody reads what a schedule says."""
-    from commands import app
-
     first = world.retrain()
     older = replace(first, settings=first.settings | {"tune.epochs": "many"})
     journal.write(str(world.state.journal), older)
     where = ["retrain", str(world.photos), "--name", NAME, "--state", str(world.state.root)]
     for words in ([], ["--plan"], ["--set", "tune.epochs=none"]):
-        done = CliRunner().invoke(app, where + words)
-        assert isinstance(done.exception, ConfigError), done
+        assert isinstance(CliRunner().invoke(app, where + words).exception, ConfigError)
     failed = past(world)[2:]
     assert [attempt.outcome for attempt in failed] == ["failed"] * 2  # a plan is no attempt
     assert "tune.epochs" in failed[0].reason
+
+
+def test_a_file_that_is_refused_is_told_to_whom_it_names(world, tmp_path):
+    world.retrain()
+    config, said = tmp_path / "prod.yaml", tmp_path / "said"
+    config.write_text(
+        f"tracking: {{name: {NAME}}}\n"
+        f'notify: {{targets: [{{kind: command, to: "tee {said}", of: [failed]}}]}}\n'
+    )
+    words = ["retrain", str(world.photos), "--state", str(world.state.root)]
+    refused = ["--config", str(config), "--set", "tune.epochs=many"]
+    assert isinstance(CliRunner().invoke(app, words + refused).exception, ConfigError)
+    assert [attempt.outcome for attempt in past(world)] == ["skipped", "failed"]
+    assert "tune.epochs" in said.read_text()
+    mistyped = [*words, "--name", "colour", "--set", "tune.epochs=many"]
+    assert isinstance(CliRunner().invoke(app, mistyped).exception, ConfigError)
+    assert {one.name for one in journal.attempts(str(world.state.journal))} == {NAME}
+
+
+def test_who_is_refused_says_nothing_of_the_one_that_runs(world):
+    """Else the next one would take that one for one that came to its end, were it killed."""
+    world.retrain()
+    words = ["retrain", str(world.photos), "--name", NAME, "--state", str(world.state.root)]
+    with alone(world.state, f"retrain {NAME}", datetime.now(UTC)):
+        done = CliRunner().invoke(app, [*words, "--set", "tune.epochs=many"])
+    assert isinstance(done.exception, ConfigError)
+    assert len(past(world)) == 1
+
+
+def left_by_a_kill(world, began: datetime) -> Path:
+    """The marker of a retraining that was killed, as process 1."""
+    marker = marker_of(f"retrain {NAME}", 1, began)
+    path = world.state.locks / f"retrain {NAME}.json"
+    path.write_text(json.dumps(asdict(marker)), encoding="utf-8")
+    return path
+
+
+def test_a_verdict_that_nobody_wrote_down_is_told_by_the_next(world):
+    """Killed after the alias had moved, or not, and before the journal was written."""
+    add_photos(world, 6)
+    first = world.retrain()
+    [record] = (world.state.journal / "attempts").iterdir()
+    record.unlink()
+    left_by_a_kill(world, datetime.fromisoformat(first.began) - timedelta(seconds=1))
+    world.retrain()
+    told, last = past(world)
+    assert first.outcome in ("promoted", "kept")
+    for field in ("outcome", "version", "verdict", "champion", "flips"):
+        assert getattr(told, field) == getattr(first, field)
+    assert told.reason == f"{first.reason} (process 1 was killed before it wrote this down)"
+    assert last.outcome == "skipped"
 
 
 def test_one_retraining_at_a_time(world):
@@ -200,12 +249,12 @@ def test_one_retraining_at_a_time(world):
 
 
 def test_a_killed_retraining_is_found_and_named(world):
-    mark_run(world.state, f"retrain {NAME}", 1, datetime.now(UTC))
+    left = left_by_a_kill(world, datetime.now(UTC))
     attempt = world.retrain()
     killed, last = past(world)
     assert (killed.outcome, last) == ("killed", attempt)
     assert killed.reason.startswith("process 1 on ")
-    assert running(world.state) == []
+    assert not left.exists()
 
 
 def test_a_plan_says_what_would_be_done_and_does_nothing(world, shell, tmp_path):

@@ -9,11 +9,10 @@ import torch
 from safetensors.torch import save
 from tiny import ARCHITECTURE, CLASSES, SETTINGS, draw_splits
 
-from regraft.backbone import pinned
 from regraft.classifier import load_pretrained
 from regraft.config import BackboneConfig, Config, EmbedConfig, FreezeConfig, RetrainConfig
 from regraft.errors import ConfigError
-from regraft.retrain.start import choose_start, pretrained_of
+from regraft.retrain.start import choose_start, of_today, pretrained_of
 
 URL = "s3://models/3/artifacts/bundle"
 WARM = BackboneConfig(source=f"bundle:{URL}")
@@ -60,7 +59,7 @@ def tuned_a_little(classifier):
 def test_without_a_champion_the_start_is_the_pretrained_network(colours, config):
     for wish in ("auto", "champion", "pretrained"):
         found = choose_start(None, "", colours, wishing(config, wish))
-        assert found.backbone == pinned(config.backbone)
+        assert found.backbone == config.backbone
         assert found.reason == f"from {config.backbone.source}: no model serves yet"
 
 
@@ -75,7 +74,7 @@ def test_what_is_asked_for_is_taken_and_nothing_is_measured(start, colours, conf
     warm = choose_start(champion, URL, colours, wishing(config, "champion"))
     assert (warm.backbone, warm.reason) == (WARM, "from the champion: retrain.start is champion")
     cold = choose_start(champion, URL, colours, wishing(config, "pretrained"))
-    assert cold.backbone == pinned(config.backbone)
+    assert cold.backbone == config.backbone
     assert str(cold) == (
         f"choose_start: from {config.backbone.source}: retrain.start is pretrained"
     )
@@ -89,7 +88,7 @@ def test_a_champion_that_left_the_backbone_as_it_was_leaves_no_choice(
     start, colours, config, passed
 ):
     found = choose_start(start, URL, colours, config)
-    assert found.backbone == pinned(config.backbone)
+    assert found.backbone == config.backbone
     assert found.reason.endswith("which the champion left as it was: no choice")
     assert not passed
 
@@ -107,7 +106,7 @@ def test_the_champions_network_is_taken_unless_the_other_is_shown_to_be_better(
 
 def test_a_champion_that_sees_nothing_is_left_for_the_pretrained_network(start, colours, config):
     found = choose_start(blind(start), URL, colours, config)
-    assert found.backbone == pinned(config.backbone)
+    assert found.backbone == config.backbone
     assert "the pretrained network is shown to be better: 2" in found.reason
     assert "8 on the champion's (p = " in found.reason
 
@@ -176,13 +175,13 @@ def test_the_card_names_the_pretrained_network_where_the_configuration_does_not(
     assert pretrained_of(start, named) is named
 
 
-def test_another_file_of_the_same_name_is_another_start(start, weights_path, tmp_path):
+def test_another_file_of_the_same_name_is_another_start(weights_path, tmp_path):
     path = tmp_path / "weights.safetensors"
-    config = BackboneConfig(source=f"file:{path}", architecture=ARCHITECTURE)
-    assert pretrained_of(start, config) is config  # there is none: whoever loads it says so
+    config = Config(backbone=BackboneConfig(source=f"file:{path}", architecture=ARCHITECTURE))
+    assert of_today(config) is config  # there is none: whoever loads it says so
     for data in (weights_path.read_bytes(), save({"another": torch.ones(1)})):
         path.write_bytes(data)
-        assert pretrained_of(start, config).sha256 == hashlib.sha256(data).hexdigest()
+        assert of_today(config).backbone.sha256 == hashlib.sha256(data).hexdigest()
 
 
 def test_photos_of_a_new_class_are_asked_too(start, colours, config):
@@ -193,7 +192,7 @@ def test_photos_of_a_new_class_are_asked_too(start, colours, config):
 def test_a_bundle_that_only_the_server_hands_out_is_no_start(config, start, colours):
     url = "mlflow-artifacts:/1/models/m-1/artifacts/bundle"
     found = choose_start(start, url, colours, wishing(config))
-    assert found.backbone == pinned(config.backbone)
+    assert found.backbone == config.backbone
     assert found.reason.endswith("only the MLflow server has the champion's bundle")
     with pytest.raises(ConfigError, match="Expected the champion's bundle at a place that can be"):
         choose_start(start, url, colours, wishing(config, "champion"))

@@ -173,15 +173,17 @@ def test_the_service_runs_a_real_command_that_was_missed_and_stops_when_told(her
     added = (datetime.now(UTC) - timedelta(days=8)).isoformat()
     place = ("Europe/Berlin", "config show", str(here), added)
     add(state, Declaration("show", "0 3 * * 1", *place, takes_state=False))
+    broken = ("Europe/Berlin", "config check gone.yaml", str(here), added)
+    add(state, Declaration("broken", "0 3 * * 1", *broken, takes_state=False))
     (here / "commands").mkdir()  # not ours, and not to be taken for ours
     (here / "commands" / "__main__.py").write_text("raise SystemExit(1)", encoding="utf-8")
     command = [sys.executable, "-P", "-m", "commands", "schedule", "run"]
     service = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=deaf)
     try:
-        wait_until(lambda: record_of(state, "show").ended)
+        wait_until(lambda: record_of(state, "show").ended and record_of(state, "broken").ended)
         record = record_of(state, "show")
         second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert second.returncode == 7
+        assert second.returncode == 11
         assert f"AlreadyRuns: Expected to run the schedule alone, but process {service.pid}" in (
             second.stderr
         )
@@ -194,6 +196,9 @@ def test_the_service_runs_a_real_command_that_was_missed_and_stops_when_told(her
     assert "tune" in Path(record.log).read_text(encoding="utf-8")
     assert "show: begun, process" in told
     assert "The schedule has stopped" in told
+    page = (state.reports / "status.html").read_text(encoding="utf-8")
+    assert "The run of broken that was due" in page
+    assert "failed, exit code 2" in page
     assert last_beat(state).doing == "stopped"
     listed = said("list")
     assert "done" in listed

@@ -1,6 +1,5 @@
 import json
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,10 +19,9 @@ from regraft.state import (
     existing_state,
     forget_run,
     locked,
-    mark_run,
+    marked_runs,
     open_state,
     run_marker,
-    running,
 )
 from regraft.state import folder as state_room
 
@@ -144,43 +142,57 @@ def test_activate_after_zenml_was_imported_for_another_state_is_refused(
         activate(open_state(tmp_path))
 
 
-def test_a_marker_lives_as_long_as_its_block(tmp_path):
+def test_a_run_is_marked_as_long_as_its_block(tmp_path):
     state = open_state(tmp_path)
-    with run_marker(state, "train 2025/01") as marker:
-        assert (marker.pid, marker.alive) == (os.getpid(), True)
-        assert running(state) == [marker]
-    assert running(state) == []
+    with run_marker(state, "train 2025/01"):
+        assert marked_runs(state) == {"train 2025/01": True}
+        with pytest.raises(AlreadyRuns), run_marker(state, "train 2025/01"):
+            pass
+        assert marked_runs(state) == {"train 2025/01": True}
+    with pytest.raises(KeyError), run_marker(state, "another"):
+        raise KeyError
+    assert list(state.runs.iterdir()) == []
 
 
-def test_a_marker_of_a_process_that_ended_is_dead(tmp_path):
+def test_a_run_whose_process_was_killed_is_marked_dead(tmp_path):
     state = open_state(tmp_path)
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        marker = mark_run(state, "run", process.pid, NOW)
-        assert marker.alive
-        process.kill()
-        process.wait()
-    assert [marker.alive for marker in running(state)] == [False]
+    killed_within(tmp_path, "run_marker(state, 'run')")
+    with run_marker(state, "alive"):
+        assert marked_runs(state) == {"run": False, "alive": True}
     forget_run(state, "run")
     forget_run(state, "run")
-    assert running(state) == []
+    assert marked_runs(state) == {}
 
 
-def test_a_process_that_was_given_the_pid_of_a_dead_one_is_another(tmp_path):
-    with run_marker(open_state(tmp_path), "run") as marker:
-        assert not replace(marker, created=marker.created - 3600).alive
+@pytest.mark.parametrize("lie", [{"host": "elsewhere"}, {"created": 0.0}, {"pid": 1}])
+def test_a_marker_is_believed_about_nothing_but_whose_it_is(tmp_path, lie):
+    """A container has another host name each time, and a clock that is set moves start times."""
+    state = open_state(tmp_path)
+    killed_within(tmp_path, "run_marker(state, 'dead'), alone(state, 'retrain cats', began)")
 
+    def rewrite(path):
+        path.write_text(json.dumps(json.loads(path.read_text()) | lie))
 
-def test_a_process_of_another_machine_is_taken_to_live(tmp_path):
-    with run_marker(open_state(tmp_path), "run") as marker:
-        assert marker.host == socket.gethostname()
-        assert replace(marker, host="elsewhere", pid=2**22 + 1).alive
+    rewrite(state.runs / "dead.json")
+    rewrite(state.locks / "retrain cats.json")
+    with run_marker(state, "alive"), alone(state, "retrain cats", NOW) as earlier:
+        assert earlier == replace(earlier, **lie)
+        rewrite(state.runs / "alive.json")
+        rewrite(state.locks / "retrain cats.json")
+        assert marked_runs(state) == {"dead": False, "alive": True}
+        with pytest.raises(AlreadyRuns), alone(state, "retrain cats", NOW):
+            pass
+        (state.locks / "retrain cats.json").unlink()
+        told = "but another process does it. Wait"
+        with pytest.raises(AlreadyRuns, match=told), alone(state, "retrain cats", NOW):
+            pass
 
 
 def test_a_marker_that_is_none_says_which_file(tmp_path):
     state = open_state(tmp_path)
     (state.runs / "x.json").write_text("{}")
     with pytest.raises(StateError, match=r"Expected a run marker in .*/runs/x.json, got something"):
-        running(state)
+        marked_runs(state)
 
 
 def test_a_file_in_place_of_the_folder_is_named(tmp_path):
@@ -248,6 +260,18 @@ def test_a_lock_that_stays_held_is_named(tmp_path, monkeypatch):
     assert failures == ["as it should"]
 
 
+def killed_within(root, block):
+    """A process that is killed within the block, which began in 2025."""
+    command = (
+        "import os, sys; from datetime import UTC, datetime; from pathlib import Path\n"
+        "from regraft.state import alone, open_state, run_marker\n"
+        "state, began = open_state(Path(sys.argv[1])), datetime(2025, 1, 1, tzinfo=UTC)\n"
+        f"with {block}: os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", command, str(root)], check=False)
+    assert killed.returncode == -9
+
+
 def test_one_process_at_a_time_is_alone(tmp_path):
     state = open_state(tmp_path)
     with alone(state, "retrain cats", NOW) as earlier:
@@ -259,53 +283,29 @@ def test_one_process_at_a_time_is_alone(tmp_path):
             pass
         with alone(state, "retrain dogs", NOW):
             pass
-    assert running(state) == []
+    assert not list(state.locks.glob("*.json"))
+    assert marked_runs(state) == {}
 
 
 def test_whoever_was_killed_while_alone_is_named_to_the_next(tmp_path):
     state = open_state(tmp_path)
-    command = (
-        "import os, sys; from datetime import UTC, datetime; from pathlib import Path\n"
-        "from regraft.state import alone, open_state\n"
-        "state, began = open_state(Path(sys.argv[1])), datetime(2025, 1, 1, tzinfo=UTC)\n"
-        "with alone(state, 'retrain cats', began): os.kill(os.getpid(), 9)"
-    )
-    killed = subprocess.run([sys.executable, "-c", command, str(tmp_path)], check=False)
-    assert killed.returncode == -9
+    killed_within(tmp_path, "alone(state, 'retrain cats', began)")
     with alone(state, "retrain cats", NOW) as earlier:
         assert (earlier.name, earlier.started) == ("retrain cats", "2025-01-01T00:00:00+00:00")
     with alone(state, "retrain cats", NOW) as earlier:
         assert earlier is None
 
 
-@pytest.mark.parametrize("lie", [{"host": "elsewhere"}, {"created": 0.0}, {"pid": 1}])
-def test_a_marker_is_believed_about_nothing_but_whose_it_was(tmp_path, lie):
-    """A container has another host name each time, and a clock that is set moves start times."""
-    state = open_state(tmp_path)
-    mark_run(state, "retrain cats", os.getpid(), NOW)
-    path = state.runs / "retrain cats.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | lie))
-    with alone(state, "retrain cats", NOW) as earlier:
-        assert earlier == replace(earlier, **lie)
-        path.write_text(json.dumps(json.loads(path.read_text()) | lie))
-        with pytest.raises(AlreadyRuns), alone(state, "retrain cats", NOW):
-            pass
-        path.unlink()
-        told = "but another process does it. Wait"
-        with pytest.raises(AlreadyRuns, match=told), alone(state, "retrain cats", NOW):
-            pass
-    assert running(state) == []
-
-
 def test_a_name_may_be_as_long_as_a_model_s_in_any_letters(tmp_path):
     state = open_state(tmp_path)
     for name in ("retrain " + "写" * 60, "retrain " + "写" * 59 + "真"):
-        with alone(state, name, NOW):
-            assert [marker.name for marker in running(state)] == [name]
+        with run_marker(state, name), alone(state, name, NOW):
+            assert marked_runs(state) == {name: True}
 
 
 def test_an_error_lets_the_next_one_in(tmp_path):
     state = open_state(tmp_path)
     with pytest.raises(KeyError), alone(state, "retrain cats", NOW):
         raise KeyError
-    assert running(state) == []
+    with alone(state, "retrain cats", NOW) as earlier:
+        assert earlier is None

@@ -265,7 +265,7 @@ def test_scheduled_run_that_did_not_do_is_told_with_its_log(state, outcome, code
         write_record(state, "nightly", made)
         needs = service_of(state, NOON).needs
         assert (ended == outcome) == bool(needs)
-    assert needs[0].said == f"The run of nightly that was due 2026-11-24T12:00 {said}"
+    assert needs[0].said == f"The run of nightly that was due 2026-11-24 12:00 UTC {said}"
     assert needs[0].commands == (f"tail '{log}'",)
 
 
