@@ -151,13 +151,22 @@ class Year:
         return "retrain" if has_new_class or is_much else "skip"
 
     def learnable(self) -> dict[str, str]:
-        """{sha256: label} of the photos that are not on the test side, by the split's memory."""
+        """{sha256: label} of the photos that are not on the test side, by the split's memory.
+
+        The same photo under two labels is nobody's.
+        """
         sides = recall(str(self.state.splits / NAME))
-        judging = set(sides.sha256[sides.side == "test"])
-        known = set(sides.sha256)
-        files = [path for path in self.photos.rglob("*") if path.is_file()]
-        labels = {hashlib.sha256(p.read_bytes()).hexdigest(): p.parent.name for p in files}
-        return {sha256: labels[sha256] for sha256 in labels.keys() & known - judging}
+        usable = set(sides.sha256[sides.side != "test"])
+        labels: dict[str, set[str]] = {}
+        for path in self.photos.rglob("*"):
+            if path.is_file():
+                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+                labels.setdefault(sha256, set()).add(path.parent.name)
+        return {
+            sha256: next(iter(found))
+            for sha256, found in labels.items()
+            if len(found) == 1 and sha256 in usable
+        }
 
 
 def new_camera(photo: Image.Image) -> Image.Image:
