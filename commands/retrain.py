@@ -96,11 +96,13 @@ def _note_refusal(error: RegraftError, which: Config, state: "State") -> None:
     """
     from regraft.errors import AlreadyRuns
     from regraft.journal import last_attempt
+    from regraft.state import alone
 
     if last_attempt(which.retrain.journal_url, which.tracking.name) is None:
         return
     began = datetime.now(UTC)
-    with suppress(AlreadyRuns), _alone(which, state, began):
+    with suppress(AlreadyRuns), alone(state, f"retrain {which.tracking.name}", began) as killed:
+        _note_killed(killed, which, state)
         _conclude(_failed(which, began, f"{type(error).__name__}: {error}"), which, state)
 
 
@@ -137,26 +139,25 @@ def attempt(config: Config, state: "State") -> "Attempt":
     Raises:
         AlreadyRuns: somebody retrains this model now.
     """
+    from regraft.state import alone
+
     began = datetime.now(UTC)
-    with _alone(config, state, began):
+    with alone(state, f"retrain {config.tracking.name}", began) as killed:
         with _told_if_it_fails(config, state, began):
+            _note_killed(killed, config, state)
             unchanged = _unchanged(config, began)
             run_name = "" if unchanged else _run(config, state)
         # What goes wrong from here on is no failure of the attempt.
         return _conclude(unchanged, config, state) if unchanged else _shown(run_name, config, state)
 
 
-@contextmanager
-def _alone(config: Config, state: "State", began: datetime) -> Iterator[None]:
-    """The only one who retrains the model; first it writes down what became of a killed one."""
-    from regraft.state import alone
+def _note_killed(marker: "RunMarker | None", config: Config, state: "State") -> None:
+    """Writes down what became of an attempt whose process was killed before it could."""
+    if marker is None or _had_ended(config, marker):
+        return
+    from regraft.retrain.cut_off import cut_off
 
-    with alone(state, f"retrain {config.tracking.name}", began) as killed:
-        if killed and not _had_ended(config, killed):
-            from regraft.retrain.cut_off import cut_off
-
-            _conclude(cut_off(config, killed, datetime.now(UTC)), config, state)
-        yield
+    _conclude(cut_off(config, marker, datetime.now(UTC)), config, state)
 
 
 def _unchanged(config: Config, began: datetime) -> "Attempt | None":
