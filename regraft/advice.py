@@ -220,12 +220,12 @@ def _about_budget(seen: Circumstances, config: RetrainConfig) -> Reason:
         said += f", the next would take {seen.expected_s / 3600:.2g} h"
     if not config.budget_h:
         return Reason("budget", said, "noted")
-    is_over = spent_h + (seen.expected_s or 0.0) / 3600 > config.budget_h
-    return Reason(
-        "budget",
-        f"{said}, of retrain.budget_h={config.budget_h:g}",
-        "against" if is_over else "noted",
-    )
+    said += f", of retrain.budget_h={config.budget_h:g}"
+    expected_h = (seen.expected_s or 0.0) / 3600
+    if expected_h > config.budget_h:  # else it would be put off for ever, and nobody know why
+        said += "; not even one training fits, so set it higher"
+    is_over = spent_h + expected_h > config.budget_h
+    return Reason("budget", said, "against" if is_over else "noted")
 
 
 def _n_now(line: ClassDelta) -> int:

@@ -112,6 +112,9 @@ def test_a_training_that_would_pass_the_budget_is_put_off():
         "trainings took 1 h of the last seven days, the next would take 0.5 h, "
         "of retrain.budget_h=1.4"
     )
+    never = advised(seen(line(added=50), expected_s=1800.0), budget_h=0.4)
+    assert never.decision == "postpone"
+    assert never.reason.endswith("budget_h=0.4; not even one training fits, so set it higher")
     assert advised(wished).retrain
     assert advised(seen(spent_s=7200.0), budget_h=1).decision == "skip"
 
