@@ -151,13 +151,13 @@ def attempt(config: Config, state: "State") -> "Attempt":
         return _conclude(unchanged, config, state) if unchanged else _shown(run_name, config, state)
 
 
-def _note_killed(marker: "RunMarker | None", config: Config, state: "State") -> None:
-    """Writes down what became of an attempt whose process was killed before it could."""
-    if marker is None or _had_ended(config, marker):
-        return
-    from regraft.retrain.cut_off import cut_off
+def _note_killed(killed: "tuple[RunMarker, ...]", config: Config, state: "State") -> None:
+    """Writes down what became of attempts whose processes were killed before they could."""
+    for marker in killed:
+        if not _had_ended(config, marker):
+            from regraft.retrain.cut_off import cut_off
 
-    _conclude(cut_off(config, marker, datetime.now(UTC)), config, state)
+            _conclude(cut_off(config, marker, datetime.now(UTC)), config, state)
 
 
 def _unchanged(config: Config, began: datetime) -> "Attempt | None":

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from commands.options import DEFAULT_STATE, JsonOption, StateOption, is_debug
-from regraft.errors import RegraftError, ScheduleError
+from regraft.errors import ScheduleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,12 +157,12 @@ def run(
 
 
 def _refresh(state: "State") -> None:
-    """The status page, which tells of runs that failed; that it cannot be written ends nothing."""
+    """The status page, which tells of runs that failed; whatever hinders it ends no service."""
     from regraft.status import refresh
 
     try:
         refresh(state, datetime.now(UTC))
-    except (RegraftError, OSError) as error:
+    except Exception as error:
         logging.getLogger("regraft.schedule").warning("%s: %s", type(error).__name__, error)
 
 

@@ -210,12 +210,18 @@ def stuck_runs(state: State) -> list[StuckRun]:
     """Runs that are unfinished in ZenML and whose process is dead or unknown."""
     from zenml.client import Client
 
-    marked = marked_runs(state)  # first: a run that ends meanwhile is none that ZenML lists
+    before = marked_runs(state)
     runs = Client().list_pipeline_runs(status=_UNFINISHED, size=_PAGE_SIZE).items
+    marked = marked_runs(state)  # before and after: a run may end meanwhile, or begin
     return [
-        StuckRun(run.name, run.id, run.created.replace(tzinfo=UTC), run.name in marked)
+        StuckRun(
+            run.name,
+            run.id,
+            run.created.replace(tzinfo=UTC),
+            run.name in marked or run.name in before,
+        )
         for run in runs
-        if not marked.get(run.name, False)
+        if not (before.get(run.name) or marked.get(run.name))
     ]
 
 

@@ -14,9 +14,10 @@ from regraft.errors import ConfigError, ModelNotFound
 from regraft.promote.duel import Contenders, Duel
 from regraft.promote.verdict import Verdict
 from regraft.registry import RegisteredVersion
+from regraft.state import this_process
 from regraft.tracking import Run, attach, attached
 
-VERDICT_TAG = "verdict_id"
+VERDICT_TAG, JUDGE_TAG = "verdict_id", "judged_by"
 _MOVES = ("promote", "rollback", "outside")
 _FOLDER = "promotion"
 _PHOTOS, _CONTENDERS, _VERDICT, _CONFIG = "photos.parquet", "duel.json", "verdict.json", "rule.json"
@@ -42,16 +43,20 @@ def keep(version: RegisteredVersion, kept: Kept, tracking: TrackingConfig) -> No
         _CONFIG: json.dumps(kept.rule.flat(), indent=1).encode(),
     }
     attach(Run(version.run_id, tracking.uri), f"{_FOLDER}/{kept.verdict.id}", files)
-    registry.set_tags(tracking, version, {VERDICT_TAG: kept.verdict.id})
+    said = {VERDICT_TAG: kept.verdict.id, JUDGE_TAG: this_process()}
+    registry.set_tags(tracking, version, said)
 
 
-def kept_of(version: RegisteredVersion, tracking: TrackingConfig) -> Kept:
-    """The last verdict about the version, and its duel.
+def kept_of(version: RegisteredVersion, tracking: TrackingConfig, verdict_id: str = "") -> Kept:
+    """A verdict about the version, and its duel.
+
+    Args:
+        verdict_id: which; "" is the last one.
 
     Raises:
         ModelNotFound: it was never judged, or what was stored is gone.
     """
-    verdict_id = registry.tags(tracking, version).get(VERDICT_TAG, "")
+    verdict_id = verdict_id or registry.tags(tracking, version).get(VERDICT_TAG, "")
     run = Run(version.run_id, tracking.uri)
     files = attached(run, f"{_FOLDER}/{verdict_id}") if verdict_id else {}
     if not files:

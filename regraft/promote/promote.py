@@ -12,7 +12,7 @@ from regraft.evaluate import EvaluationReport
 from regraft.pixels import photos_of
 from regraft.predict import answers
 from regraft.promote.duel import Duel, hold_duel
-from regraft.promote.kept import Kept, keep, kept_of
+from regraft.promote.kept import VERDICT_TAG, Kept, keep, kept_of
 from regraft.promote.page import publish
 from regraft.promote.verdict import Verdict, judge
 from regraft.registry import APPROVAL, WAITING, Move, Note, RegisteredVersion
@@ -115,7 +115,7 @@ def _act_on(
         told = f"version {version.version} {verdict.told_standing}: {verdict.reason}"
         is_open = verdict.waits or verdict.decision == "hold"
         note = Note("hold" if is_open else "keep", verdict.id, told, who)
-        registry.record(tracking, verdict.name, note, now)
+        registry.record(tracking, verdict.name, note, now, verdict.champion)
     _say(verdict, version, tracking)
 
 
@@ -129,11 +129,17 @@ def _told_then(
     verdict: Verdict, duel: Duel, version: RegisteredVersion, config: Config
 ) -> tuple[Verdict, Duel]:
     """The verdict that crowned the champion, and its duel; said again if a kill cut it short."""
+    entries = registry.entries(config.tracking, version.name)
+    crowned = [
+        one.verdict for one in entries if (one.action, one.after) == ("promote", version.version)
+    ]
     try:
-        kept = kept_of(version, config.tracking)
+        # Not the last one: somebody may have judged it beside the one who crowned it.
+        kept = kept_of(version, config.tracking, crowned[-1] if crowned else "")
     except ModelNotFound:  # crowned by hand, or before verdicts were kept
         keep(version, Kept(verdict, duel, config), config.tracking)
         return verdict, duel
     if kept.verdict.moves:
+        registry.set_tags(config.tracking, version, {VERDICT_TAG: kept.verdict.id})
         _say(kept.verdict, version, config.tracking)
     return replace(kept.verdict, waits=False), kept.duel

@@ -91,15 +91,30 @@ def move_champion(
         return _commit(tracking, name, _draft(name, move, now), choose)
 
 
-def record(tracking: TrackingConfig, name: str, note: Note, now: datetime) -> Entry:
+def record(
+    tracking: TrackingConfig,
+    name: str,
+    note: Note,
+    now: datetime,
+    expected: int | Literal["any"] | None = "any",
+) -> Entry:
     """The entry of a decision after which the champion, or none, serves on.
 
+    Args:
+        expected: the version that the decision took for the champion, None for none.
+
     Raises:
+        ChampionMoved: another one serves; nothing was written.
         LedgerBroken: the ledger is not what was written.
     """
+
+    def choose(ledger: Ledger, serving: int | None) -> tuple[Action, int | None]:
+        if expected != "any" and serving != expected:
+            raise ChampionMoved(_moved(name, expected, serving, ledger))
+        return note.action, serving
+
     with turn(tracking):
-        draft = _draft(name, note, now)
-        return _commit(tracking, name, draft, lambda _, serving: (note.action, serving))
+        return _commit(tracking, name, _draft(name, note, now), choose)
 
 
 def roll_back(

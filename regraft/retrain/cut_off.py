@@ -7,9 +7,9 @@ from regraft import registry
 from regraft.config import Config
 from regraft.errors import ModelNotFound
 from regraft.journal import Attempt
-from regraft.promote import Verdict, load_verdict
+from regraft.promote.kept import JUDGE_TAG, Kept, kept_of
 from regraft.registry import CHALLENGER, CHAMPION
-from regraft.retrain.conclude import OUTCOMES, Beginning, untrained
+from regraft.retrain.conclude import OUTCOMES, Beginning, settings_of, untrained
 from regraft.state import RunMarker
 
 
@@ -21,10 +21,11 @@ def cut_off(config: Config, marker: RunMarker, now: datetime) -> Attempt:
     """
     killed = f"process {marker.pid} on {marker.host} was killed before it came to an end"
     attempt = untrained(config, Beginning(marker.started, "", ""), "killed", killed, now)
-    found = _carried_out_since(marker.started, config)
+    found = _carried_out_by(marker, config)
     if found is None:
         return attempt
-    verdict, when = found
+    kept, when = found
+    verdict = kept.verdict
     return replace(
         attempt,
         ended=when,
@@ -34,25 +35,27 @@ def cut_off(config: Config, marker: RunMarker, now: datetime) -> Attempt:
         verdict=verdict.id,
         champion=verdict.challenger if verdict.serves else verdict.champion,
         flips=len(verdict.flips),
+        settings=settings_of(kept.rule),
     )
 
 
-def _carried_out_since(started: str, config: Config) -> tuple[Verdict, str] | None:
-    """The verdict about the newest version, and when it fell, if that was since then."""
+def _carried_out_by(marker: RunMarker, config: Config) -> tuple[Kept, str] | None:
+    """What that process decided about the newest version, and when, if it was carried out."""
     tracking = config.tracking
     held = registry.aliases(tracking, tracking.name)
     last = held.get(CHALLENGER, held.get(CHAMPION))
     if last is None:
         return None
     version = registry.find(tracking, tracking.name, str(last))
-    if "verdict" not in registry.tags(tracking, version):
+    tags = registry.tags(tracking, version)
+    if tags.get(JUDGE_TAG) != marker.process or "verdict" not in tags:
         return None
     try:
-        verdict = load_verdict(tracking, version)
+        kept = kept_of(version, tracking)
     except ModelNotFound:  # its files are gone
         return None
-    since = datetime.fromisoformat(started)
-    for entry in reversed(registry.entries(tracking, tracking.name)):
-        if entry.verdict == verdict.id and datetime.fromisoformat(entry.when) >= since:
-            return verdict, entry.when
+    since = datetime.fromisoformat(marker.started)
+    for entry in registry.entries(tracking, tracking.name):
+        if entry.verdict == kept.verdict.id and datetime.fromisoformat(entry.when) >= since:
+            return kept, entry.when
     return None

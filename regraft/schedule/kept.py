@@ -33,9 +33,9 @@ class Record:
 
     seen: the latest time due that was dealt with, by a run or by leaving it out.
     due: when the last run was due. began, ended: that run. log: file of what it said.
-    outcome: of that run: running; done = exit code 0; skipped = 8, there was nothing to do;
-        failed = another; stopped = the service was stopped; timeout; lost = it is gone and nobody
-        saw how it ended.
+    outcome: of that run: running; done = exit code 0, or 10 for drift that was looked for; skipped
+        = 8 or 11, there was nothing to do or somebody else did it; failed = another; stopped = the
+        service was stopped; timeout; lost = it is gone and nobody saw how it ended.
     process: of that run, None if none was started. exit_code: None if nobody saw it.
     n_tries: how often that run was begun.
     reason: a sentence where the outcome does not say it.

@@ -38,7 +38,7 @@ class ServiceSettings:
     tick_s: seconds between two looks at the files and the clock. Guess: nobody waits longer.
     beat_s: seconds between two heartbeats.
     stop_s: seconds that a run has to end by itself once it was interrupted.
-    when_ended: called after what became of a run was written down, from any thread.
+    when_ended: called after what became of a run was written down, from any thread; raises nothing.
     """
 
     program: tuple[str, ...]
@@ -91,6 +91,7 @@ class Runs:
             if outcome == "failed" and self._stopping:
                 outcome = "stopped"
             self._conclude(declaration.name, outcome, code)
+        self._settings.when_ended()
 
     def due(self, declaration: Declaration) -> datetime | None:
         """When it is to be run next, from what was dealt with; that is written down if it is new.
@@ -145,8 +146,10 @@ class Runs:
         gone = [name for name, run in adopted.items() if not lives(run.marker)]
         for name in gone:
             with self._lock:
-                run = self._adopted.pop(name)
-                self._conclude(name, "timeout" if run.is_late else "lost", None)
+                self._conclude(name, "timeout" if adopted[name].is_late else "lost", None)
+                del self._adopted[name]  # last: where that cannot be written, it is tried again
+        if gone:
+            self._settings.when_ended()
         return gone
 
     def stop(self) -> None:
@@ -157,8 +160,8 @@ class Runs:
             running: list[Process] = [*self._own.values(), *left]
         put_an_end_to(running, self._settings.stop_s)
         with self._lock:
-            for name in self._adopted:
-                self._conclude(name, "stopped", None)
+            for name, run in self._adopted.items():
+                self._conclude(name, "timeout" if run.is_late else "stopped", None)
             self._adopted.clear()
 
     def _begin(self, declaration: Declaration) -> "subprocess.Popen[bytes] | None":
@@ -174,15 +177,22 @@ class Runs:
             log = log_path(self._state.schedule / "logs", name, now)
             begun = _begun(record, when, now, log)
             write_record(self._state, name, begun)  # first: it is not to begin twice
-            try:
-                process = begin(self._command(declaration), declaration.folder, log)
-            except OSError as error:
-                why = f"It could not be started: {error.strerror} ({error.filename})."
-                self._conclude(name, "failed", None, why)
-                return None
-            self._own[name] = process
-            self._remember(begun, marker_of(name, process.pid, now))
+            process = self._started(declaration, log)
+            if process is not None:
+                self._own[name] = process
+                self._remember(begun, marker_of(name, process.pid, now))
+        if process is None:
+            self._settings.when_ended()
         return process
+
+    def _started(self, declaration: Declaration, log: Path) -> "subprocess.Popen[bytes] | None":
+        """None where it cannot be started, which is written down."""
+        try:
+            return begin(self._command(declaration), declaration.folder, log)
+        except OSError as error:
+            why = f"It could not be started: {error.strerror} ({error.filename})."
+            self._conclude(declaration.name, "failed", None, why)
+            return None
 
     def _remember(self, begun: Record, marker: RunMarker) -> None:
         """By what the process is found again, should the service be killed."""
@@ -212,7 +222,6 @@ class Runs:
             write_record(self._state, name, over)
         said = reason or (f"exit code {code}" if code is not None else "")
         logger.info("%s: %s %s %s", name, outcome, said, record.log)
-        self._settings.when_ended()
 
     def _write_left_out(self, name: str, record: Record, when: str, why: str) -> None:
         left = replace(record, seen=max(when, record.seen), n_left_out=record.n_left_out + 1)

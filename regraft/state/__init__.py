@@ -8,6 +8,7 @@ from regraft.state.marker import (
     marked_runs,
     marker_of,
     run_marker,
+    this_process,
     who_am_i,
 )
 from regraft.state.variables import activate, environment
@@ -26,5 +27,6 @@ __all__ = [
     "marker_of",
     "open_state",
     "run_marker",
+    "this_process",
     "who_am_i",
 ]

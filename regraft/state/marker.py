@@ -24,6 +24,7 @@ from regraft.errors import AlreadyRuns, StateError
 from regraft.files import write_whole
 from regraft.state.folder import State
 
+_PATIENCE_S = 0.5  # whoever asks whether a lock is held holds it for a moment
 _MAX_STEM = 150  # of a file's name, which has at most 255 bytes, its suffix while it is written too
 
 
@@ -43,6 +44,11 @@ class RunMarker:
     host: str
     created: float
     started: str
+
+    @property
+    def process(self) -> str:
+        """Which process it is, as this_process() says it of itself."""
+        return f"{self.pid}@{self.host}"
 
 
 def who_am_i() -> str:
@@ -64,11 +70,17 @@ def marker_of(name: str, pid: int, now: datetime) -> RunMarker:
     return RunMarker(name, pid, socket.gethostname(), created, now.isoformat())
 
 
+def this_process() -> str:
+    """Which process this is, as RunMarker.process says it of another."""
+    return f"{os.getpid()}@{socket.gethostname()}"
+
+
 @contextmanager
-def alone(state: State, what: str, now: datetime) -> Iterator[RunMarker | None]:
+def alone(state: State, what: str, now: datetime) -> Iterator[tuple[RunMarker, ...]]:
     """Nobody else does `what` with this state folder as long as the block lives.
 
-    Yields the marker of a process that did it and was killed, None if there is none.
+    Yields the markers of processes that did it and were killed, oldest first. They are yielded
+    again to the next one unless the block ends well, so that none is lost where it is killed too.
 
     Args:
         what: such as "retrain clothes".
@@ -77,8 +89,11 @@ def alone(state: State, what: str, now: datetime) -> Iterator[RunMarker | None]:
     Raises:
         AlreadyRuns: a process does it.
     """
-    with _held(state.locks, what, now) as earlier:
-        yield earlier
+    path = _path(state.locks, what, ".killed")
+    with _held(state.locks, what, now, path):
+        killed = _listed(path)
+        yield killed
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -94,7 +109,7 @@ def run_marker(state: State, name: str) -> Iterator[None]:
         try:
             yield
         finally:
-            forget_run(state, name)  # with its lock, which nobody else will want
+            _remove(state.runs, name)  # with its lock, which nobody else will want
 
 
 def marked_runs(state: State) -> dict[str, bool]:
@@ -105,24 +120,42 @@ def marked_runs(state: State) -> dict[str, bool]:
 
 
 def forget_run(state: State, name: str) -> None:
-    """Removes the marker of a run that is over; none there is as good."""
-    for suffix in (".json", ".lock"):  # in this order: where there is no marker, nobody asks
-        _path(state.runs, name, suffix).unlink(missing_ok=True)
+    """Removes the marker of a run whose process is dead; one that lives keeps it."""
+    with suppress(Timeout), FileLock(_path(state.runs, name, ".lock"), timeout=0):
+        _remove(state.runs, name)
 
 
 @contextmanager
-def _held(folder: Path, name: str, now: datetime) -> Iterator[RunMarker | None]:
+def _held(folder: Path, name: str, now: datetime, killed: Path | None = None) -> Iterator[None]:
+    """The lock and the marker; killed: the list that gets the marker of an earlier holder."""
     path = _path(folder, name, ".json")
     with ExitStack() as held:
         try:
-            held.enter_context(FileLock(_path(folder, name, ".lock"), timeout=0))
+            held.enter_context(FileLock(_path(folder, name, ".lock"), timeout=_PATIENCE_S))
         except Timeout:
             raise AlreadyRuns(_told(name, _read(path))) from None
         earlier = _read(path)
+        if killed and earlier:
+            markers = [asdict(marker) for marker in (*_listed(killed), earlier)]
+            write_whole(str(killed), json.dumps(markers).encode())
         marker = marker_of(name, os.getpid(), now)
         write_whole(str(path), json.dumps(asdict(marker)).encode())
         held.callback(path.unlink, missing_ok=True)
-        yield earlier
+        yield
+
+
+def _remove(folder: Path, name: str) -> None:
+    for suffix in (".json", ".lock"):  # in this order: where there is no marker, nobody asks
+        _path(folder, name, suffix).unlink(missing_ok=True)
+
+
+def _listed(path: Path) -> tuple[RunMarker, ...]:
+    try:
+        return tuple(RunMarker(**fields) for fields in json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return ()
+    except (ValueError, TypeError):
+        raise _broken(path) from None
 
 
 def _is_held(path: Path) -> bool:
@@ -139,9 +172,11 @@ def _read(path: Path) -> RunMarker | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
-        raise StateError(
-            f"Expected a run marker in {path}, got something else. Delete that file."
-        ) from None
+        raise _broken(path) from None
+
+
+def _broken(path: Path) -> StateError:
+    return StateError(f"Expected a run marker in {path}, got something else. Delete that file.")
 
 
 def _told(what: str, holder: RunMarker | None) -> str:

@@ -325,6 +325,26 @@ def test_champion_crowned_while_the_duel_was_held_is_the_one_that_counts(trackin
     assert champion(tracking) == rival.version
 
 
+def test_model_that_a_twin_crowned_while_it_was_judged_serves(tracking, monkeypatch):
+    """Two processes that came to the same weights; the slower one saw no champion at first."""
+    version, crowned = put(trained(), tracking), []
+    real = room.promote.__globals__["hold_duel"]
+
+    def slowly(*arguments):
+        if not crowned:
+            crowned.append(None)  # the twin's own duel comes here too
+            crowned.append(promote(version, trained().splits, rules(RULE, tracking), WHO, NOW))
+        return real(*arguments)
+
+    monkeypatch.setitem(room.promote.__globals__, "hold_duel", slowly)
+    verdict = promote(version, trained().splits, rules(RULE, tracking), "eve@elsewhere", NOW)
+    assert verdict.serves
+    assert verdict.reason == "version 1 is already the champion"
+    assert ledger(tracking) == [("promote", None, 1)]
+    assert load_verdict(tracking, version).told("") == crowned[1].told("")
+    assert registry.list_versions(tracking).why.tolist() == [crowned[1].reason]
+
+
 def test_rehearsal_says_the_verdict_and_changes_nothing(tracking):
     on_stage(weak_champion(), tracking)
     version = put(trained(), tracking)

@@ -94,8 +94,8 @@ def test_killed_at_random_moments_the_next_retraining_repairs_and_finishes(world
     print(f"killed within {whole_s:.1f} s:", dict(where))
     promoted = [attempt.verdict for attempt in past(world) if attempt.outcome == "promoted"]
     assert len(set(promoted)) == len(promoted)
-    stages = where.keys() - set(NO_STAGE)
-    assert len(stages) >= (6 if len(kills) > 1 else 1), where  # the kills were spread
+    if len(kills) > 1:
+        assert len(where.keys() - set(NO_STAGE)) >= 6, where  # the kills were spread
 
 
 def grown(world: World, n_batches: int) -> int:
@@ -132,7 +132,7 @@ def check(world: World, n_photos: int):
     assert registry.tags(world.tracking, newest)["verdict"] in ("promote", "keep", "hold")
     assert len(learned_by(world, newest)) == n_photos - n_judging(world)
     assert not marked_runs(world.state)
-    assert not list(world.state.locks.glob("*.json"))
+    assert {path.suffix for path in world.state.locks.iterdir()} == {".lock"}
     # Whoever was killed after the verdict: the journal tells of it all the same.
     told = [one.verdict for one in past(world) if one.was_trained]
     assert told == list(dict.fromkeys(entry.verdict for entry in ledger.entries))[1:]

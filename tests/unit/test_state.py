@@ -175,8 +175,8 @@ def test_a_marker_is_believed_about_nothing_but_whose_it_is(tmp_path, lie):
 
     rewrite(state.runs / "dead.json")
     rewrite(state.locks / "retrain cats.json")
-    with run_marker(state, "alive"), alone(state, "retrain cats", NOW) as earlier:
-        assert earlier == replace(earlier, **lie)
+    with run_marker(state, "alive"), alone(state, "retrain cats", NOW) as killed:
+        assert killed == (replace(killed[0], **lie),)
         rewrite(state.runs / "alive.json")
         rewrite(state.locks / "retrain cats.json")
         assert marked_runs(state) == {"dead": False, "alive": True}
@@ -274,8 +274,8 @@ def killed_within(root, block):
 
 def test_one_process_at_a_time_is_alone(tmp_path):
     state = open_state(tmp_path)
-    with alone(state, "retrain cats", NOW) as earlier:
-        assert earlier is None
+    with alone(state, "retrain cats", NOW) as killed:
+        assert killed == ()
         told = (
             rf"Expected to retrain cats alone, but process {os.getpid()} on .* does it since 2025"
         )
@@ -290,10 +290,33 @@ def test_one_process_at_a_time_is_alone(tmp_path):
 def test_whoever_was_killed_while_alone_is_named_to_the_next(tmp_path):
     state = open_state(tmp_path)
     killed_within(tmp_path, "alone(state, 'retrain cats', began)")
-    with alone(state, "retrain cats", NOW) as earlier:
+    with alone(state, "retrain cats", NOW) as killed:
+        [earlier] = killed
         assert (earlier.name, earlier.started) == ("retrain cats", "2025-01-01T00:00:00+00:00")
-    with alone(state, "retrain cats", NOW) as earlier:
-        assert earlier is None
+    with alone(state, "retrain cats", NOW) as killed:
+        assert killed == ()
+
+
+def test_nobody_who_was_killed_is_lost_where_the_next_one_is_killed_too(tmp_path):
+    state = open_state(tmp_path)
+    for _ in range(3):
+        killed_within(tmp_path, "alone(state, 'retrain cats', began)")
+    with pytest.raises(KeyError), alone(state, "retrain cats", NOW) as killed:
+        raise KeyError  # before it could note them
+    with alone(state, "retrain cats", NOW) as again:
+        assert again == killed
+        assert len({marker.pid for marker in killed}) == 3
+    with alone(state, "retrain cats", NOW) as killed:
+        assert killed == ()
+
+
+def test_only_a_dead_run_is_forgotten(tmp_path):
+    """It may have been resumed since somebody looked."""
+    state = open_state(tmp_path)
+    killed_within(tmp_path, "run_marker(state, 'run')")
+    with run_marker(state, "run"):
+        forget_run(state, "run")
+        assert marked_runs(state) == {"run": True}
 
 
 def test_a_name_may_be_as_long_as_a_model_s_in_any_letters(tmp_path):
@@ -307,5 +330,5 @@ def test_an_error_lets_the_next_one_in(tmp_path):
     state = open_state(tmp_path)
     with pytest.raises(KeyError), alone(state, "retrain cats", NOW):
         raise KeyError
-    with alone(state, "retrain cats", NOW) as earlier:
-        assert earlier is None
+    with alone(state, "retrain cats", NOW) as killed:
+        assert killed == ()
