@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from commands.options import DEFAULT_STATE, JsonOption, StateOption, is_debug
-from regraft.errors import ScheduleError
+from regraft.errors import RegraftError, ScheduleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,7 +162,7 @@ def _refresh(state: "State") -> None:
 
     try:
         refresh(state, datetime.now(UTC))
-    except Exception as error:
+    except (RegraftError, OSError, ValueError, TypeError) as error:
         logging.getLogger("regraft.schedule").warning("%s: %s", type(error).__name__, error)
 
 
