@@ -149,15 +149,6 @@ def _remove(folder: Path, name: str) -> None:
         _path(folder, name, suffix).unlink(missing_ok=True)
 
 
-def _listed(path: Path) -> tuple[RunMarker, ...]:
-    try:
-        return tuple(RunMarker(**fields) for fields in json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return ()
-    except (ValueError, TypeError):
-        raise _broken(path) from None
-
-
 def _is_held(path: Path) -> bool:
     if not path.exists():
         return False
@@ -167,16 +158,20 @@ def _is_held(path: Path) -> bool:
 
 
 def _read(path: Path) -> RunMarker | None:
+    return next(iter(_listed(path)), None)
+
+
+def _listed(path: Path) -> tuple[RunMarker, ...]:
+    """The markers in a file that holds one, or a list of them; none if there is no file."""
     try:
-        return RunMarker(**json.loads(path.read_text(encoding="utf-8")))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(RunMarker(**one) for one in (found if isinstance(found, list) else [found]))
     except FileNotFoundError:
-        return None
+        return ()
     except (ValueError, TypeError):
-        raise _broken(path) from None
-
-
-def _broken(path: Path) -> StateError:
-    return StateError(f"Expected a run marker in {path}, got something else. Delete that file.")
+        raise StateError(
+            f"Expected a run marker in {path}, got something else. Delete that file."
+        ) from None
 
 
 def _told(what: str, holder: RunMarker | None) -> str:
