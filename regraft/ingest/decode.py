@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import os
 import re
+import stat
 import struct
 import sys
 import zlib
@@ -33,7 +35,8 @@ _OPENERS: tuple[tuple[bytes, _Opener], ...] = (
     (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
     (rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
     (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
-    (rb"BM", BmpImagePlugin.BmpImageFile),
+    # The size of the second header is a part of the magic: any text may begin with BM.
+    (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", BmpImagePlugin.BmpImageFile),
     (rb"II[*+]\x00|MM\x00[*+]", TiffImagePlugin.TiffImageFile),
 )
 # What Pillow's decoders are known to raise on broken files; TIFF and GIF are the inventive ones.
@@ -76,29 +79,50 @@ class Unpacked(NamedTuple):
     height: int
 
 
-def read_bytes(uri: str) -> bytes:
-    """The bytes of a file.
+NO_LIMIT = sys.maxsize  # bytes of a file, or pixels of a photo whose size ingest has judged
+
+
+def read_bytes(uri: str, max_bytes: int = NO_LIMIT) -> bytes:
+    """The bytes of a regular file.
 
     Args:
         uri: local path or fsspec URL.
+        max_bytes: size limit, >= 1; no more than one byte above it is read.
 
     Raises:
-        UnusablePhoto: "missing" or "unreadable".
+        UnusablePhoto: "missing", "unreadable" (also a pipe, a device or a folder) or "too large".
         ConfigError: no file system knows this kind of URL.
     """
     try:
-        if is_url(uri):
-            fs, path = filesystem(uri)
-            return bytes(fs.cat_file(path))
-        with open(uri, "rb") as file:
-            return file.read()
+        data = _read_url(uri, max_bytes) if is_url(uri) else _read_local(uri, max_bytes)
     except FileNotFoundError:
         raise UnusablePhoto("missing", f"no file at {uri}") from None
     except access_errors() as error:
         raise UnusablePhoto("unreadable", f"{type(error).__name__}: {error}") from None
+    if len(data) > max_bytes:
+        raise UnusablePhoto("too large", f"more than {max_bytes} bytes at {uri}")
+    return data
 
 
-NO_LIMIT = sys.maxsize  # pixels, for a photo whose size ingest has judged before
+def _read_local(path: str, max_bytes: int) -> bytes:
+    """At most max_bytes + 1 bytes; a pipe is not waited for."""
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UnusablePhoto("unreadable", f"not a regular file: {path}")
+        return file.read() if max_bytes == NO_LIMIT else file.read(max_bytes + 1)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _read_url(url: str, max_bytes: int) -> bytes:
+    """At most max_bytes + 1 bytes."""
+    fs, path = filesystem(url)
+    if max_bytes == NO_LIMIT:
+        return bytes(fs.cat_file(path))
+    with fs.open(path, "rb") as file:
+        return bytes(file.read(max_bytes + 1))
 
 
 def read_photo(
@@ -166,12 +190,14 @@ def unpack(data: bytes, max_pixels: int, at_least: int = 0) -> Unpacked:
         if orientation in _ON_ITS_SIDE:
             width, height = height, width
         return Unpacked(_to_rgb(_upright(image, orientation)), width, height)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnusablePhoto("too many pixels", str(error)) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnusablePhoto("too many pixels", f"ingest.max_pixels is {max_pixels}") from None
     except _BROKEN as error:
         cut = _is_cut_off(data) or "truncated" in str(error).lower()
         reason = "truncated" if cut else "unreadable"
-        raise UnusablePhoto(reason, f"{type(error).__name__}: {error}") from None
+        # Not the decoder's own message, which quotes bytes of the file.
+        detail = f"a damaged or unsupported file ({type(error).__name__} while decoding)"
+        raise UnusablePhoto(reason, detail) from None
 
 
 def _opener(data: bytes) -> _Opener:
@@ -182,7 +208,7 @@ def _opener(data: bytes) -> _Opener:
     for magic, opener in _OPENERS:
         if re.match(magic, data, re.DOTALL):
             return opener
-    raise UnusablePhoto("unreadable", f"neither {_FORMATS}; it starts with {data[:8]!r}")
+    raise UnusablePhoto("unreadable", f"neither {_FORMATS}, by its content")
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:

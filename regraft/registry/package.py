@@ -17,6 +17,7 @@ import regraft
 from regraft import drift
 from regraft.classifier import Card, ImageClassifier
 from regraft.drift import Reference
+from regraft.ingest.read_policy import ReadPolicy
 from regraft.registry.versions import MANIFEST_FILE
 
 # What the code that serves imports; the floors above it are not needed there.
@@ -50,6 +51,7 @@ def save_model(
             python_model=str(SOURCE / "registry" / "served.py"),
             artifacts={"bundle": str(bundle)},
             code_paths=[str(SOURCE)],
+            model_config=ReadPolicy().model_config(),
             signature=signature(classifier.card),
             input_example=_example(classifier.card),
             pip_requirements=requirements(classifier.card),

@@ -206,9 +206,9 @@ def _check_reload(
 def _served_answers(
     version: RegisteredVersion, paths: list[str], tracking: TrackingConfig
 ) -> Iterator[pd.DataFrame]:
-    """The registered model's answers to the photos as bytes, as base64 and as paths."""
+    """The registered model's answers to the photos as bytes and as base64."""
     files = [read_bytes(path) for path in paths]
     model_url = version.bundle_url.removesuffix(BUNDLE_PATH)
     with downloaded(tracking, model_url) as folder, opened(folder) as model:
-        for images in (files, [base64.b64encode(file).decode() for file in files], paths):
+        for images in (files, [base64.b64encode(file).decode() for file in files]):
             yield model.predict(pd.DataFrame({"image": images}, dtype=object))

@@ -1,9 +1,11 @@
 """The served model. MLflow copies this file into the model and runs it where it is served.
 
-A request has one column "image"; each cell is one image, in one of three forms:
-    bytes: the image file as it is;
-    text that begins as an image file does in base64 (or a data: URL): that file;
-    any other text: a local path or an fsspec URL, read where the model is served.
+A request has one column "image"; each cell is one image file, as bytes or as base64 text (also as a
+data: URL). Text is never taken for a path or URL, unless whoever loads the model for local scoring
+says so:
+
+    mlflow.pyfunc.load_model(URI, model_config={"image_schemes": ["file", "s3"]})
+
 The answer has a row an image: label, confidence, "prob:CLASS" for each class in order; the label
 is "unsure" where the model's card says that the confidence is too low for an answer. If one image
 cannot be read, the whole request fails and says which and why: nothing is replaced.
@@ -11,6 +13,7 @@ cannot be read, the whole request fails and says which and why: nothing is repla
 
 import base64
 import binascii
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,8 +25,9 @@ from torch import Tensor
 
 from regraft.classifier import Card, load_classifier
 from regraft.embed import BATCH_SIZE, forward, judging_compute, prepared
-from regraft.errors import ConfigError, UnusablePhoto
-from regraft.ingest import decode, read_bytes
+from regraft.errors import UnusablePhoto
+from regraft.ingest import decode
+from regraft.ingest.read_policy import ReadPolicy, read_allowed
 from regraft.pixels import batch_of, least_side, preprocess
 from regraft.predict import answers, max_pixels_of
 
@@ -47,7 +51,8 @@ class ServedClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no type
     """Our bundle behind MLflow's protocol."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Reads the bundle, once."""
+        """Reads the bundle and the read policy, once."""
+        self.policy = ReadPolicy.from_model_config(context.model_config)
         classifier = load_classifier(Path(context.artifacts["bundle"]))
         self.card = classifier.card
         self.network = prepared(classifier.build(), judging_compute())
@@ -60,36 +65,48 @@ class ServedClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no type
     ) -> pd.DataFrame:
         """A row an image; see the head of this file.
 
+        Memory does not grow with the number of images: one batch of pixels is held at a time.
+
         Raises:
             MlflowException: an image that cannot be read; over HTTP it is a 400 with this text.
         """
+        batches = self._batches(list(model_input["image"]))
         preprocessing = self.card.backbone.preprocessing
-        cells = enumerate(model_input["image"])
-        pixels = [_pixels(cell, at, self.card) for at, cell in cells]
-        batches = torch.split(batch_of(pixels), BATCH_SIZE)
-        scores = forward(self.network, batches, preprocessing, judging_compute())
-        return answers(torch.cat(list(scores)), self.card)
+        scores = list(forward(self.network, batches, preprocessing, judging_compute()))
+        none = torch.zeros(0, len(self.card.classes))  # (0, K)
+        return answers(torch.cat(scores or [none]), self.card)
+
+    def _batches(self, cells: Sequence[object]) -> Iterator[Tensor]:
+        for start in range(0, len(cells), BATCH_SIZE):
+            batch = enumerate(cells[start : start + BATCH_SIZE], start)
+            yield batch_of([_pixels(cell, at, self.card, self.policy) for at, cell in batch])
 
 
-def image_bytes(cell: object) -> bytes:
+def image_bytes(cell: object, policy: ReadPolicy) -> bytes:
     """The image file that one cell of a request means; the forms are at the head of this file.
 
     Raises:
-        UnusablePhoto: neither bytes nor text, or a path where nothing can be read.
+        UnusablePhoto: neither bytes nor base64 text, or a path or URL that the policy does not
+            allow, or that cannot be read.
     """
     if isinstance(cell, bytes | bytearray | memoryview):
         return bytes(cell)
     if not isinstance(cell, str):
         kind = type(cell).__name__
-        raise UnusablePhoto("no image", f"expected bytes, base64 text, a path or URL, got {kind}")
-    return _from_base64(cell) or _from_place(cell)
+        raise UnusablePhoto("no image", f"expected an image file as bytes or base64, got {kind}")
+    if image := _from_base64(cell):
+        return image
+    if not policy.schemes:
+        detail = "expected an image file as bytes or base64, got text that is neither"
+        raise UnusablePhoto("no image", detail)
+    return read_allowed(cell, policy)
 
 
-def _pixels(cell: object, at: int, card: Card) -> Tensor:
+def _pixels(cell: object, at: int, card: Card, policy: ReadPolicy) -> Tensor:
     try:
         preprocessing = card.backbone.preprocessing
         side = least_side(preprocessing)  # else other pixels would be judged than are served
-        photo = decode(image_bytes(cell), max_pixels_of(card), side)
+        photo = decode(image_bytes(cell, policy), max_pixels_of(card), side)
         return preprocess(photo, preprocessing)
     except UnusablePhoto as error:
         raise MlflowException.invalid_parameter_value(f"Image {at}: {error}") from None
@@ -104,19 +121,8 @@ def _from_base64(text: str) -> bytes:
         return b""
     try:
         return base64.b64decode(compact, validate=True)
-    except binascii.Error:
+    except (binascii.Error, ValueError):  # ValueError: text outside ASCII
         return b""
-
-
-def _from_place(text: str) -> bytes:
-    shown = text if len(text) <= 80 else f"{text[:80]}..."
-    try:
-        return read_bytes(text)
-    except UnusablePhoto:
-        detail = f"neither base64 of an image nor a file that can be read: {shown!r}"
-    except (ConfigError, ValueError) as error:  # an unknown kind of URL; a path no system takes
-        detail = f"cannot read {shown!r}: {error}"
-    raise UnusablePhoto("no image", detail)
 
 
 set_model(ServedClassifier())

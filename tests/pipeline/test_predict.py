@@ -300,7 +300,8 @@ def test_a_registered_and_served_model_is_as_unsure_as_its_training_says(trackin
     version = registered(tracking, PredictConfig(abstain_below=below))
     assert registry.load(tracking, version).card.abstain_below == below
     model = load_model(version.bundle_url.removesuffix("/artifacts/bundle"))
-    answer = model.predict(pd.DataFrame({"image": test.path}))
+    files = [Path(path).read_bytes() for path in test.path]
+    answer = model.predict(pd.DataFrame({"image": files}))
     expected = test.predicted.where(test.confidence >= below, UNSURE)
     assert answer.label.tolist() == expected.tolist()
     assert 0 < (expected == UNSURE).sum() < len(expected)

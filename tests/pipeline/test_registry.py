@@ -5,22 +5,26 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import hostile
 import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastapi.testclient import TestClient
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
 from tiny_challenger import Trained, put, tracking_in, trained
 
 from regraft import registry
 from regraft.classifier import ImageClassifier
-from regraft.embed import NO_STORE, logits, probabilities
+from regraft.embed import BATCH_SIZE, NO_STORE, logits, probabilities
 from regraft.errors import ModelNotFound, ReloadMismatch, UnusablePhoto
+from regraft.ingest.read_policy import ReadPolicy
 from regraft.pixels import photos_of
 from regraft.registry.package import git_sha, requirements
 from regraft.registry.served import image_bytes
@@ -39,9 +43,10 @@ def tracking(tmp_path, monkeypatch):
     assert not {path.name for path in elsewhere.iterdir()} & {"mlflow.db", "mlruns"}
 
 
-def served(version, tracking):
+def served(version, tracking, **model_config):
     """The model as MLflow loads it, from the path of a sqlite store's artifacts."""
-    return mlflow.pyfunc.load_model(version.bundle_url.removesuffix("/artifacts/bundle"))
+    folder = version.bundle_url.removesuffix("/artifacts/bundle")
+    return mlflow.pyfunc.load_model(folder, model_config=model_config)
 
 
 def expected_probs(made: Trained, n_photos: int) -> np.ndarray:
@@ -106,27 +111,84 @@ def test_bundle_holds_no_pickle_and_no_index_address(tracking, tmp_path, monkeyp
     assert not [path for path in files if "__pycache__" in path.parts]
 
 
-def test_served_model_takes_file_bytes_base64_and_paths(tracking):
+def test_served_model_takes_file_bytes_and_base64(tracking):
     model = served(put(trained(), tracking), tracking)
-    paths = trained().splits.test.path.tolist()[:4]
-    files = [Path(path).read_bytes() for path in paths]
+    files = [Path(path).read_bytes() for path in trained().splits.test.path[:4]]
     encoded = [base64.encodebytes(file).decode() for file in files]
     data_urls = [f"data:image/png;base64,{base64.b64encode(file).decode()}" for file in files]
-    urls = [f"file://{path}" for path in paths]
-    for images in (files, encoded, data_urls, paths, urls, [files[0], *paths[1:]]):
+    for images in (files, encoded, data_urls, [files[0], *encoded[1:]]):
         answer = model.predict(pd.DataFrame({"image": images}))
         probs = answer.filter(like="prob:").to_numpy()
+        assert np.allclose(probs, expected_probs(trained(), len(files)), atol=1e-5)
+
+
+def test_paths_are_read_only_where_the_loader_allows_them(tracking):
+    version = put(trained(), tracking)
+    paths = trained().splits.test.path.tolist()[:4]
+    urls = [f"file://{path}" for path in paths]
+    with pytest.raises(MlflowException):
+        served(version, tracking).predict(pd.DataFrame({"image": paths}))
+    local = served(version, tracking, image_schemes=["file"])
+    for images in (paths, urls):
+        answer = local.predict(pd.DataFrame({"image": images}))
+        probs = answer.filter(like="prob:").to_numpy()
         assert np.allclose(probs, expected_probs(trained(), len(paths)), atol=1e-5)
+    small = served(version, tracking, image_schemes=["file"], image_max_bytes=100)
+    with pytest.raises(MlflowException, match="too large"):
+        small.predict(pd.DataFrame({"image": paths}))
 
 
-def test_served_answer_names_the_classes_in_order(tracking):
+def test_many_images_are_held_a_batch_at_a_time(tracking, monkeypatch):
     model = served(put(trained(), tracking), tracking)
-    answer = model.predict(pd.DataFrame({"image": trained().splits.test.path[:2]}))
-    probs = [f"prob:{name}" for name in trained().splits.classes]
-    assert list(answer.columns) == ["label", "confidence", *probs]
-    assert answer[probs].sum(axis=1).to_numpy() == pytest.approx([1, 1])
-    assert (answer.confidence == answer[probs].max(axis=1)).all()
-    assert ("prob:" + answer.label == answer[probs].idxmax(axis=1)).all()
+    sizes = []
+    python_model = model.unwrap_python_model()
+    real = sys.modules[type(python_model).__module__].batch_of
+    module = sys.modules[type(python_model).__module__]
+    monkeypatch.setattr(
+        module, "batch_of", lambda images: sizes.append(len(images)) or real(images)
+    )
+    file = Path(trained().splits.test.path[0]).read_bytes()
+    assert len(model.predict(pd.DataFrame({"image": [file] * (BATCH_SIZE + 3)}))) == BATCH_SIZE + 3
+    assert sizes == [BATCH_SIZE, 3]
+    assert len(model.predict(pd.DataFrame({"image": []}, dtype=object))) == 0
+
+
+def test_hostile_requests_open_nothing_and_are_refused(tracking, tmp_path):
+    """Each request in this process, where Python itself reports what is opened."""
+    model = served(put(trained(), tracking), tracking)
+    canary = tmp_path / "canary.jpg"
+    canary.write_text(hostile.SECRET)
+    os.mkfifo(tmp_path / "pipe")
+    client = TestClient(scoring_server.init(model), raise_server_exceptions=False)
+    hostile_requests = hostile.requests(canary, tmp_path, 9)
+    assert len(hostile_requests) >= 30
+    client.post("/invocations", content=b"")  # what is imported once is opened now
+    with opened_by_this_process() as opened:
+        canary.read_text()
+        assert opened.pop() == str(canary)  # the recorder works
+        for kind, body in hostile_requests:
+            answer = client.post("/invocations", content=body, headers={"content-type": kind})
+            assert 400 <= answer.status_code < 500, body[:200]
+            assert hostile.SECRET not in answer.text
+            assert len(answer.text) > 10
+    inside = (sys.prefix, sys.base_prefix, "/usr/lib", "/usr/share/zoneinfo")
+    assert [place for place in opened if not place.startswith(inside)] == []
+
+
+@contextmanager
+def opened_by_this_process():
+    """Paths of files that are opened, and hosts that are connected to, while the block runs."""
+    places, active = [], [True]
+
+    def record(event, arguments):
+        if active and event in ("open", "os.open", "socket.connect", "socket.getaddrinfo"):
+            places.append(str(arguments[0] if event == "open" else arguments[:2]))
+
+    sys.addaudithook(record)  # it cannot be removed, only made idle
+    try:
+        yield places
+    finally:
+        active.clear()
 
 
 def test_model_serves_http_requests_without_a_checkout(tracking, tmp_path):
@@ -184,11 +246,11 @@ def test_input_example_is_a_request_that_works(tracking):
 @pytest.mark.parametrize(
     ("image", "told"),
     [
-        ("no/such/photo.png", "Image 0: no image: neither base64 of an image nor a file that can"),
-        ("iVBORw0KGgo=", "Image 0: "),
-        (3, "Image 0: no image: expected bytes, base64 text, a path or URL, got int"),
-        (None, "Image 0: no image: expected bytes, base64 text, a path or URL, got"),
-        ("gopher://x/y", "Image 0: no image: cannot read 'gopher://x/y': "),
+        ("no/such/photo.png", "Image 0: no image"),
+        ("iVBORw0KGgo=", "Image 0: truncated"),
+        (3, "got int"),
+        (None, "got NoneType"),
+        ("gopher://x/y", "Image 0: no image"),
     ],
 )
 def test_request_that_is_no_image_is_told_so(tracking, image, told):
@@ -204,10 +266,12 @@ def test_path_that_looks_like_base64_is_still_a_path(tmp_path, monkeypatch):
     Path("R0lGODdh").write_bytes(b"file")
     Path("Qk").mkdir()
     Path("Qk/photo").write_bytes(b"photo")
-    assert image_bytes("R0lGODdh") == b"GIF87a"  # base64 of an image's head wins
-    assert image_bytes("Qk/photo") == b"photo"
-    with pytest.raises(UnusablePhoto, match="cannot read"):
-        image_bytes("a\0b")
+    local = ReadPolicy(("file",))
+    assert image_bytes("R0lGODdh", local) == b"GIF87a"  # base64 of an image's head wins
+    assert image_bytes("Qk/photo", local) == b"photo"
+    for place in ("a\0b", "Qk", "no/such"):
+        with pytest.raises(UnusablePhoto):
+            image_bytes(place, local)
 
 
 @dataclass(frozen=True)
