@@ -6,8 +6,12 @@ BIN := .venv/bin
 READY := .venv/ready
 PHOTOS ?= ../shared/datasets/trash
 BENCH ?= race
+# What the processor is said to compute in: auto, fp32 or bf16.
+PRECISION ?= auto
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --precision $(PRECISION)
 
-.PHONY: help setup demo test test-long test-unit lint types fmt check-configs bench lock clean
+.PHONY: help setup demo test test-unit test-slow mutations lint types fmt check-configs bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -27,14 +31,17 @@ $(READY): requirements/lock.txt requirements/uv.txt pyproject.toml
 demo: $(READY) ## train on 2223 photos of solar cells, about two minutes
 	$(BIN)/python -m commands demo
 
-test: $(READY) ## unit, pipeline, golden: all but the forty kills
-	$(BIN)/python -m pytest -m 'not long'
+test: $(READY) ## unit and pipeline tiers, some minutes
+	$(PYTEST) -m 'not slow'
 
-test-long: $(READY) ## forty retrainings that are killed, ten minutes
-	$(BIN)/python -m pytest -m long
+test-unit: $(READY) ## the core alone, under a minute
+	$(PYTEST) -m 'not pipeline and not slow'
 
-test-unit: $(READY) ## the core alone, half a minute
-	$(BIN)/python -m pytest
+test-slow: $(READY) ## many kills, a whole year, real servers, real weights; half an hour
+	$(PYTEST) -m slow --timeout 3000
+
+mutations: $(READY) ## break the code on purpose, see a test fail: NAMES="..." for some of them
+	$(BIN)/python -m tests.mutations $(NAMES)
 
 lint: $(READY) ## ruff, and every YAML in configs/
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ from regraft.split import Splits, split
 from regraft.transfer import measure_transfer
 from regraft.tune import Challenger, fine_tune
 
-pytestmark = pytest.mark.golden
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 DATASETS = ROOT.parent / "shared" / "datasets"

@@ -1,0 +1,46 @@
+"""How every tier runs: two workers with a thread each, and a precision that can be forced."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; children inherit it
+
+FORCED = Path(__file__).parent / "forced_precision"
+
+
+def pytest_addoption(parser: pytest.Parser):
+    parser.addoption(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="what the processor is said to compute in fast, here and in every child process",
+    )
+
+
+def pytest_configure(config: pytest.Config):
+    """Makes this process and its children believe that the processor has bf16, or has not."""
+    precision = config.getoption("--precision")
+    if precision == "auto":
+        return
+    os.environ["REGRAFT_TESTS_PRECISION"] = precision
+    paths = [str(FORCED), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    import torch
+
+    torch.cpu.get_capabilities = lambda: {"avx512_bf16": precision == "bf16"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    """The files that take longest first: a worker takes whole files, and none should end alone."""
+    items.sort(key=lambda item: (not item.get_closest_marker("pipeline"), _rank(item)))
+
+
+_LONGEST = ()
+
+
+def _rank(item: pytest.Item) -> int:
+    name = item.path.stem
+    return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
