@@ -21,6 +21,7 @@ from regraft.evaluate import EvaluationReport, abstain_below
 from regraft.ingest import read_bytes
 from regraft.pixels import Photo, photos_of
 from regraft.predict import abstaining, answers
+from regraft.registry.champion import turn
 from regraft.registry.package import git_sha, save_model
 from regraft.registry.parity import UNUSABLE, difference, opened
 from regraft.registry.versions import (
@@ -92,7 +93,8 @@ def register(
     elif load_reference(tracking, version) is None:
         _add_reference(version, _reference(challenger, splits, config), tracking)
     set_tags(tracking, version, _scores(report))  # of today's test photos, an old version's too
-    set_alias(tracking, version, CHALLENGER)
+    with turn(tracking):  # two processes at once would both insert the alias
+        set_alias(tracking, version, CHALLENGER)
     return version
 
 
