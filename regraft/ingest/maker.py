@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Iterable
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import regraft
@@ -23,3 +24,13 @@ def code_hash(rooms: Iterable[str], libraries: Iterable[str]) -> str:
         digest.update((Path(regraft.__file__).parent / room).read_bytes())
     digest.update(" ".join(version(library) for library in libraries).encode())
     return digest.hexdigest()
+
+
+@cache
+def version(library: str) -> str:
+    """Return the version of an installed distribution.
+
+    Kept for the process: its metadata takes milliseconds to parse, and the code that a process has
+    imported does not change.
+    """
+    return metadata.version(library)

@@ -21,12 +21,15 @@ def environment(rooms: tuple[str, ...], filters: Filters) -> "Environment":
     """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined  # 0.1 s
 
+    from regraft.pages.compiled import COMPILED
+
     made = Environment(
         loader=ChoiceLoader([PackageLoader(room) for room in (*rooms, __name__)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=COMPILED,
     )
     made.filters |= {"count": count, **filters}
     return made

@@ -27,7 +27,8 @@ def find_leaks(photos: pd.DataFrame, pairs: NearPairs, *, drop: bool) -> pd.Data
     compared with the validation photos that stay.
 
     Args:
-        photos: columns path, label, side, group and content (the row numbers pairs speak of).
+        photos: columns path, label, side, group, unit (what belongs together, see unite()) and
+            content (the row numbers pairs speak of).
         pairs: near copies.
         drop: the action: "dropped", else "kept".
 
@@ -36,7 +37,11 @@ def find_leaks(photos: pd.DataFrame, pairs: NearPairs, *, drop: bool) -> pd.Data
         in hash bits, 0 for a copy, -1 for a group; where there are several others, the row shows
         the closest.
     """
-    found = []
+    placed = photos.drop_duplicates(["unit", "side"])["unit"]
+    is_torn = photos["unit"].isin(placed[placed.duplicated()])
+    if not is_torn.any():  # the usual case: a leak needs a unit that stands on two sides
+        return _no_leaks(photos)
+    photos, found = photos[is_torn], []
     for side in ("validation", "train"):
         leaks = _leaks_of(side, photos, pairs)
         found.append(leaks)
@@ -44,6 +49,11 @@ def find_leaks(photos: pd.DataFrame, pairs: NearPairs, *, drop: bool) -> pd.Data
             photos = photos.drop(index=leaks.index)
     action = "dropped" if drop else "kept"
     return pd.concat(found).assign(action=action)[list(COLUMNS)].sort_values("path")
+
+
+def _no_leaks(photos: pd.DataFrame) -> pd.DataFrame:
+    types = dict.fromkeys(COLUMNS, "str") | {"distance": "int64"}
+    return pd.DataFrame(index=photos.index[:0], columns=list(COLUMNS)).astype(types)
 
 
 def refuse_leaks(leaks: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,13 +130,16 @@ def _keys(photos: pd.DataFrame, salt: str) -> "pd.Series[str]":
 
 
 def _class(rows: pd.DataFrame) -> _Class:
-    new = rows[rows["side"] == ""].groupby("unit").agg(key=("key", "min"), n=("key", "size"))
+    new = rows[rows["side"] == ""]
+    keys: dict[int, list[str]] = defaultdict(list)
+    for unit, key in zip(new["unit"].tolist(), new["key"].tolist(), strict=True):
+        keys[unit].append(key)
     counts = rows["side"].value_counts()
     return _Class(
         n_photos=len(rows),
         n_units=rows["unit"].nunique(),
         filled={side: int(counts.get(side, 0)) for side in SIDES},
-        waiting=sorted((str(key), int(unit), int(n)) for unit, key, n in new.itertuples()),
+        waiting=sorted((min(those), unit, len(those)) for unit, those in keys.items()),
         given={},
     )
 
