@@ -1,5 +1,6 @@
 """How every tier runs: two workers with a thread each, and a precision that can be forced."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; children inherit it
+
+# ZenML reads it when it is imported; a worker of xdist has no main module to find the sources by.
+os.environ["ZENML_CUSTOM_SOURCE_ROOT"] = str(Path(__file__).resolve().parents[1])
 
 FORCED = Path(__file__).parent / "forced_precision"
 
@@ -31,6 +35,21 @@ def pytest_configure(config: pytest.Config):
     import torch
 
     torch.cpu.get_capabilities = lambda: {"avx512_bf16": precision == "bf16"}
+
+
+@pytest.fixture(autouse=True)
+def default_logging():
+    """The logger as it is after import: commands in this process set it up for their screen."""
+    logger = logging.getLogger("regraft")
+    _reset(logger)
+    yield
+    _reset(logger)
+
+
+def _reset(logger: logging.Logger):
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):

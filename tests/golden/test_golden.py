@@ -1,4 +1,7 @@
-"""The bundled weights on real photos: the accuracy that configs/probe.yaml promises."""
+"""configs/probe.yaml from photos to a report: what it promises of real weights on real photos.
+
+The fast tier takes the same road with a tiny network, on photos that are coloured noise.
+"""
 
 import re
 import shutil
@@ -21,8 +24,7 @@ from regraft.predict import predict
 from regraft.split import Splits, split
 from regraft.transfer import measure_transfer
 from regraft.tune import Challenger, fine_tune
-
-pytestmark = pytest.mark.slow
+from tests.unit.tiny import ARCHITECTURE, COLOURS, photo, write_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 DATASETS = ROOT.parent / "shared" / "datasets"
@@ -35,6 +37,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 class Probed:
     """What the road up to the registry made of a data set."""
 
+    config: Config
     splits: Splits
     pretrained: ImageClassifier
     challenger: Challenger
@@ -58,7 +61,7 @@ def probe_splits(splits: Splits, config: Config) -> Probed:
     transfer = measure_transfer(pretrained, splits, config.tune, NO_STORE)
     challenger = fine_tune(pretrained, plan, splits, config.tune, lambda record: None)
     report = evaluate(challenger, transfer, splits, config.evaluate)
-    return Probed(splits, pretrained, challenger, report)
+    return Probed(config, splits, pretrained, challenger, report)
 
 
 def assert_as_promised(name: str, report: EvaluationReport):
@@ -83,6 +86,24 @@ def clothes():
     return probe(dataset("clothes"))
 
 
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """Photos that share a class's mean colour, which even random weights tell apart."""
+    folder = tmp_path_factory.mktemp("colours")
+    for first_seed, (label, colour) in zip((0, 20, 40), COLOURS.items(), strict=True):
+        (folder / "photos" / label).mkdir(parents=True)
+        for seed in range(first_seed, first_seed + 20):
+            photo(seed, (48, 48), colour).save(folder / "photos" / label / f"{seed}.png")
+    source = f"backbone.source=file:{write_weights(folder / 'weights.safetensors')}"
+    settings = (source, f"backbone.architecture={ARCHITECTURE}", "split.near_duplicate_bits=0")
+    return probe(folder / "photos", load_config(PROBE, settings))
+
+
+@pytest.fixture(params=["colours", pytest.param("clothes", marks=pytest.mark.slow)])
+def probed(request) -> Probed:
+    return request.getfixturevalue(request.param)
+
+
 def with_imagenet_normalisation(classifier: ImageClassifier) -> ImageClassifier:
     """A mutant that types the usual numbers instead of taking the backbone's own."""
     backbone = classifier.card.backbone
@@ -90,11 +111,25 @@ def with_imagenet_normalisation(classifier: ImageClassifier) -> ImageClassifier:
     return classifier.with_card(backbone=backbone.model_copy(update={"preprocessing": wrong}))
 
 
+def test_the_configuration_states_a_result_for_each_data_set():
+    stated = {found[1]: (float(found[2]), float(found[3])) for found in EXPECT.finditer(read())}
+    assert set(stated) == {"clothes", "trash"}
+    for middle, spread in stated.values():
+        assert 0 < middle - spread < middle + spread < 1
+
+
+def test_probe_is_better_than_the_largest_class_alone(probed):
+    assert probed.report.n >= 9
+    assert probed.report.accuracy.low > probed.report.baseline.high
+    assert probed.challenger.audit.n_drifted == 0
+
+
+@pytest.mark.slow
 def test_probe_on_clothes_is_as_accurate_as_the_configuration_says(clothes):
     assert_as_promised("clothes", clothes.report)
-    assert clothes.report.accuracy.low > clothes.report.baseline.high
 
 
+@pytest.mark.slow
 def test_probe_on_trash_is_as_accurate_as_the_configuration_says():
     made = probe(dataset("trash"))
     assert_as_promised("trash", made.report)
@@ -102,18 +137,19 @@ def test_probe_on_trash_is_as_accurate_as_the_configuration_says():
     assert len(made.splits.quarantine) == 6  # three pairs of one photo under two labels
 
 
-def test_new_photos_are_labelled_as_the_report_says(clothes, tmp_path):
-    answers = clothes.report.predictions
+def test_new_photos_are_labelled_as_the_report_says(probed, tmp_path):
+    answers = probed.report.predictions
     judged = answers[answers.side == "test"].head(40)
     copies = [
         str(shutil.copy(path, tmp_path / f"{number}{Path(path).suffix}"))
         for number, path in enumerate(judged.path)
     ]
-    table = predict(clothes.served, copies)
+    table = predict(probed.served, copies)
     assert table.label.tolist() == judged.predicted.tolist()
     assert np.allclose(table.confidence, judged.confidence, atol=1e-4)
 
 
+@pytest.mark.slow  # fast, on a tiny network: test_pixels.py, test_embed.py
 def test_wrong_normalisation_is_not_silent(clothes):
     """On few photos of few classes it may cost no accuracy, but the network sees other things."""
     photos = photos_of(clothes.splits.test)[:32]
@@ -145,18 +181,30 @@ def digits(tmp_path_factory):
     return probe(folder)
 
 
+@pytest.mark.slow
 def test_probe_reads_digits_far_better_than_chance(digits):
     assert digits.report.n >= 20
     assert digits.report.accuracy.value > 0.6
     assert digits.challenger.audit.n_drifted == 0
 
 
-def test_shuffled_labels_teach_nothing(digits):
-    frame = digits.splits.frame.copy()
+def shuffled(probed: Probed, config: Config) -> EvaluationReport:
+    """The report after the labels of all photos but the test photos were shuffled."""
+    frame = probed.splits.frame.copy()
     learnt = frame.side != "test"
     frame.loc[learnt, "label"] = np.random.default_rng(0).permutation(frame.label[learnt])
-    shuffled = Splits(**(vars(digits.splits) | {"frame": frame, "digest": "0" * 64}))
+    splits = Splits(**(vars(probed.splits) | {"frame": frame, "digest": "0" * 64}))
+    return probe_splits(splits, config).report
+
+
+def test_shuffled_labels_teach_less_than_right_ones(colours):
+    report = shuffled(colours, colours.config)
+    assert report.accuracy.value < 0.7 < colours.report.accuracy.value
+
+
+@pytest.mark.slow
+def test_shuffled_labels_teach_nothing(digits):
     quick = load_config(PROBE, ("tune.head_l2=[1.0]",))  # a weaker one takes long to learn by heart
-    report = probe_splits(shuffled, quick).report
+    report = shuffled(digits, quick)
     assert report.accuracy.low <= 0.1 < digits.report.accuracy.low
     assert report.accuracy.value < 0.35

@@ -1,9 +1,12 @@
 """A ZenML and MLflow store of its own for every test, for the price of a copied folder."""
 
+import gc
 import os
 import shutil
+import sqlite3
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,37 @@ def reset_zenml():
     _STACK_CACHE.clear()  # keyed by stack id, which all copies of the template share
 
 
+@cache
+def spare_zenml():
+    """Makes ZenML remember for a whole process what its runs would ask again: a second for each.
+
+    The installed packages, the integrations, and which database schema is the newest. A new
+    interpreter, as a user's, asks.
+    """
+    from zenml.environment import Environment
+    from zenml.integrations.registry import integration_registry
+    from zenml.zen_stores.sql_zen_store import SqlZenStore
+
+    Environment.get_python_packages = staticmethod(cache(Environment.get_python_packages))
+    integration_registry.activate_integrations = cache(integration_registry.activate_integrations)
+    migrate, newest = SqlZenStore.migrate_database, set()
+
+    def migrate_old(store: SqlZenStore):
+        if schema_of(store) not in newest:
+            migrate(store)
+            newest.add(schema_of(store))
+
+    def schema_of(store: SqlZenStore) -> str:
+        path = Path(store.config.database)
+        if not path.exists():
+            return ""
+        with closing(sqlite3.connect(path)) as database, suppress(sqlite3.OperationalError):
+            return str(database.execute("SELECT version_num FROM alembic_version").fetchall())
+        return ""
+
+    SqlZenStore.migrate_database = migrate_old
+
+
 def enter(state: State, monkeypatch: pytest.MonkeyPatch):
     """What activate() does, for a process that goes from one state folder to the next."""
     for name, value in environment(state, debug=False).items():
@@ -51,7 +85,9 @@ def template(tmp_path_factory):
         state = open_state(tmp_path_factory.mktemp("template") / "state")
         enter(state, monkeypatch)
         bootstrap(state)
+        spare_zenml()
         reset_zenml()
+    gc.freeze()  # a collection would look at a million objects of the libraries each time
     return state.root
 
 
@@ -76,7 +112,8 @@ def state(template, tmp_path, monkeypatch):
 def shell():
     """Variables for a new process: this one's, without what points ZenML anywhere."""
     variables = {key: value for key, value in os.environ.items() if not key.startswith("ZENML_")}
-    return variables | {"PYTHONPATH": str(REPOSITORY)}
+    paths = [os.environ.get("PYTHONPATH", ""), str(REPOSITORY)]  # a forced precision comes by it
+    return variables | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 @contextmanager
@@ -120,5 +157,20 @@ def world(_first, monkeypatch, tmp_path):
     enter(world.state, monkeypatch)
     monkeypatch.chdir(tmp_path)
     with one_thread():
+        yield world
+    reset_zenml()
+
+
+@pytest.fixture(scope="module")
+def shared_world(_first, tmp_path_factory):
+    """One world for a whole file, whose tests ask about it or add what no other asks about.
+
+    A file takes either this one or `world`.
+    """
+    world, backup = _first
+    world.restore(backup)
+    with pytest.MonkeyPatch.context() as patched, one_thread():
+        enter(world.state, patched)
+        patched.chdir(tmp_path_factory.mktemp("working directory"))
         yield world
     reset_zenml()

@@ -1,6 +1,7 @@
 """A blend in a real registry: its champion is found by content, and it can be made again."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -45,7 +46,7 @@ def test_the_champion_is_found_by_its_content_and_no_champion_is_none(tracking, 
 
 
 def test_a_champion_that_is_gone_is_said(tracking, champion):
-    with pytest.raises(ModelNotFound, match="Expected the model abcdefabcdef among the versions"):
+    with pytest.raises(ModelNotFound, match=rf"abcdefabcdef .*{tracking.name} .*{tracking.uri}"):
         champion_of(tracking, "abcdef" * 10)
 
 
@@ -87,6 +88,7 @@ def test_the_step_names_the_start_and_why(tracking, champion):
     splits = trained().splits
     backbone, why = step.entrypoint(splits, config, champion.content_hash, champion.bundle_url)
     assert backbone.source == f"bundle:{champion.bundle_url}"
-    assert why.startswith("from the champion: retrain.start is champion")
+    assert re.search(r"\bretrain\.start\b.*\bchampion\b", why)
     backbone, why = step.entrypoint(splits, config, "", "")
-    assert why == "from bundled:efficientnet_lite0: no model serves yet"
+    assert backbone.source == "bundled:efficientnet_lite0"
+    assert re.search(r"\bbundled:efficientnet_lite0\b", why)

@@ -1,8 +1,8 @@
 """Processes that are killed with SIGKILL in the middle of a promotion or a rollback, and a race.
 
-The children are forked from a server that has imported everything, so one costs a fraction of a
-second. Some are killed at a random time, some by themselves at the n-th SQL statement: in the
-middle of a transaction of SQLite's too.
+The children are forked from the test process, which has imported everything, so one costs a
+fraction of a second. Some are killed at a random time, some by themselves at the n-th SQL
+statement: in the middle of a transaction of SQLite's too.
 """
 
 import multiprocessing
@@ -18,9 +18,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from pathlib import Path
 from statistics import median
 
 import pytest
@@ -28,6 +26,7 @@ from mlflow import MlflowClient
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from tiny_challenger import tracking_in
+from tiny_retrain import forget_connections
 
 from regraft import registry
 from regraft.config import TrackingConfig
@@ -46,19 +45,14 @@ pytestmark = pytest.mark.pipeline
 
 N_VERSIONS = 9
 N_RANDOM_KILLS = 40
-N_PLACES = 20
+# Where in a move it is killed, as fractions of its SQL statements. Two of the five are before the
+# entry in the ledger is there, two after it, and one after the alias has moved.
+FIVE_PLACES = (0.0, 0.2, 0.5, 0.7, 0.86)
+TWENTY_PLACES = tuple(part / 19 for part in range(20))
 NOWHERE, ENTRY_ONLY, MOVED, FINISHED = "before the entry", "after the entry", "moved", "finished"
 
 
-@pytest.fixture(scope="module")
-def forked():
-    """Where children come from: a process that has imported this file and opened nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PYTHONPATH", str(Path(__file__).parent))  # it does not take our import path
-        forkserver.ensure_running()
-    return context
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
@@ -103,6 +97,7 @@ def child(pipe: Connection, uri: str):
 
     Sends the number of SQL statements and commits that it took, or that the champion had moved.
     """
+    forget_connections()
     tracking = TrackingConfig(uri=uri)
     assert serving_version(tracking, "tiny")
     pipe.send("ready")
@@ -119,9 +114,9 @@ def child(pipe: Connection, uri: str):
 class Victim:
     """A process that stands ready to move the champion."""
 
-    def __init__(self, forked, tracking):
-        self.pipe, theirs = forked.Pipe()
-        self.process = forked.Process(target=child, args=(theirs, tracking.uri))
+    def __init__(self, tracking):
+        self.pipe, theirs = FORK.Pipe()
+        self.process = FORK.Process(target=child, args=(theirs, tracking.uri))
         self.process.start()
         theirs.close()
 
@@ -140,8 +135,8 @@ class Victim:
 class Victims:
     """One after the other; the next one gets ready while the one before is looked at."""
 
-    def __init__(self, forked, tracking):
-        self.new = partial(Victim, forked, tracking)
+    def __init__(self, tracking):
+        self.new = partial(Victim, tracking)
         self.spare = self.new()
 
     def take(self) -> Victim:
@@ -213,10 +208,10 @@ def killed(victims: Victims, tracking, dice, delay_s: float, dies_at: int = 0) -
     return outcome
 
 
-def measure(victims: Victims, tracking, dice: random.Random) -> tuple[float, int]:
-    """(seconds, SQL statements and commits) of a move that nobody kills; medians of three."""
+def measure(victims: Victims, tracking, dice: random.Random, n_moves: int) -> tuple[float, int]:
+    """(seconds, SQL statements and commits) of moves that nobody kills; medians."""
     times, statements = [], []
-    for _ in range(3):
+    for _ in range(n_moves):
         victim, decision = victims.take(), decide(tracking, dice)
         start = time.monotonic()
         victim.go(decision)
@@ -226,40 +221,40 @@ def measure(victims: Victims, tracking, dice: random.Random) -> tuple[float, int
     return median(times), int(median(statements))
 
 
-def kill_at_any_time(forked, tracking, n_kills: int) -> tuple[Counter[str], str]:
-    """How often moves came how far, and that as a sentence."""
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_any_time_one_champion_serves_and_the_next_command_goes_on(tracking):
     dice = random.Random(20261124)
-    with Victims(forked, tracking) as victims:
-        duration_s, _ = measure(victims, tracking, dice)
+    with Victims(tracking) as victims:
+        duration_s, _ = measure(victims, tracking, dice, 3)
         # Some up to four times as long: the machine may have got busier since it was measured.
-        longest = [duration_s * dice.choice((1, 2, 4)) for _ in range(n_kills)]
+        longest = [duration_s * dice.choice((1, 2, 4)) for _ in range(N_RANDOM_KILLS)]
         delays = [dice.uniform(0, most_s) for most_s in longest]
         outcomes = Counter(killed(victims, tracking, dice, delay_s) for delay_s in delays)
-    return outcomes, f"{n_kills} kills of moves that take {duration_s:.2f} s: {dict(outcomes)}"
+    print(f"{N_RANDOM_KILLS} kills of moves that take {duration_s:.2f} s: {dict(outcomes)}")
+    assert 0 < outcomes[NOWHERE] < N_RANDOM_KILLS, outcomes
 
 
-def test_killed_at_any_time_one_champion_serves_and_the_next_command_goes_on(forked, tracking):
-    outcomes, told = kill_at_any_time(forked, tracking, N_RANDOM_KILLS)
-    print(told)
-    assert outcomes[NOWHERE], told
-    assert outcomes[NOWHERE] < N_RANDOM_KILLS, told
-
-
-def test_killed_at_any_statement_one_champion_serves_and_the_next_command_goes_on(forked, tracking):
+@pytest.mark.parametrize(
+    "places",
+    [
+        pytest.param(FIVE_PLACES, id="five"),
+        pytest.param(TWENTY_PLACES, id="twenty", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_at_any_statement_one_champion_serves_and_the_next_command_goes_on(tracking, places):
     dice = random.Random(7)
-    with Victims(forked, tracking) as victims:
-        _, n_statements = measure(victims, tracking, dice)
-        at = [round(1 + (n_statements - 1) * part / (N_PLACES - 1)) for part in range(N_PLACES)]
+    with Victims(tracking) as victims:
+        _, n_statements = measure(victims, tracking, dice, 1)
+        at = [round(1 + (n_statements - 1) * place) for place in places]
         outcomes = Counter(killed(victims, tracking, dice, 0, dies_at) for dies_at in at)
-    told = f"{N_PLACES} kills spread over {n_statements} SQL statements: {dict(outcomes)}"
-    print(told)
-    assert outcomes[NOWHERE], told
-    assert outcomes[ENTRY_ONLY], told
-    assert outcomes[MOVED], told
+    print(f"{len(places)} kills spread over {n_statements} SQL statements: {dict(outcomes)}")
+    for outcome in (NOWHERE, ENTRY_ONLY, MOVED):
+        assert outcomes[outcome], outcomes
 
 
-def test_of_eight_processes_that_promote_at_once_one_wins(forked, tracking):
-    racers = [Victim(forked, tracking) for _ in range(8)]
+def test_of_eight_processes_that_promote_at_once_one_wins(tracking):
+    racers = [Victim(tracking) for _ in range(8)]
     for racer in racers:
         racer.wait()
     for number, racer in enumerate(racers, 2):
@@ -285,11 +280,11 @@ def test_there_is_never_a_moment_without_a_champion(tracking):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for before, after in ((1, 2), (2, 3), (3, 4)):
+    for before, after in ((1, 2), (2, 3)):
         promote(tracking, after, before)
-    for before in (4, 3, 2):
+    for before in (3, 2):
         act(tracking, 0, before, is_rollback=True)
     done.set()
     watcher.join()
     assert {n for n, _ in seen} == {1}
-    assert {version for _, version in seen} == {1, 2, 3, 4}
+    assert {version for _, version in seen} == {1, 2, 3}

@@ -1,6 +1,8 @@
 """The commands around a run: what they print, write and refuse, and with which exit code."""
 
 import json
+import logging
+import re
 import sys
 from pathlib import Path
 
@@ -9,11 +11,19 @@ import pytest
 from tiny_train import NAME, last_run, output
 
 from commands import main
+from regraft import registry
+from regraft.registry.ledger import entries
+from regraft.registry.ledger import verified as verified_ledger
 from regraft.state import open_state
 
 pytestmark = pytest.mark.pipeline
 
 MODEL = f"{NAME}@champion"
+
+
+@pytest.fixture(scope="module")
+def world(shared_world):
+    return shared_world
 
 
 @pytest.fixture
@@ -22,6 +32,10 @@ def call(world, monkeypatch, capsys):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # main() replaces it
 
     def called(*arguments: str) -> tuple[int, str, str]:
+        logger = logging.getLogger("regraft")  # as in a new process, which shows no log yet
+        logger.handlers.clear()
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
         monkeypatch.setattr(sys, "argv", ["regraft", *arguments])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -49,10 +63,9 @@ def test_predict_agrees_with_the_report(call, where, tmp_path):
     judged = answers[answers.side == "test"].reset_index(drop=True)
     out = tmp_path / "predictions.parquet"
     code, said, _ = call("predict", *judged.path, "--model", MODEL, "--out", str(out), *where)
-    assert (code, said) == (
-        0,
-        f"{len(judged)} of {len(judged)} photos labelled by {NAME}/1: {out}\n",
-    )
+    assert code == 0
+    n = len(judged)
+    assert re.fullmatch(rf"{n} of {n} .*{NAME}/1.*{re.escape(str(out))}\n", said), said
     table = pd.read_parquet(out)
     assert table.path.tolist() == judged.path.tolist()
     assert table.label.tolist() == judged.predicted.tolist()
@@ -80,7 +93,8 @@ def test_predict_without_a_model_takes_the_only_champion_and_prints_a_table(call
 
 def test_predict_ends_with_3_if_no_photo_could_be_read(call, where, tmp_path, broken):
     code, out, err = call("predict", str(broken), *where)
-    assert (code, err) == (3, "None of the 1 photos could be read.\n")
+    assert code == 3
+    assert re.fullmatch(r".*\b1 photos.*\n", err)
     assert "truncated" in out
     written = tmp_path / "p.csv"
     assert call("predict", str(broken), "--out", str(written), *where)[0] == 3
@@ -90,9 +104,9 @@ def test_predict_ends_with_3_if_no_photo_could_be_read(call, where, tmp_path, br
 def test_unknown_model_lists_what_exists(call, where, broken):
     code, out, err = call("predict", str(broken), "--model", "socks@champion", *where)
     assert (code, out) == (6, "")
-    assert err.startswith("ModelNotFound: Expected the model socks@champion")
-    assert err.endswith(f"Known models: {NAME}.\n")
-    assert f"Known: {NAME}/1" in call("predict", str(broken), "--model", f"{NAME}/9", *where)[2]
+    assert re.fullmatch(rf"ModelNotFound: .*socks@champion.*: {NAME}\.\n", err)
+    unknown = call("predict", str(broken), "--model", f"{NAME}/9", *where)[2]
+    assert re.search(rf"{NAME}/9.*: {NAME}/1\b", unknown)
 
 
 def test_models_tells_who_serves_and_why(call, where):
@@ -101,7 +115,7 @@ def test_models_tells_who_serves_and_why(call, where):
     assert code == 0
     assert set(row) == {"name", "version", "aliases", "test_accuracy", "when", "why"}
     assert (row["name"], row["version"], row["aliases"]) == (NAME, 1, "challenger, champion")
-    assert row["why"] == "the first model, and it clears the floor"
+    assert row["why"] == output(last_run(), "promote").reason
     assert row["test_accuracy"] == output(last_run(), "evaluate").accuracy.value
     table = call("models", *where)[1]
     assert NAME in table
@@ -112,7 +126,7 @@ def test_commands_that_read_say_where_they_expected_a_state(call, tmp_path):
     for arguments in (["models"], ["predict", "x.png"], ["doctor"]):
         code, out, err = call(*arguments, "--state", str(tmp_path / "nothing"))
         assert (code, out) == (7, "")
-        assert err.startswith("StateError: Expected a state folder at")
+        assert re.fullmatch(rf"StateError: .*{tmp_path}/nothing\b.*\n", err)
     assert not (tmp_path / "nothing").exists()
 
 
@@ -131,7 +145,7 @@ def test_password_in_an_address_is_refused_and_stands_nowhere(call, where, world
     said.append(call("train", str(world.photos), "--config", str(config), *where))
     for code, out, err in said:
         assert (code, out) == (2, "")
-        assert "tracking.uri: holds a password" in err
+        assert re.search(r"tracking\.uri: .*\bpassword\b", err)
         assert "geheim" not in err
     files = [path for path in world.state.root.rglob("*") if path.is_file()]
     assert not [path for path in files if b"geheim" in path.read_bytes()]
@@ -154,33 +168,47 @@ def test_doctor_finds_nothing_wrong_after_a_run(call, where, world):
 
 
 def test_version_is_judged_again_on_the_photos_that_are_named(call, where, world, tmp_path):
+    before = recorded(world)
     rehearsed = call("promote", NAME, "--dry-run", *where)
     assert rehearsed[0] == 0, rehearsed
-    assert f"{NAME}/1 against champion version 1: serves already" in rehearsed[1]
-    assert "a rehearsal: nothing was changed" in rehearsed[1]
+    assert re.search(rf"^{NAME}/1 .*\b1\b", rehearsed[1], re.MULTILINE)
     gone = call("promote", NAME, "--dry-run", "--photos", str(tmp_path / "gone"), *where)
     assert gone[0] == 3
-    assert "gone" in gone[2]
+    assert str(tmp_path / "gone") in gone[2]
     rules = tmp_path / "rules.yaml"
     rules.write_text("promote: {min_photos: 1}\nsplit: {near_duplicate_bits: 0}\n")
     by_file = call("promote", NAME, "--dry-run", "--config", str(rules), *where)
     assert by_file[0] == 0, by_file
+    assert recorded(world) == before  # a dry run changes nothing
 
 
-def test_verdicts_are_told_judged_anew_and_gone_back_from(call, where):
+def recorded(world) -> tuple[dict[str, int], list, set[str]]:
+    """Who serves, what the ledger has, and the reports that are there."""
+    reports = {str(path) for path in world.state.reports.rglob("*")}
+    return (
+        registry.aliases(world.tracking, NAME),
+        entries(world.tracking, NAME),
+        reports,
+    )
+
+
+def test_verdicts_are_told_judged_anew_and_gone_back_from(call, where, world):
     told = call("explain", NAME, *where)
-    assert "ok    floor" in told[1]
-    assert "became champion after none" in told[1]
+    assert re.search(r"^ *ok +floor\b", told[1], re.MULTILINE)
+    assert output(last_run(), "promote").reason in told[1]
     judged = call("what-if", "--set", "promote.min_accuracy=1.0", "--json", *where)
     [row] = json.loads(judged[1])
     assert (row["version"], row["was"]) == (1, "promote")
     nothing = call("what-if", *where)
     assert nothing[0] == 2
-    assert "Expected another rule" in nothing[2]
+    assert re.fullmatch(r"ConfigError: .*--set promote\.\w+=.*\n", nothing[2])
     back = call("rollback", NAME, *where)
     assert back[0] == 6
-    assert "Expected an earlier champion" in back[2]
+    assert re.fullmatch(rf"NoWayBack: .*{NAME}.*regraft history {NAME}.*\n", back[2])
     listed = call("history", NAME, *where)
-    assert f"Serves now: {NAME} v1" in listed[1]
+    assert re.search(rf"{NAME} v1$", listed[1], re.MULTILINE)
     verified = call("ledger", "verify", NAME, *where)
-    assert "1 entry, as they were written" in verified[1]
+    assert verified[0] == 0
+    written = verified_ledger(world.tracking, NAME)
+    assert len(written.entries) == 1
+    assert re.fullmatch(rf"{NAME}: 1 .*\b{written.head}\n", verified[1])

@@ -1,58 +1,79 @@
+"""What the doctor finds wrong with a state folder, what it mends, and what it leaves alone."""
+
 import json
+import re
 import shutil
-import subprocess
-import sys
+import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import typer
 from tiny_registry import NAME, two_versions
+from tiny_store import in_children, state_folder
 from typer.testing import CliRunner
 
 from commands.doctor import doctor
 from pipelines.doctor import diagnose, stuck_runs, sweep_missing, sweep_stuck
-from pipelines.stack import bootstrap
 from regraft import registry
-from regraft.config import TrackingConfig
 from regraft.registry.ledger import ENTRY, Draft, append
-from regraft.state import marked_runs
+from regraft.state import marked_runs, run_marker
 from regraft.tracking import connect
-from tests.pipeline.conftest import copy_of, reset_zenml
 
 pytestmark = pytest.mark.pipeline
 
 NOW = datetime.now(UTC)
-KILLED = """
-import sys
-from pathlib import Path
-from regraft.state import activate, open_state, run_marker
-from pipelines.stack import bootstrap
-state = open_state(Path(sys.argv[1]))
-activate(state)
-bootstrap(state)
-from tests.pipeline.tiny_pipeline import deadly
-with run_marker(state, "killed"):
-    deadly.with_options(run_name="killed")()
-"""
 
 
 @pytest.fixture(scope="module")
-def killed_template(template, tmp_path_factory, shell):
-    """A state folder in which a run was killed -9 in its second step."""
-    root = shutil.copytree(template, tmp_path_factory.mktemp("killed") / "state")
-    command = [sys.executable, "-c", KILLED, str(root)]
-    done = subprocess.run(command, env=shell, capture_output=True, text=True, timeout=120)
-    assert done.returncode == -9, done.stderr
-    return root
+def folder(template, tmp_path_factory):
+    """A state folder, saved empty, after a run, with two registered versions, and after a kill."""
+    with state_folder(template, tmp_path_factory.mktemp("doctor")) as folder:
+        run_tiny()
+        folder.save("ran")
+        folder.restore("bootstrapped")
+        two_versions(folder.tracking)
+        folder.save("two versions")
+        folder.restore("bootstrapped")
+        assert in_children(lambda: run_deadly(folder.state)) == [-signal.SIGKILL]
+        folder.save("killed")
+        yield folder
+
+
+def run_deadly(state):
+    """A run that kills its own process in its second step."""
+    from tests.pipeline.tiny_pipeline import deadly
+
+    with run_marker(state, "killed"):
+        deadly.with_options(run_name="killed")()
 
 
 @pytest.fixture
-def killed(killed_template, tmp_path, monkeypatch):
-    state = copy_of(killed_template, tmp_path / "state folder", monkeypatch)
-    bootstrap(state)
-    yield state
-    reset_zenml()
+def state(folder):
+    """Without a run or a model."""
+    folder.restore("bootstrapped")
+    return folder.state
+
+
+@pytest.fixture
+def ran(folder):
+    """After one run of tiny()."""
+    folder.restore("ran")
+    return folder.state
+
+
+@pytest.fixture
+def killed(folder):
+    """In which a run was killed -9 in its second step."""
+    folder.restore("killed")
+    return folder.state
+
+
+@pytest.fixture
+def tracking(folder):
+    """A registry in which version 1 serves and version 2 is the challenger."""
+    folder.restore("two versions")
+    return folder.tracking
 
 
 def finding(state, check):
@@ -65,23 +86,30 @@ def run_tiny():
     return tiny()
 
 
+def last_run():
+    from zenml.client import Client
+
+    return Client().get_pipeline("tiny").last_run
+
+
 def delete_table(run):
     uri = Path(run.steps["make_table"].outputs["table"][0].uri)
     shutil.rmtree(uri)
     return uri
 
 
-def test_a_healthy_state_has_nothing_to_report(state):
-    bootstrap(state)
-    run_tiny()
-    assert [finding for finding in diagnose(state) if not finding.ok] == []
+def test_a_healthy_state_has_nothing_to_report(ran):
+    assert [finding for finding in diagnose(ran) if not finding.ok] == []
 
 
 def test_a_full_disk_and_absent_weights_come_with_a_remedy(state, monkeypatch):
     monkeypatch.setattr("pipelines.doctor._MIN_FREE_BYTES", 2**80)
     monkeypatch.setattr("pipelines.doctor.WEIGHTS", ("no_such_weights",))
-    assert finding(state, "disk").remedy.startswith("Free some space: a run may need")
-    assert finding(state, "weights").detail == "not installed: no_such_weights"
+    disk, weights = finding(state, "disk"), finding(state, "weights")
+    assert (disk.ok, weights.ok) == (False, False)
+    assert f"{2**50} GiB" in disk.remedy
+    assert "no_such_weights" in weights.detail
+    assert "no_such_weights" in weights.remedy
 
 
 def test_a_folder_that_cannot_be_written_is_named(state, monkeypatch):
@@ -121,41 +149,29 @@ def test_a_run_without_a_marker_is_reported_and_spared_for_a_day(killed):
     assert sweep_stuck(killed, NOW + timedelta(days=2)) == ["killed"]
 
 
-def test_zenml_reuses_a_step_whose_artifact_is_there(state):
-    bootstrap(state)
-    run_tiny()
+def test_zenml_reuses_a_step_whose_artifact_is_there(ran):
     assert sweep_missing() == []
     assert run_tiny().steps["make_table"].status == "cached"
 
 
-def test_a_step_whose_artifact_is_gone_is_found_and_run_again(state):
-    bootstrap(state)
-    uri = delete_table(run_tiny())
-    found = finding(state, "missing artifacts")
+def test_a_step_whose_artifact_is_gone_is_found_and_run_again(ran):
+    uri = delete_table(last_run())
+    found = finding(ran, "missing artifacts")
     assert not found.ok
     assert str(uri) in found.detail
     assert [artifact.uri for artifact in sweep_missing()] == [str(uri)]
-    assert finding(state, "missing artifacts").ok
+    assert finding(ran, "missing artifacts").ok
     assert run_tiny().steps["make_table"].status == "completed"
 
 
 def test_the_command_prints_a_table_and_ends_with_7_when_something_is_wrong(killed):
-    app = typer.Typer()
-    app.command()(doctor)
-    table = CliRunner().invoke(app, ["--state", str(killed.root)])
+    table = call_doctor(killed)
     assert table.exit_code == 7
-    assert "FAIL  stuck runs         1: killed" in table.output
+    assert re.search("FAIL  stuck runs +1: killed", table.output)
     sweep_stuck(killed, NOW)
-    answer = CliRunner().invoke(app, ["--state", str(killed.root), "--json"])
+    answer = call_doctor(killed, "--json")
     assert answer.exit_code == 0
     assert {row["check"] for row in json.loads(answer.output)} >= {"stuck runs", "moved"}
-
-
-@pytest.fixture
-def tracking(state):
-    """A registry in which version 1 serves and version 2 is the challenger."""
-    bootstrap(state)
-    return two_versions(TrackingConfig(uri=state.tracking_uri))
 
 
 def call_doctor(state, *arguments):
@@ -164,28 +180,31 @@ def call_doctor(state, *arguments):
     return CliRunner().invoke(app, ["--state", str(state.root), *arguments])
 
 
-def test_promotion_that_was_killed_is_found_and_carried_out(state, tracking):
+def test_promotion_that_was_killed_is_found_and_carried_out(folder, tracking):
+    state = folder.state
     head = registry.entries(tracking, NAME)[-1].hash
     append(tracking, Draft(NOW.isoformat(), "me", "promote", NAME, 1, 2, "", "better"), head)
     found = finding(state, "promotions")
     assert (found.ok, found.remedy) == (False, "regraft doctor --fix")
-    assert found.detail == f"{NAME}: entry 2 of the ledger was not carried out."
+    assert re.match(rf"{NAME}: entry 2 ", found.detail)
     assert registry.aliases(tracking, NAME)["champion"] == 1  # looking changes nothing
     said = call_doctor(state, "--fix")
     assert said.exit_code == 0, said.output
-    assert f"mended  promotion: {NAME}: entry 2 of the ledger was not carried out." in said.output
+    assert f"mended  promotion: {found.detail}" in said.output
     assert registry.aliases(tracking, NAME) == {"champion": 2, "challenger": 2, "previous": 1}
 
 
-def test_champion_moved_by_hand_is_found_and_written_down(state, tracking):
+def test_champion_moved_by_hand_is_found_and_written_down(folder, tracking):
+    state = folder.state
     registry.set_alias(tracking, registry.find(tracking, NAME, "2"), "champion")
-    assert finding(state, "promotions").detail == f"{NAME}: v2 serves, the ledger says v1."
+    assert re.match(rf"{NAME}: v2 .* v1", finding(state, "promotions").detail)
     assert call_doctor(state, "--fix").exit_code == 0
     assert registry.aliases(tracking, NAME)["champion"] == 2
     assert registry.entries(tracking, NAME)[-1].action == "outside"
 
 
-def test_changed_ledger_is_found_and_nothing_is_mended_on_it(state, tracking):
+def test_changed_ledger_is_found_and_nothing_is_mended_on_it(folder, tracking):
+    state = folder.state
     client = connect(tracking)
     said = client.get_model_version(f"{NAME}.ledger", "1").tags[ENTRY]
     client.set_model_version_tag(f"{NAME}.ledger", "1", ENTRY, said.replace("better", "worse"))
@@ -193,23 +212,20 @@ def test_changed_ledger_is_found_and_nothing_is_mended_on_it(state, tracking):
     told = call_doctor(state, "--fix")
     assert told.exit_code == 7
     assert "FAIL  ledger" in told.output
-    assert f"{NAME}: Entry 1 was changed" in told.output
+    assert f"{NAME}: {registry.faults(tracking, NAME)[0]}" in told.output
     assert registry.aliases(tracking, NAME)["champion"] == 2
     assert len(registry.entries(tracking, NAME)) == 1
 
 
 def test_fix_marks_a_killed_run_failed_and_leaves_json_readable(killed):
-    app = typer.Typer()
-    app.command()(doctor)
-    said = CliRunner().invoke(app, ["--state", str(killed.root), "--fix", "--json"])
+    said = call_doctor(killed, "--fix", "--json")
     assert said.exit_code == 0, said.output
     assert {row["ok"] for row in json.loads(said.stdout)} == {True}
-    assert "mended  stuck run killed: marked failed" in said.stderr
+    assert "mended  stuck run killed: " in said.stderr
 
 
-def test_fix_lets_a_step_be_run_again_whose_artifact_is_gone(state):
-    bootstrap(state)
-    uri = delete_table(run_tiny())
-    said = call_doctor(state, "--fix")
+def test_fix_lets_a_step_be_run_again_whose_artifact_is_gone(ran):
+    uri = delete_table(last_run())
+    said = call_doctor(ran, "--fix")
     assert said.exit_code == 0, said.output
-    assert f"mended  artifact table: not used again, {uri} is gone" in said.output
+    assert re.search(rf"mended  artifact table: .*{re.escape(str(uri))}", said.output)

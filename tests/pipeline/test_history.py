@@ -1,25 +1,27 @@
 """History and status of a model that a real registry holds, beside its journal."""
 
 import json
+import re
 import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from mlflow import MlflowClient
+from tiny_store import Store
 from typer.testing import CliRunner
 
 from commands import app
 from regraft import journal
 from regraft.config import TrackingConfig
+from regraft.errors import ModelNotFound
 from regraft.journal import Attempt
 from regraft.registry.champion import Move, Note, move_champion, record, roll_back
-from regraft.registry.ledger import entries
-from regraft.state import State
+from regraft.registry.ledger import entries, faults
+from regraft.state import State, environment, open_state
 from regraft.status import rebuild, refresh
 from regraft.status.memory import recall
 from regraft.status.page import MEMORY
-from tests.pipeline.conftest import copy_of, reset_zenml
 
 pytestmark = pytest.mark.pipeline
 
@@ -27,11 +29,11 @@ WHO = "ada@engine"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
-@pytest.fixture
-def there(template, tmp_path, monkeypatch):
-    """A state folder where version 1 serves, 2 was promoted by a retraining and 3 kept back."""
-    state = copy_of(template, tmp_path / "state folder", monkeypatch)
-    tracking = TrackingConfig(uri=state.tracking_uri, name="tiny")
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A state folder where version 2 was promoted after 1, by a retraining, and 3 kept back."""
+    store = Store(tmp_path_factory.mktemp("history"))
+    state, tracking = open_state(store.root), store.tracking
     client = client_of(tracking)
     client.create_registered_model("tiny")
     for number in range(1, 5):
@@ -45,8 +47,17 @@ def there(template, tmp_path, monkeypatch):
     for hours, outcome, version in ((1, "promoted", 2), (2, "kept", 3)):
         journal.write(str(state.journal), attempt(hours, outcome, version))
     journal.write(str(state.journal), replace(attempt(3, "skipped", None), verdict=""))
-    yield state, tracking
-    reset_zenml()
+    store.save("there")
+    return store
+
+
+@pytest.fixture
+def there(store, monkeypatch):
+    store.restore("there")
+    state = State(store.root)
+    for name, value in environment(state, debug=False).items():
+        monkeypatch.setenv(name, value)
+    return state, store.tracking
 
 
 def client_of(tracking: TrackingConfig) -> MlflowClient:
@@ -92,7 +103,7 @@ def test_ledger_and_journal_are_one_timeline(there):
         ("2026-11-24 17:00", "rolled"),
     ]
     assert "v2 -> v1" in lines[5]
-    assert lines[-1] == "Serves now: tiny v1"
+    assert lines[-1].endswith(" tiny v1")
 
 
 def test_json_keeps_its_entries_and_adds_the_events(there):
@@ -113,9 +124,10 @@ def test_model_that_only_the_journal_knows_has_a_history_beside_a_registry(there
     journal.write(str(state.journal), replace(attempt(4, "failed", None), name="socks"))
     told = run("history", "socks", state=state).output
     assert "failed" in told
-    assert "Serves now: socks" in told
+    assert " socks " in told.splitlines()[-1]
     wrong = run("history", "shoes", state=state).exception
-    assert "found tiny" in str(wrong)
+    assert isinstance(wrong, ModelNotFound)
+    assert re.search(r" shoes .* tiny\.", str(wrong))
 
 
 def test_status_reads_the_registry_and_refresh_remembers_it(there):
@@ -132,12 +144,12 @@ def test_status_reads_the_registry_and_refresh_remembers_it(there):
     journal.write(str(state.journal), attempt(30, "failed", None))
     [view] = refresh(state, NOON + timedelta(days=2)).views
     assert view.champion == 2
-    assert "The last retraining failed" in view.needs[0].said
+    assert "because of failed" in view.needs[0].said
     client_of(tracking).set_registered_model_alias("tiny", "champion", "4")
     [view] = rebuild(state, NOON + timedelta(days=3)).views
     assert view.champion == 4
     assert view.since is None
-    assert any("moved outside of Regraft, from v2 to v4" in need.said for need in view.needs)
+    assert any(re.search(r"\bv2\b.*\bv4\b", need.said) for need in view.needs)
 
 
 def test_version_that_waits_and_a_broken_ledger_are_on_the_page(there):
@@ -145,11 +157,11 @@ def test_version_that_waits_and_a_broken_ledger_are_on_the_page(there):
     client_of(tracking).set_model_version_tag("tiny", "4", "approval", "waiting")
     client_of(tracking).delete_model_version("tiny.ledger", "2")
     told = run("status", state=state).output
-    assert "  ! The ledger is not as it was written: Entry 2 is missing: it was deleted." in told
-    assert "  > Version 4 waits for your approval" in told
-    assert "      regraft approve tiny/4" in told
+    assert re.search(rf"  ! .*{faults(tracking, 'tiny')[0]}", told)
+    assert re.search(r"  > .*\b4\b.*\n +regraft approve tiny/4\n", told)
     page = (state.reports / "status.html").read_text(encoding="utf-8")
-    assert "2 things wait for a person" in page
+    assert "regraft approve tiny/4" in page
+    assert re.search(r"\b2 things\b", page)
 
 
 def test_page_of_a_real_training_is_whole(world, monkeypatch, capsys):

@@ -18,12 +18,9 @@ pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture
-def store(state):
+def store(shared_world):
     from zenml.client import Client
 
-    from pipelines.stack import bootstrap
-
-    bootstrap(state)
     return Client().active_stack.artifact_store
 
 
@@ -52,7 +49,7 @@ def round_trip(materializer, value, store, folder: Path):
     return materializer(str(folder), store).load(type(value))
 
 
-def test_every_value_of_ours_is_loaded_as_it_was_saved(state, store):
+def test_every_value_of_ours_is_loaded_as_it_was_saved(shared_world, store):
     from materializers.classifier import ChallengerMaterializer, ClassifierMaterializer
     from materializers.reports import ReportMaterializer
     from materializers.tables import ImageTableMaterializer, SplitsMaterializer
@@ -67,13 +64,14 @@ def test_every_value_of_ours_is_loaded_as_it_was_saved(state, store):
         ReportMaterializer: made.report,
     }
     for materializer, value in values.items():
-        loaded = round_trip(materializer, value, store, state.artifacts / materializer.__name__)
+        folder = shared_world.state.artifacts / materializer.__name__
+        loaded = round_trip(materializer, value, store, folder)
         assert_same(loaded, value)
         hashes = [materializer("", store).compute_content_hash(each) for each in (value, loaded)]
         assert hashes[0] == hashes[1], materializer
 
 
-def test_values_of_fields_alone_come_through_zenml_unchanged(world):
+def test_values_of_fields_alone_come_through_zenml_unchanged(shared_world):
     run = last_run()
     plan = freeze(output(run, "load_pretrained"), FreezeConfig(policy="last_block"))
     assert output(run, "freeze") == plan

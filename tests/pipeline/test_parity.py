@@ -139,9 +139,11 @@ def shuffle_classes(bundle: Path):
     change_card(bundle, classes=["blue", "green", "amber"])
 
 
-def test_sound_version_answers_the_same_in_every_way(stored):
-    rows = golden_parity(*stored, serve=True)
-    assert [row.way for row in rows] == ["pyfunc", "predict", "server"]
+@pytest.mark.parametrize("serve", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_sound_version_answers_the_same_in_every_way(stored, serve):
+    rows = golden_parity(*stored, serve=serve)
+    assert [row.way for row in rows] == ["pyfunc", "predict", "server"][: len(rows)]
+    assert len(rows) == 2 + serve
     for row in rows:
         assert (row.n, row.agreement, row.error) == (6, 1.0, "")
         assert row.max_difference < TOLERANCE
@@ -149,7 +151,10 @@ def test_sound_version_answers_the_same_in_every_way(stored):
 
 @pytest.mark.parametrize(
     ("damage", "serve"),
-    [(swap_weights, False), (change_normalisation, True), (shuffle_classes, False)],
+    [
+        *((swap_weights, False), (change_normalisation, False), (shuffle_classes, False)),
+        pytest.param(change_normalisation, True, marks=pytest.mark.slow),
+    ],
 )  # one server is enough, which takes 8 s to start: it reads the folder that the others read
 def test_damage_in_the_store_is_found_in_every_way(stored, damage, serve):
     bundle = Path(stored[0].bundle_url)
@@ -165,15 +170,15 @@ def test_damage_in_the_store_is_found_in_every_way(stored, damage, serve):
         assert {row.agreement for row in rows} == {0.0}
 
 
-def test_model_that_mlflow_cannot_read_is_an_error_of_the_ways_that_need_it(stored):
+@pytest.mark.parametrize("serve", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_model_that_mlflow_cannot_read_is_an_error_of_the_ways_that_need_it(stored, serve):
     with restored(model_folder(stored) / "MLmodel") as file:
         file.write_text("flavors: [")
-        pyfunc, predict, server = golden_parity(*stored, serve=True)
+        pyfunc, predict, *server = golden_parity(*stored, serve=serve)
     assert (predict.agreement, predict.error) == (1.0, "")
     assert "ParserError" in pyfunc.error
-    assert "to serve" in server.error
-    assert "but it ended with exit code 1" in server.error
-    for row in (pyfunc, server):
+    assert len(server) == serve
+    for row in (pyfunc, *server):
         assert (row.n, row.max_difference, row.agreement) == (6, math.inf, 0.0)
         assert "\n" not in row.error
         assert len(row.error) < 600
@@ -260,7 +265,7 @@ def test_server_listens_on_this_machine_only(light):
 def test_refusal_says_what_the_model_said(light):
     with pytest.raises(
         RegistryError,
-        match=r"(?s)^Expected answers to 1 photos from http://127.*, got HTTP 400: .*not this one$",
+        match=r"(?s)http://127.*HTTP 400.*not this one$",
     ):
         ask(light, [b"refuse"])
 
@@ -268,23 +273,24 @@ def test_refusal_says_what_the_model_said(light):
 def test_answer_that_is_no_table_is_told(light):
     with pytest.raises(
         RegistryError,
-        match=r"Expected a table of predictions from http.*, got .*1\.0, 2\.0.*Serve a",
+        match=r"http://127.*1\.0, 2\.0",
     ):
         ask(light, [b"numbers"])
 
 
 def test_server_that_is_not_there_is_told():
     url = f"http://127.0.0.1:{serving._free_port()}"
-    with pytest.raises(RegistryError, match=r"Expected answers .* got none: ConnectionRefused"):
+    with pytest.raises(RegistryError, match=r"ConnectionRefused"):
         ask(url, [b""])
 
 
+@pytest.mark.slow
 def test_server_that_hangs_is_given_up_and_killed(stored, tmp_path):
     model, start = model_with(HANGING, stored, tmp_path), time.monotonic()
     with (
         pytest.raises(
             RegistryError,
-            match=r"`mlflow models serve` to serve .*a model, but it was not ready after 3 s\. Run",
+            match=r"a model.* 3 s\b",
         ),
         served(model, timeout_s=3),
     ):
@@ -292,6 +298,7 @@ def test_server_that_hangs_is_given_up_and_killed(stored, tmp_path):
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.slow
 def test_server_dies_with_the_process_that_was_killed(stored, tmp_path):
     home = tmp_path / "home"
     home.mkdir()

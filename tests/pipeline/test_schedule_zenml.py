@@ -1,14 +1,17 @@
 """The same declaration as a schedule of ZenML's, where the active orchestrator can schedule."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from tiny_store import state_folder
 from typer.testing import CliRunner
 
 from regraft.errors import ScheduleError
 from regraft.schedule import Declaration, find
+from tests.pipeline.conftest import reset_zenml
 
 pytestmark = pytest.mark.pipeline
 
@@ -16,24 +19,46 @@ ADDED = datetime(2026, 1, 5, 12, tzinfo=UTC).isoformat()
 MONDAYS = Declaration("weekly", "0 3 * * 1", "UTC", "retrain photos", "/", ADDED)
 
 
-@pytest.fixture
-def kept(state, tmp_path):
-    """What a stack with an orchestrator that can schedule was given, by name."""
+@pytest.fixture(scope="module")
+def folder(template, tmp_path_factory):
+    """A state folder, saved with its own stack and with one whose orchestrator can schedule."""
+    with state_folder(template, tmp_path_factory.mktemp("schedules")) as folder:
+        activate_scheduling_stack(folder.root / "scheduled")
+        folder.save("can schedule")
+        yield folder
+
+
+def activate_scheduling_stack(place):
     from zenml.client import Client
     from zenml.enums import StackComponentType
 
-    folder = tmp_path / "scheduled"
-    folder.mkdir()
+    place.mkdir()
     client = Client()
     kind = StackComponentType.ORCHESTRATOR
     client.create_flavor("tests.pipeline.tiny_orchestrator.SchedulingFlavor", kind)
-    made = client.create_stack_component("tiny", "tiny_scheduling", kind, {"folder": str(folder)})
+    made = client.create_stack_component("tiny", "tiny_scheduling", kind, {"folder": str(place)})
     store = client.active_stack_model.components[StackComponentType.ARTIFACT_STORE][0]
     client.create_stack("tiny", {kind: made.id, StackComponentType.ARTIFACT_STORE: store.id})
     client.activate_stack("tiny")
 
+
+@pytest.fixture
+def state(folder):
+    """With the local orchestrator; a test that takes `kept` too has the other one."""
+    folder.restore("bootstrapped")
+    reset_zenml()  # it remembers which stack is active
+    return folder.state
+
+
+@pytest.fixture
+def kept(state, folder):
+    """What a stack with an orchestrator that can schedule was given, by name."""
+    folder.restore("can schedule")
+    reset_zenml()
+
     def given():
-        return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+        places = (folder.root / "scheduled").glob("*.json")
+        return {path.stem: json.loads(path.read_text()) for path in places}
 
     return given
 
@@ -50,7 +75,7 @@ def test_the_local_orchestrator_cannot_schedule_and_is_told_apart(state):
     from tests.pipeline.tiny_pipeline import tiny
 
     assert not can_schedule()
-    with pytest.raises(ScheduleError, match=r"that can schedule, got regraft \(local\). Activate"):
+    with pytest.raises(ScheduleError, match=r"regraft \(local\).*regraft schedule run"):
         hand_over(MONDAYS, tiny, 5)
 
 
@@ -64,7 +89,7 @@ def test_a_declaration_becomes_a_schedule_with_the_same_cron(kept):
     given = kept()["weekly"]
     assert (given["cron"], given["pipeline"]) == ("0 3 * * 1", "tiny")
     assert given["parameters"] == {"n_rows": 5}
-    with pytest.raises(ScheduleError, match="a new name, got 'weekly', which ZenML has a schedule"):
+    with pytest.raises(ScheduleError, match=r"'weekly'.*zenml pipeline schedule delete weekly"):
         hand_over(MONDAYS, tiny, 5)
     assert take_back("weekly")
     assert not take_back("weekly")
@@ -74,12 +99,17 @@ def test_a_declaration_becomes_a_schedule_with_the_same_cron(kept):
 @pytest.mark.parametrize(
     ("zone", "cron", "expected"),
     [
-        ("UTC", "30 2 1 * *", "30 2 1 * *"),
-        ("Europe/Berlin", "*/5 * * * *", "*/5 * * * *"),
-        ("Asia/Tokyo", "0 12 * * 1", "0 3 * * 1"),
         ("Asia/Tokyo", "0 3 * * 1", "0 18 * * 0"),
-        ("Asia/Tokyo", "0 3,12 * * *", "0 3,18 * * *"),
-        ("America/Phoenix", "15 20 * * 6", "15 3 * * 0"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)  # a year of moments takes a second each
+            for case in (
+                ("UTC", "30 2 1 * *", "30 2 1 * *"),
+                ("Europe/Berlin", "*/5 * * * *", "*/5 * * * *"),
+                ("Asia/Tokyo", "0 12 * * 1", "0 3 * * 1"),
+                ("Asia/Tokyo", "0 3,12 * * *", "0 3,18 * * *"),
+                ("America/Phoenix", "15 20 * * 6", "15 3 * * 0"),
+            )
+        ),
     ],
 )
 def test_a_time_is_said_in_utc_where_it_is_the_same_all_year(zone, cron, expected):
@@ -101,7 +131,7 @@ def test_a_time_is_said_in_utc_where_it_is_the_same_all_year(zone, cron, expecte
 def test_a_time_that_utc_cannot_say_is_refused(zone, cron):
     from pipelines.schedule import utc_cron
 
-    with pytest.raises(ScheduleError, match=f"which are in UTC, got .* in {zone}: .* keeper=here"):
+    with pytest.raises(ScheduleError, match=rf"{re.escape(repr(cron))} in {zone}.*keeper=here"):
         utc_cron(replace(MONDAYS, timezone=zone, cron=cron))
 
 
@@ -119,7 +149,7 @@ def test_what_is_no_pipeline_stays_here_and_is_said_so(kept, state):
     said = command(state, "add", "--cron", "0 3 * * 1", "--command", "doctor", "--timezone", "UTC")
     assert "`regraft schedule run` must run" in said
     assert find(state, "doctor").keeper == "here"
-    with pytest.raises(ScheduleError, match="hand fix over to ZenML, but doctor is no pipeline"):
+    with pytest.raises(ScheduleError, match=r"\bfix .*ZenML.* doctor "):
         command(
             *(state, "add", "--cron", "0 3 * * 1", "--command", "doctor --fix", "--name", "fix"),
             *("--set", "keeper=zenml"),
@@ -133,8 +163,7 @@ def test_a_retraining_is_handed_over_and_taken_back_by_the_same_commands(
     monkeypatch.chdir(tmp_path)
     words = ("--cron", "0 3 * * 1", "--timezone", "UTC", "--command", "retrain photos")
     said = command(state, "add", *words)
-    assert said.startswith("retrain-photos: regraft retrain photos, next Mon ")
-    assert said.endswith("by ZenML's orchestrator.\n")
+    assert re.match(r"retrain-photos: regraft retrain photos, .*\bMon .*ZenML", said)
     assert schedules() == {"retrain-photos": "0 3 * * 1"}
     given = kept()["retrain-photos"]
     assert given["pipeline"] == "retrain"
@@ -153,6 +182,6 @@ def test_a_retraining_stays_here_where_it_was_told_to(kept, state):
 
 def test_the_local_orchestrator_is_no_keeper(state):
     words = ("--cron", "0 3 * * 1", "--timezone", "UTC", "--command", "retrain photos")
-    with pytest.raises(ScheduleError, match="but the active orchestrator cannot schedule"):
+    with pytest.raises(ScheduleError, match=r"retrain-photos.*ZenML.*orchestrator"):
         command(state, "add", *words, "--set", "keeper=zenml")
     assert "`regraft schedule run` must run" in command(state, "add", *words)

@@ -1,15 +1,21 @@
+"""What the stack in ZenML is made of, and that it follows a state folder that moves."""
+
 import base64
+import multiprocessing
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing, suppress
+from functools import partial
 
 import pytest
+from tiny_store import in_children, state_folder
 
 from pipelines.stack import bootstrap
-from regraft.state import open_state
-from tests.pipeline.conftest import enter
+from regraft.state import activate, environment, open_state
+from tests.pipeline.conftest import enter, reset_zenml
 
 pytestmark = pytest.mark.pipeline
 
@@ -24,6 +30,34 @@ bootstrap(state)
 from zenml.client import Client
 print(Client().active_stack_model.name)
 """
+
+
+@pytest.fixture(scope="module")
+def folder(template, tmp_path_factory):
+    """A state folder, saved as it was set up, and after a run and a file in MLflow."""
+    with state_folder(template, tmp_path_factory.mktemp("stack")) as folder:
+        run_tiny()
+        log_to_mlflow(folder.state)
+        folder.save("ran")
+        yield folder
+
+
+@pytest.fixture
+def state(folder):
+    folder.restore("bootstrapped")
+    reset_zenml()  # it remembers the components of the stack
+    return folder.state
+
+
+@pytest.fixture
+def ran(folder, tmp_path, monkeypatch):
+    """A copy to be moved, after a run."""
+    copied = open_state(shutil.copytree(folder.saves / "ran", tmp_path / "state folder"))
+    assert copied.moved_from == folder.root
+    assert_nowhere(folder.root, copied)  # else what is found below may be found there
+    enter(copied, monkeypatch)
+    yield copied
+    reset_zenml()
 
 
 def values(database):
@@ -54,11 +88,34 @@ def run_tiny():
     return tiny()
 
 
-def artifact_of(run):
+def artifact_of_last_run():
+    from zenml.client import Client
+
+    run = Client().get_pipeline("tiny").last_run
     return run.steps["make_table"].outputs["table"][0]
 
 
-def test_two_processes_may_create_one_fresh_state_at_the_same_moment(tmp_path, shell):
+def test_two_processes_may_create_one_fresh_state_at_the_same_moment(folder, tmp_path):
+    start = multiprocessing.get_context("fork").Barrier(2)
+
+    def create(out):
+        from zenml.client import Client
+
+        start.wait()
+        state = open_state(tmp_path / "fresh state")
+        os.environ.update(environment(state, debug=False))
+        reset_zenml()
+        activate(state)
+        bootstrap(state)
+        out.write_text(Client().active_stack_model.name)
+
+    outs = tmp_path / "first", tmp_path / "second"
+    assert in_children(*(partial(create, out) for out in outs)) == [0, 0]
+    assert [out.read_text() for out in outs] == ["regraft", "regraft"]
+
+
+@pytest.mark.slow
+def test_two_new_processes_may_create_one_fresh_state_and_say_nothing(tmp_path, shell):
     command = [sys.executable, "-c", BOOTSTRAP, str(tmp_path / "fresh state")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     both = [subprocess.Popen(command, env=shell, cwd=tmp_path, **pipes) for _ in range(2)]
@@ -80,7 +137,6 @@ def test_a_zenml_repository_around_the_working_directory_does_not_win(state, tmp
 def test_bootstrap_done_twice_changes_nothing(state):
     from zenml.client import Client
 
-    bootstrap(state)
     before = list(values(state.zenml_database))
     bootstrap(state)
     assert list(values(state.zenml_database)) == before
@@ -90,7 +146,6 @@ def test_bootstrap_done_twice_changes_nothing(state):
 def test_bootstrap_points_every_component_into_the_state_folder(state):
     from zenml.client import Client
 
-    bootstrap(state)
     stack = Client().active_stack
     assert stack.artifact_store.path == str(state.artifacts)
     assert stack.experiment_tracker.config.tracking_uri == state.tracking_uri
@@ -102,7 +157,6 @@ def test_bootstrap_repairs_a_component_that_points_elsewhere(state, tmp_path):
     from zenml.client import Client
     from zenml.enums import StackComponentType
 
-    bootstrap(state)
     Client().update_stack_component(
         "regraft", StackComponentType.ARTIFACT_STORE, configuration={"path": str(tmp_path)}
     )
@@ -127,30 +181,27 @@ def test_mlflow_keeps_its_default_experiment_in_the_state_folder(state):
     assert str(state.mlflow_artifacts) in experiment.artifact_location.replace("%20", " ")
 
 
-def test_a_moved_state_loads_its_artifacts_and_forgets_the_old_place(state, tmp_path, monkeypatch):
-    bootstrap(state)
-    artifact = artifact_of(run_tiny())
-    log_to_mlflow(state)
-    moved = open_state(state.root.rename(tmp_path / "elsewhere ü"))
-    assert moved.moved_from == state.root
-    assert_nowhere(state.root, moved)
+def test_a_moved_state_loads_its_artifacts_and_forgets_the_old_place(ran, tmp_path, monkeypatch):
+    artifact = artifact_of_last_run()
+    moved = open_state(ran.root.rename(tmp_path / "elsewhere ü"))
+    assert moved.moved_from == ran.root
+    assert_nowhere(ran.root, moved)
     enter(moved, monkeypatch)
     bootstrap(moved)
     assert len(load(artifact.id)) == 3
     assert read_from_mlflow(moved) == "weights"
     assert run_tiny().status == "completed"
-    assert not state.root.exists()
+    assert not ran.root.exists()
 
 
-def test_a_copied_state_points_to_itself(state, tmp_path, monkeypatch):
-    bootstrap(state)
-    artifact = artifact_of(run_tiny())
-    copy = shutil.copytree(state.root, tmp_path / "copy")
-    copied = open_state(copy.rename(state.root / "reports" / "copy"))
-    assert_nowhere(state.artifacts, copied)
+def test_a_copied_state_points_to_itself(ran, tmp_path, monkeypatch):
+    artifact = artifact_of_last_run()
+    copy = shutil.copytree(ran.root, tmp_path / "copy")
+    copied = open_state(copy.rename(ran.root / "reports" / "copy"))
+    assert_nowhere(ran.artifacts, copied)
     enter(copied, monkeypatch)
     bootstrap(copied)
-    shutil.rmtree(state.artifacts)
+    shutil.rmtree(ran.artifacts)
     assert len(load(artifact.id)) == 3
 
 

@@ -123,12 +123,12 @@ def test_runs_whose_process_is_gone_are_ended(tracking):
 
 
 def test_address_is_required():
-    with pytest.raises(ConfigError, match=r"Expected an MLflow address in tracking\.uri, got none"):
+    with pytest.raises(ConfigError, match=r"tracking\.uri"):
         start_run(TrackingConfig(), "nowhere")
 
 
 def test_name_is_required(tracking):
-    with pytest.raises(ConfigError, match=r"Expected a name for the model in tracking\.name"):
+    with pytest.raises(ConfigError, match=r"tracking\.name"):
         start_run(tracking.model_copy(update={"name": ""}), "nameless")
 
 

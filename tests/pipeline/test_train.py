@@ -1,14 +1,11 @@
-"""What one run of `regraft train` leaves behind, and what a second one does not do again."""
+"""What one run of `regraft train` leaves behind."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from tiny_challenger import draw_photos
-from tiny_train import NAME, last_run, made_anew, output, stages
+from tiny_train import NAME, last_run, output, stages
 
 from regraft import registry
 
@@ -20,7 +17,12 @@ STAGES = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def world(shared_world):
+    return shared_world
+
+
+@pytest.fixture(scope="module")
 def run(world):
     return last_run()
 
@@ -102,63 +104,3 @@ def test_first_model_is_version_1_challenger_and_champion(world, run):
     assert tags["dataset_digest"] == output(run, "split").digest
     assert tags["content_hash"] == registry.find(world.tracking, NAME).content_hash
     assert {"git_sha", "test_accuracy", "n_test", "why"} <= set(tags)
-
-
-def test_same_command_again_registers_nothing_new(world):
-    again = world.train()
-    assert made_anew(again) == set()
-    assert output(again, "register").created is False
-    assert registry.aliases(world.tracking, NAME) == {"challenger": 1, "champion": 1}
-    assert len(registry.list_versions(world.tracking)) == 1
-    mlflow_run(world)  # still the only one
-
-
-def test_photo_changed_in_place_is_noticed(world, run):
-    photo = sorted(world.photos.rglob("*.png"))[0]
-    draw_photos(world.folder / "others", 1, seed=7)
-    shutil.copyfile(world.folder / "others" / photo.parent.name / "0.png", photo)
-    again = world.train("freeze.policy=probe")
-    assert "ingest" in made_anew(again)
-    assert output(again, "ingest").digest != output(run, "ingest").digest
-
-
-def test_touched_photo_costs_one_look_and_nothing_more(world):
-    os.utime(sorted(world.photos.rglob("*.png"))[0])
-    assert made_anew(world.train()) == {"ingest"}
-
-
-def test_setting_makes_anew_only_what_depends_on_it(world):
-    assert made_anew(world.train("evaluate.n_gallery=3")) == {"evaluate"}
-    changed = made_anew(world.train("freeze.policy=probe"))
-    assert changed == {"freeze", "fine_tune", "evaluate"}
-
-
-def test_change_in_the_core_makes_everything_anew(world, monkeypatch):
-    monkeypatch.setattr("steps.caching.core_hash", lambda: "another")
-    again = world.train("freeze.policy=probe")
-    assert made_anew(again) == set(STAGES) - {"register", "promote", "mirror"}
-
-
-def test_core_hash_sees_every_source_file(tmp_path, monkeypatch):
-    import regraft
-    from steps.caching import core_hash
-
-    core = shutil.copytree(Path(regraft.__file__).parent, tmp_path / "regraft")
-    monkeypatch.setattr(regraft, "__file__", str(core / "__init__.py"))
-    hashes = [core_hash.__wrapped__()]
-    for name in ("split/copies.py", "report/templates/page.html"):
-        (core / name).write_text((core / name).read_text() + "\n")
-        hashes.append(core_hash.__wrapped__())
-    assert len(set(hashes)) == 3
-    (core / "__pycache__").mkdir(exist_ok=True)
-    (core / "__pycache__" / "new.cpython-311.pyc").write_bytes(b"")
-    assert core_hash.__wrapped__() == hashes[-1]
-
-
-def test_artifact_deleted_from_the_disk_is_made_anew(world, run):
-    digest = output(run, "split").digest
-    shutil.rmtree(run.steps["split"].output.uri)
-    again = world.train()
-    assert made_anew(again) == {"split"}
-    assert output(again, "split").digest == digest
-    assert again.status == "completed"

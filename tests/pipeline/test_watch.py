@@ -1,17 +1,18 @@
 """What `regraft watch` promises: from the bundle of a registered model to the page and the code."""
 
 import json
-import re
 import shutil
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image, ImageFilter
-from tiny_challenger import draw_photos, put, tracking_in, trained
-from tiny_train import NAME
+from tiny_challenger import TUNE, Trained, draw_photos, tracking_in, trained
 from typer.testing import CliRunner
 
 from commands import app
@@ -24,29 +25,92 @@ from regraft.config import (
     EmbedConfig,
     FreezeConfig,
     IngestConfig,
+    RegistryConfig,
     SplitConfig,
+    TrackingConfig,
 )
 from regraft.drift import FOLDER, gather, look, make_reference, watch
 from regraft.errors import ConfigError, DriftFound, ModelNotFound, RegistryError
 from regraft.freeze import freeze
 from regraft.ingest import ingest
+from regraft.journal import Watch
+from regraft.registry import RegisteredVersion
 from regraft.split import split
+from regraft.state import State, open_state
 from regraft.status.page import PAGE
 from regraft.tune import fine_tune
+from tests.pipeline.conftest import enter, one_thread
 
 pytestmark = pytest.mark.pipeline
 CLOTHES = Path(__file__).resolve().parents[3] / "shared" / "datasets" / "clothes"
+NAME = "tiny"
 SETTINGS = ("--set", "drift.min_photos=15")  # there are thirty
 
 
-def ask(world, photos: Path, *options: str):
-    arguments = ["watch", str(photos), "--state", str(world.state.root), *SETTINGS, *options]
-    return CliRunner().invoke(app, arguments)
+@dataclass(frozen=True)
+class Store:
+    """A state folder, and the registry in it."""
+
+    state: State
+    tracking: TrackingConfig
+
+    def ask(self, photos: Path, *options: str):
+        """`regraft watch PHOTOS OPTIONS`."""
+        arguments = ["watch", str(photos), "--state", str(self.state.root), *SETTINGS, *options]
+        return CliRunner().invoke(app, arguments)
+
+    def watches(self) -> list[Watch]:
+        return journal.watches(str(self.state.journal))
+
+    def bundle(self, version: str = "champion") -> Path:
+        url = registry.find(self.tracking, NAME, version).bundle_url
+        return Path(url.removeprefix("file://"))
+
+    @contextmanager
+    def changed_reference(self) -> Iterator[Path]:
+        """The champion's reference for drift; put back as it was when the block ends."""
+        here = self.bundle() / FOLDER
+        before = shutil.copytree(here, self.state.root / "reference before")
+        yield here
+        shutil.rmtree(here, ignore_errors=True)
+        shutil.move(before, here)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One state folder for the file, in which version 1 of a tiny model serves.
+
+    Each test leaves the version and the aliases as they are.
+    """
+    folder = tmp_path_factory.mktemp("watch")
+    opened = open_state(folder / "state folder")
+    store = Store(opened, tracking_in(folder, NAME))
+    with pytest.MonkeyPatch.context() as patched, one_thread():
+        enter(opened, patched)
+        version = register(trained(), store.tracking)
+        registry.set_alias(store.tracking, version, registry.CHAMPION)
+        yield store
+
+
+def register(made: Trained, tracking: TrackingConfig, **sections) -> RegisteredVersion:
+    """Registers it as if the run had this configuration."""
+    sections = {"tune": TUNE, "registry": RegistryConfig(n_parity=1)} | sections
+    config = Config(tracking=tracking, **sections)
+    return registry.register(made.challenger, made.report, made.splits, config, {})
+
+
+def another(nudge: float, parent: str = "") -> Trained:
+    """The same probe as if it had started from parent; each nudge is a model of its own."""
+    made = trained()
+    classifier = made.challenger.classifier.with_card(parent=parent)
+    bias = classifier.weights["head.bias"] + nudge
+    classifier = replace(classifier, weights=classifier.weights | {"head.bias": bias})
+    return replace(made, challenger=replace(made.challenger, classifier=classifier))
 
 
 @pytest.fixture
 def alike(tmp_path) -> Path:
-    """Thirty photos of the three colours that the world's champion knows."""
+    """Thirty photos of the three colours that the champion knows."""
     draw_photos(tmp_path / "alike", 10, seed=77)
     return tmp_path / "alike"
 
@@ -61,143 +125,157 @@ def dark(alike, tmp_path) -> Path:
     return folder
 
 
-def test_drift_is_told_in_a_few_lines_on_a_page_and_in_the_journal(world, dark):
-    answer = ask(world, dark)
+def test_drift_is_told_in_a_few_lines_on_a_page_and_in_the_journal(store, dark):
+    before = store.watches()
+    answer = store.ask(dark)
     assert answer.exit_code == 0, answer.exception
-    assert answer.output.startswith(f"{NAME}/1: drifted. 30 new photos compared with ")
-    assert "photos are darker: " in answer.output
-    assert "1 not readable" in answer.output
-    (record,) = journal.watches(str(world.state.journal))
+    first, *lines = answer.output.splitlines()
+    assert first.startswith(f"{NAME}/1: ")
+    assert " 30 " in first
+    assert "brightness" in {line.split()[0] for line in lines}
+    (record,) = store.watches()[len(before) :]
     assert (record.name, record.version, record.n_photos, record.drifted) == (NAME, 1, 30, True)
     assert record.p_value <= 0.01
-    assert "photos are darker" in record.reason
-    assert Path(record.page).parent == world.state.reports
+    assert "brightness: " in record.reason
+    assert record.page in answer.output
+    assert Path(record.page).parent == store.state.reports
     page = Path(record.page).read_text(encoding="utf-8")
-    assert "photos are darker" in page
-    assert "empty file" in page
+    assert "broken.png" in page
+    assert "brightness" in page
 
 
-def test_fail_on_drift_ends_with_ten_after_everything_is_written(world, dark, alike, tmp_path):
+def test_fail_on_drift_ends_with_ten_after_everything_is_written(store, dark, alike, tmp_path):
+    before = store.watches()
     page = tmp_path / "pages" / "page.html"
-    answer = ask(world, dark, "--fail-on-drift", "--out", str(page))
+    answer = store.ask(dark, "--fail-on-drift", "--out", str(page))
     assert isinstance(answer.exception, DriftFound)
     assert DriftFound.exit_code == 10
-    assert str(answer.exception).startswith("30 new photos are of another kind: ")
-    assert f"Look at {page}, then retrain" in str(answer.exception)
+    (record,) = store.watches()[len(before) :]
+    for part in ("30 ", record.reason, str(page)):
+        assert part in str(answer.exception)
     assert page.is_file()
-    assert len(journal.watches(str(world.state.journal))) == 1
-    assert ask(world, alike, "--fail-on-drift").exit_code == 0
+    assert store.ask(alike, "--fail-on-drift").exit_code == 0
 
 
-def test_json_holds_all_that_was_found(world, alike):
+def test_json_holds_all_that_was_found(store, alike):
+    (alike / "broken.png").write_bytes(b"")
     place = alike.parent / "told.json"
-    assert ask(world, alike, "--out", str(place)).exit_code == 0
+    assert store.ask(alike, "--out", str(place)).exit_code == 0
     told = json.loads(place.read_text(encoding="utf-8"))
     assert Path(told["page"]).is_file()
     assert (told["name"], told["drifted"], told["n_photos"]) == (NAME, False, 30)
     assert {one["name"] for one in told["findings"]} >= {"content", "size", "class shares"}
     assert sum(row["estimated"] for row in told["shares"]) == pytest.approx(1)
     assert len(told["strangest"]) == 30
+    assert [Path(one["path"]).name for one in told["unusable"]] == ["broken.png"]
 
 
-def test_settings_are_those_of_the_training_unless_set(world, alike):
-    world.train("drift.level=0.02", "tune.head_l2=[7.0]")
+def test_settings_are_those_of_the_training_unless_set(store, alike):
+    version = register(another(0.5), store.tracking, drift=DriftConfig(level=0.02))
     place = alike.parent / "told.json"
-    ask(world, alike, "--model", f"{NAME}@challenger", "--out", str(place))
+    store.ask(alike, "--model", f"{NAME}/{version.version}", "--out", str(place))
     assert json.loads(place.read_text(encoding="utf-8"))["level"] == 0.02
-    ask(world, alike, "--set", "drift.level=0.03", "--out", str(place))
+    store.ask(alike, "--set", "drift.level=0.03", "--out", str(place))
     assert json.loads(place.read_text(encoding="utf-8"))["level"] == 0.03
 
 
-def test_a_place_for_nothing_known_is_refused_first(world, alike):
-    answer = ask(world, alike, "--out", "page.pdf")
+def test_a_place_for_nothing_known_is_refused_first(store, alike):
+    before = store.watches()
+    answer = store.ask(alike, "--out", "page.pdf")
     assert isinstance(answer.exception, ConfigError)
-    assert str(answer.exception) == (
-        "Expected a file ending in .html or .json for --out, got 'page.pdf'."
-    )
-    assert "drift.levle" in str(ask(world, alike, "--set", "drift.levle=1").exception)
+    for part in (".html", ".json", "--out", "'page.pdf'"):
+        assert part in str(answer.exception)
+    assert "drift.levle" in str(store.ask(alike, "--set", "drift.levle=1").exception)
+    assert store.watches() == before
 
 
 @pytest.mark.parametrize("command", [["watch"], ["predict-batch", "--out", "nowhere"]])
 @pytest.mark.parametrize(
-    ("place", "told"),
-    [
-        (
-            "memory://user:s3cret@host/new",
-            r"Expected a place without a password: memory://\.\.\.@host/new holds a password",
-        ),
-        ("caf\udce9", r"Expected a place whose name is UTF-8, got caf\\xe9\. Rename it"),
-    ],
+    ("place", "named"),
+    [("memory://user:s3cret@host/new", "memory://...@host/new"), ("caf\udce9", r"caf\xe9")],
 )
-def test_a_place_that_must_not_be_written_down_is_refused_first(tmp_path, command, place, told):
+def test_a_place_that_must_not_be_written_down_is_refused_first(tmp_path, command, place, named):
     arguments = [*command, place, "--state", str(tmp_path / "no state")]
     answer = CliRunner().invoke(app, arguments)
     assert isinstance(answer.exception, ConfigError)
-    assert re.match(told, str(answer.exception))
+    assert named in str(answer.exception)
     assert "s3cret" not in str(answer.exception) + answer.output
     assert not any(tmp_path.iterdir())
 
 
-def test_drift_is_told_even_if_the_status_page_cannot_be_written(world, dark, tmp_path):
-    (world.state.reports / PAGE).unlink(missing_ok=True)
-    (world.state.reports / PAGE).mkdir(parents=True)
+def test_drift_is_told_even_if_the_status_page_cannot_be_written(store, dark, tmp_path):
+    page = store.state.reports / PAGE
+    page.unlink(missing_ok=True)
+    page.mkdir(parents=True)
     target = f'notify.targets=[{{kind: command, to: "tee {tmp_path}/told", of: [drift]}}]'
-    assert isinstance(ask(world, dark, "--set", target).exception, OSError)
-    assert "photos are darker" in (tmp_path / "told").read_text(encoding="utf-8")
+    assert isinstance(store.ask(dark, "--set", target).exception, OSError)
+    page.rmdir()
+    told = json.loads((tmp_path / "told").read_text(encoding="utf-8"))
+    assert (told["happening"], told["model"]) == ("drift", NAME)
+    assert "brightness" in told["text"]
 
 
-def test_what_the_model_was_trained_on_is_not_new(world):
-    answer = ask(world, world.photos)
-    assert "known ones left out" in answer.output
-    assert answer.output.startswith(f"{NAME}/1: cannot say. 9 new photos")
-    (record,) = journal.watches(str(world.state.journal))
-    assert (record.drifted, record.p_value) == (False, 1.0)
-    assert "say nothing about drift, it takes drift.min_photos=15" in record.reason
+def test_what_the_model_was_trained_on_is_not_new(store):
+    splits = trained().splits
+    n_new = len(splits.test)
+    before = store.watches()
+    answer = store.ask(Path(splits.frame.path[0]).parents[1])
+    (record,) = store.watches()[len(before) :]
+    assert 0 < n_new < 15
+    assert (record.n_photos, record.drifted, record.p_value) == (n_new, False, 1.0)
+    assert "drift.min_photos=15" in record.reason
+    first = answer.output.splitlines()[0]
+    assert f" {n_new} " in first
+    assert f" {len(splits.frame) - n_new} " in first
 
 
-def bundle(tracking, version) -> Path:
-    return Path(version.bundle_url.removeprefix("file://"))
+def test_a_model_older_than_references_says_what_to_do_and_a_training_completes_it(store, alike):
+    version = registry.find(store.tracking, NAME, "champion")
+    with store.changed_reference() as reference:
+        shutil.rmtree(reference)
+        assert registry.load_reference(store.tracking, version) is None
+        answer = store.ask(alike)
+        assert isinstance(answer.exception, ModelNotFound)
+        for part in (f"{NAME}/1", "`regraft train`"):
+            assert part in str(answer.exception)
+        again = register(trained(), store.tracking)  # what the stage register of a training calls
+        assert (again.version, again.created) == (version.version, False)
+        assert registry.aliases(store.tracking, NAME)["champion"] == 1
+        assert store.ask(alike).exit_code == 0
 
 
-def test_a_model_older_than_references_says_what_to_do_and_a_training_completes_it(world, alike):
-    version = registry.find(world.tracking, NAME, "champion")
-    shutil.rmtree(bundle(world.tracking, version) / FOLDER)
-    assert registry.load_reference(world.tracking, version) is None
-    answer = ask(world, alike)
-    assert isinstance(answer.exception, ModelNotFound)
-    assert str(answer.exception).startswith(f"{NAME}/1 was registered before models kept what")
-    assert "Run `regraft train` on its photos once more" in str(answer.exception)
-    world.train()
-    assert registry.aliases(world.tracking, NAME)["champion"] == 1
-    assert ask(world, alike).exit_code == 0
-
-
-def test_a_damaged_reference_is_told(world, alike):
-    version = registry.find(world.tracking, NAME, "champion")
-    (bundle(world.tracking, version) / FOLDER / "reference.safetensors").write_bytes(b"?")
-    answer = ask(world, alike)
+def test_a_damaged_reference_is_told(store, alike):
+    with store.changed_reference() as reference:
+        (reference / "reference.safetensors").write_bytes(b"?")
+        answer = store.ask(alike)
     assert isinstance(answer.exception, RegistryError)
-    assert "Expected the reference for drift of a model in" in str(answer.exception)
+    assert f"/{FOLDER}" in str(answer.exception)
 
 
-def test_the_side_of_a_reference_follows_the_line_of_warm_starts(tmp_path, monkeypatch, calm):
-    monkeypatch.chdir(tmp_path)
-    tracking, made = tracking_in(tmp_path), trained()
+@pytest.fixture
+def half_precision(monkeypatch):
+    """A processor that computes in bf16."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
 
-    def side(parent: str, nudge: float) -> str:
-        """Of the same probe, as if it had started from another model."""
-        classifier = made.challenger.classifier.with_card(parent=parent)
-        bias = classifier.weights["head.bias"] + nudge
-        classifier = replace(classifier, weights=classifier.weights | {"head.bias": bias})
-        challenger = replace(made.challenger, classifier=classifier)
-        version = put(replace(made, challenger=challenger), tracking)
-        reference = registry.reference_of(tracking, version)
-        return f"{reference.side} {version.content_hash}"
 
-    first, parent = side("", 0.0).split()
+def test_the_side_of_a_reference_follows_the_line_of_warm_starts(store, half_precision):
+    """On any processor, because the training was told to compute in fp32."""
+    assert TUNE.precision == "fp32"
+
+    def side(nudge: float, parent: str) -> tuple[str, str]:
+        version = register(another(nudge, parent), store.tracking)
+        return registry.reference_of(store.tracking, version).side, version.content_hash
+
+    first, parent = side(0.1, "")
     assert first == "train"
-    assert side(parent, 0.1).startswith("train ")
-    assert side("a model that nobody has", 0.2).startswith("validation ")
+    assert side(0.2, parent)[0] == "train"
+    assert side(0.3, "a model that nobody has")[0] == "validation"
+
+
+def test_a_training_in_half_precision_is_compared_by_its_validation_photos(store, half_precision):
+    by_processor = TUNE.model_copy(update={"precision": "auto", "device": "cpu"})
+    version = register(another(0.4), store.tracking, tune=by_processor)
+    assert registry.reference_of(store.tracking, version).side == "validation"
 
 
 # real photos, a real network
@@ -249,6 +327,7 @@ def other_camera(photo):
     return Image.fromarray((levels * np.array([1, 0.95, 0.8])).astype(np.uint8))
 
 
+@pytest.mark.slow
 def test_photos_held_out_are_quiet(clothes):
     classifier, reference, splits, config, _ = clothes
     report = look(reference, classifier, splits.test, config, seed=0)
@@ -256,6 +335,7 @@ def test_photos_held_out_are_quiet(clothes):
     assert report.n_photos > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -271,6 +351,7 @@ def test_real_photos_that_were_changed_are_loud(clothes, tmp_path, change, expec
     assert {one.name for one in report.found} >= expected
 
 
+@pytest.mark.slow
 def test_a_class_that_the_model_does_not_know_is_loud(clothes, tmp_path):
     """Three of ten new photos show shoes, which nobody taught it."""
     classifier, reference, splits, config, shoes = clothes

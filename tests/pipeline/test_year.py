@@ -1,11 +1,13 @@
-"""A year of retraining in a few minutes: a fake clock, real photos, real weights, a real registry.
+"""A year of retraining in a few minutes, and a month in seconds: a fake clock, a real registry.
 
-Every Monday at three in Berlin a retraining is due; every other week the photos have changed. What
-has to come of it is worked out here a second time, from the folder alone.
+Every Monday at three in Berlin a retraining is due; in some weeks the photos have changed. What has
+to come of it is worked out here a second time, from the folder alone. The month has drawn photos
+and a tiny network, the year has real photos and real weights.
 """
 
 import hashlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,9 +17,12 @@ import pytest
 import time_machine
 from PIL import Image, ImageEnhance, ImageFilter
 from scipy.stats import binomtest
+from tiny_challenger import ARCHITECTURE, draw_photos, weights_file
+from tiny_train import stages
 
 from regraft import journal, registry
 from regraft.config import TrackingConfig, load_config
+from regraft.journal import Attempt
 from regraft.promote.kept import kept_of
 from regraft.registry.champion import champion_at, roll_back
 from regraft.registry.ledger import read
@@ -25,48 +30,133 @@ from regraft.schedule import Declaration, upcoming
 from regraft.split.memory import recall
 from regraft.state import State, activate
 from regraft.status import rebuild, timeline
+from tests.pipeline.conftest import copy_of, one_thread, reset_zenml
 
 CLOTHES = Path(__file__).resolve().parents[3] / "shared" / "datasets" / "clothes"
-NAME = "clothes"
-BEGIN = datetime(2026, 1, 4, tzinfo=UTC)
 LEAST = 0.05
 SETTINGS = (
     *("promote.smoke_test=false", "behaviour.n_photos=0", "evaluate.n_gallery=0"),
-    *("promote.min_photos=20", "split.test_fraction=0.3", f"retrain.min_changed_fraction={LEAST}"),
+    *("split.test_fraction=0.3", f"retrain.min_changed_fraction={LEAST}"),
 )
-QUIET = {*range(1, 52, 2), 26}  # nothing arrives, and for three weeks in summer
-DELIVERIES = {10: 220, 32: 280}  # weeks in which a whole archive arrives
-HAT, BROKEN, RELABELLED, REMOVED = 20, 22, 30, 34
-NEW_CAMERA, ROLLED_BACK = range(38, 43, 2), 48
+WITHOUT_TRAINING = ["begin", "ingest", "split", "advise", "conclude"]
 
-pytestmark = [
-    pytest.mark.pipeline,
-    pytest.mark.timeout(1800),
-    pytest.mark.skipif(not CLOTHES.exists(), reason="needs the photos of clothes"),
-]
+pytestmark = pytest.mark.pipeline
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which weeks are not like the others; weeks are counted from 0.
+
+    new_label: of the class that is new in week new_class. quiet: nothing arrives.
+    deliveries: {week: photos that arrive}, n_usual in a week that is none of these.
+    broken: a copy and a file that is no photo arrive, and n_beside photos.
+    rolled_back: afterwards somebody takes the champion back. named: somebody gives it an alias.
+    relabelled, removed: what happens to photos that are there; -1 = in no week.
+    new_camera: what arrives looks different.
+    """
+
+    name: str
+    new_label: str
+    quiet: frozenset[int]
+    deliveries: dict[int, int]
+    n_usual: int
+    new_class: int
+    broken: int
+    n_beside: int = 0
+    rolled_back: int = -1
+    named: int = -1
+    relabelled: int = -1
+    removed: int = -1
+    new_camera: frozenset[int] = frozenset()
+
+
+YEAR = Plan(
+    name="clothes",
+    new_label="hat",
+    quiet=frozenset({*range(1, 52, 2), 26}),  # every other week, and three weeks in summer
+    deliveries={0: 100, 10: 220, 32: 280, **{week: 2 for week in range(46, 52, 2)}},
+    n_usual=10,
+    new_class=20,
+    rolled_back=48,
+    broken=22,
+    relabelled=30,
+    removed=34,
+    new_camera=frozenset(range(38, 43, 2)),
+)
+MONTH = Plan(
+    name="colours",
+    new_label="pink",
+    quiet=frozenset({1, 4}),
+    deliveries={0: 90},
+    n_usual=0,
+    new_class=3,
+    named=3,
+    broken=2,
+    n_beside=3,
+)
+
+
+@dataclass(frozen=True)
+class Monday:
+    """What one Monday found, and what came of it.
+
+    learned, today: {sha256: label} of the photos to learn from, at the last training and now.
+    serving: the champion afterwards.
+    """
+
+    week: int
+    due: datetime
+    attempt: Attempt
+    learned: dict[str, str]
+    today: dict[str, str]
+    serving: int | None
+
+    @property
+    def changes(self) -> tuple[int, int, int]:
+        """Photos that are new, removed and relabelled since the last training."""
+        both = self.today.keys() & self.learned.keys()
+        n_relabelled = sum(self.today[sha256] != self.learned[sha256] for sha256 in both)
+        return len(self.today) - len(both), len(self.learned) - len(both), n_relabelled
+
+    def expected(self, plan: Plan) -> str:
+        """Whether there is a reason to train, from the photos alone."""
+        if not self.learned or self.week in plan.new_camera:
+            return "retrain"
+        has_new_class = set(self.today.values()) != set(self.learned.values())
+        is_much = sum(self.changes) >= LEAST * len(self.learned)
+        return "retrain" if has_new_class or is_much else "skip"
 
 
 @dataclass
-class Year:
+class Stream:
     """A folder of photos that changes week by week, and what was done about it."""
 
     folder: Path
     state: State
+    plan: Plan
+    settings: tuple[str, ...]
     pool: dict[str, list[Path]] = field(default_factory=dict)
     learned: dict[str, str] = field(default_factory=dict)  # sha256 -> label, of the last training
     dice: np.random.Generator = field(default_factory=lambda: np.random.default_rng(3))
 
     @property
     def photos(self) -> Path:
-        return self.folder / NAME
+        return self.folder / self.plan.name
 
     @property
     def tracking(self) -> TrackingConfig:
-        return TrackingConfig(uri=self.state.tracking_uri, name=NAME)
+        return TrackingConfig(uri=self.state.tracking_uri, name=self.plan.name)
+
+    def fill(self, photos: Path):
+        """The pool that new photos are taken from: photos/ANY/LABEL/*."""
+        for path in sorted(photos.glob("*/*/*")):
+            self.pool.setdefault(path.parent.name, []).append(path)
+        for paths in self.pool.values():
+            self.dice.shuffle(paths)
 
     def grow(self, n: int, labels=None, change=None):
         """n more photos, of labels in turn; change: what the camera does to them."""
-        labels = labels or sorted(label for label in self.pool if label != "hat")
+        labels = labels or sorted(label for label in self.pool if label != self.plan.new_label)
         for number in range(n):
             left = [label for label in labels if self.pool[label]]
             label = left[number % len(left)]
@@ -97,65 +187,51 @@ class Year:
 
     def litter(self):
         """A photo that cannot be read, and one that is there already under another name."""
-        (self.photos / "dress" / "broken.jpg").write_bytes(b"no photo at all")
         first = self.some(1)[0]
+        (first.parent / "broken.jpg").write_bytes(b"no photo at all")
         shutil.copyfile(first, first.with_name(f"again-{first.name}"))
 
     def change(self, week: int):
         """What happens to the photos in the week."""
-        if week == 0:
-            self.grow(100)
-        elif week in QUIET:
+        plan = self.plan
+        if week in plan.quiet:
             return
-        elif week in DELIVERIES:
-            self.grow(DELIVERIES[week])
-        elif week == HAT:
-            self.grow(20, ["hat"])
-        elif week == BROKEN:
+        elif week in plan.deliveries:
+            self.grow(plan.deliveries[week])
+        elif week == plan.new_class:
+            self.grow(20, [plan.new_label])
+        elif week == plan.broken:
             self.litter()
-        elif week == RELABELLED:
+            self.grow(plan.n_beside)
+        elif week == plan.relabelled:
             self.relabel(36)
-        elif week == REMOVED:
+        elif week == plan.removed:
             self.remove(60)
-        elif week in NEW_CAMERA:
+        elif week in plan.new_camera:
             self.grow(40, change=new_camera)
-        elif week > 44:
-            self.grow(2)
         else:
-            self.grow(10)
+            self.grow(plan.n_usual)
 
-    def retrain(self):
+    def retrain(self) -> Attempt:
         from commands.retrain import attempt
         from commands.train import completed
 
-        config = completed(load_config(None, SETTINGS), str(self.photos), NAME, self.state)
+        wanted = load_config(None, (*SETTINGS, *self.settings))
+        config = completed(wanted, str(self.photos), self.plan.name, self.state)
         return attempt(config, self.state)
 
+    def attempts(self) -> list[Attempt]:
+        return journal.attempts(str(self.state.journal), self.plan.name)
+
     def events(self):
-        entries = read(self.tracking, NAME).entries
-        attempts = journal.attempts(str(self.state.journal), NAME)
-        return timeline(entries, tuple(attempts), ())
-
-    def changes(self, today: dict[str, str]) -> tuple[int, int, int]:
-        """Photos that are new, removed and relabelled since the last training."""
-        both = today.keys() & self.learned.keys()
-        n_relabelled = sum(today[sha256] != self.learned[sha256] for sha256 in both)
-        return len(today) - len(both), len(self.learned) - len(both), n_relabelled
-
-    def expected(self, week: int, today: dict[str, str]) -> str:
-        """Whether there is a reason to train, from the photos alone."""
-        if not self.learned or week in NEW_CAMERA:
-            return "retrain"
-        has_new_class = set(today.values()) != set(self.learned.values())
-        is_much = sum(self.changes(today)) >= LEAST * len(self.learned)
-        return "retrain" if has_new_class or is_much else "skip"
+        return timeline(read(self.tracking, self.plan.name).entries, tuple(self.attempts()), ())
 
     def learnable(self) -> dict[str, str]:
         """{sha256: label} of the photos that are not on the test side, by the split's memory.
 
         The same photo under two labels is nobody's.
         """
-        sides = recall(str(self.state.splits / NAME))
+        sides = recall(str(self.state.splits / self.plan.name))
         usable = set(sides.sha256[sides.side != "test"])
         labels: dict[str, set[str]] = {}
         for path in self.photos.rglob("*"):
@@ -168,6 +244,24 @@ class Year:
             if len(found) == 1 and sha256 in usable
         }
 
+    def mondays(self, due: list[datetime]) -> Iterator[Monday]:
+        """One after the other, each after its retraining."""
+        for week, moment in enumerate(due):
+            self.change(week)
+            with time_machine.travel(moment, tick=True):
+                attempt = self.retrain()
+                if week == self.plan.rolled_back:
+                    now = datetime.now(UTC)
+                    roll_back(self.tracking, self.plan.name, "somebody@here", "by hand", now)
+                if week == self.plan.named:
+                    champion = registry.find(self.tracking, self.plan.name)
+                    registry.set_alias(self.tracking, champion, "shown")
+            learned, today = self.learned, self.learnable()
+            if attempt.was_trained:
+                self.learned = today
+            serving = registry.serving_version(self.tracking, self.plan.name)
+            yield Monday(week, moment, attempt, learned, today, serving)
+
 
 def new_camera(photo: Image.Image) -> Image.Image:
     """Darker, softer and bluish."""
@@ -176,77 +270,176 @@ def new_camera(photo: Image.Image) -> Image.Image:
     return Image.merge("RGB", (red, green, blue.point(lambda value: min(255, int(value * 1.5)))))
 
 
-@pytest.fixture
-def year(state, tmp_path):
-    activate(state)
-    year = Year(tmp_path / "stream", state)
-    for path in sorted(CLOTHES.glob("*/*/*.jpg")):
-        year.pool.setdefault(path.parent.name, []).append(path)
-    for paths in year.pool.values():
-        year.dice.shuffle(paths)
-    return year
-
-
-def test_a_year_of_mondays(year):
-    mondays = Declaration(
+def mondays_from(begin: datetime, n: int) -> list[datetime]:
+    """When a weekly retraining is due, n times, in UTC."""
+    weekly = Declaration(
         name="weekly",
         cron="0 3 * * 1",
         timezone="Europe/Berlin",
-        command="retrain clothes",
-        folder=str(year.folder),
-        added=BEGIN.isoformat(),
+        command="retrain photos",
+        folder="/photos",
+        added=begin.isoformat(),
     )
-    due = upcoming(mondays, BEGIN, 52)
-    assert [
-        (one - other) // timedelta(hours=1) for one, other in zip(due[1:], due, strict=False)
-    ].count(168) == 49  # all but the two in which the clocks change
-    served: list[tuple[datetime, int | None]] = []
-    for week, moment in enumerate(due):
-        year.change(week)
-        with time_machine.travel(moment, tick=True):
-            attempt = year.retrain()
-            if week == ROLLED_BACK:
-                roll_back(year.tracking, NAME, "somebody@here", "by hand", datetime.now(UTC))
-        check_week(year, week, attempt)
-        serving = registry.serving_version(year.tracking, NAME)
-        served.append((moment + timedelta(hours=1), serving))
-    check_year(year, due, served)
+    return upcoming(weekly, begin, n)
 
 
-def check_week(year: Year, week: int, attempt: journal.Attempt):
+def hours_between(due: list[datetime]) -> list[int]:
+    return [(one - other) // timedelta(hours=1) for one, other in zip(due[1:], due, strict=False)]
+
+
+# a month: drawn photos, a tiny network
+
+
+@dataclass(frozen=True)
+class Month:
+    """Five Mondays, in the last week of which the clocks change."""
+
+    stream: Stream
+    mondays: list[Monday]
+
+    def stages(self, week: int) -> list[str]:
+        """The stages of the pipeline run of that week, in the order in which they began."""
+        from zenml.client import Client
+
+        return list(stages(Client().get_pipeline_run(self.mondays[week].attempt.run)))
+
+
+@pytest.fixture(scope="module")
+def month(template, tmp_path_factory):
+    """All five Mondays; tests only ask what came of them."""
+    folder = tmp_path_factory.mktemp("month")
+    weights = weights_file(folder / "weights.safetensors")
+    settings = (
+        *(f"backbone.source=file:{weights}", f"backbone.architecture={ARCHITECTURE}"),
+        *("split.near_duplicate_bits=0", "promote.min_photos=10", "registry.n_parity=1"),
+    )
+    with pytest.MonkeyPatch.context() as patched, one_thread():
+        state = copy_of(template, folder / "state", patched)
+        patched.chdir(folder)
+        activate(state)
+        stream = Stream(folder / "stream", state, MONTH, settings)
+        draw_photos(folder / "pool" / "drawn", 35)
+        draw_photos(folder / "turned", 20, seed=1)
+        (folder / "pool" / "drawn" / "pink").mkdir()
+        for path in (folder / "turned" / "amber").iterdir():
+            red, green, blue = Image.open(path).split()
+            turned = Image.merge("RGB", (red, blue, green))
+            turned.save(folder / "pool" / "drawn" / "pink" / path.name)
+        stream.fill(folder / "pool")
+        yield Month(stream, list(stream.mondays(mondays_from(datetime(2026, 3, 1, tzinfo=UTC), 5))))
+        reset_zenml()
+
+
+def test_a_month_of_mondays(month):
+    due = [monday.due for monday in month.mondays]
+    assert hours_between(due) == [168, 168, 168, 167]
+    for monday in month.mondays:
+        check_monday(month.stream, monday)
+    check_story(month.stream, month.mondays)
+    outcomes = [monday.attempt.outcome for monday in month.mondays]
+    # Photos of a class that the champion does not know compare nothing: it serves on.
+    assert outcomes.pop(3) in ("kept", "held")
+    assert outcomes == ["promoted", "skipped", "skipped", "skipped"]
+
+
+def test_the_second_time_nothing_runs_at_all(month):
+    from zenml.client import Client
+
+    first, again = month.mondays[0].attempt, month.mondays[1].attempt
+    assert (again.outcome, again.advice, again.run) == ("skipped", None, "")
+    assert first.ended[:16] in again.reason
+    assert again.n_photos == first.n_photos == 90
+    runs = {run.name for run in Client().list_pipeline_runs(size=100).items}
+    assert runs == {monday.attempt.run for monday in month.mondays} - {""}
+
+
+def test_too_few_new_photos_wait_for_more(month):
+    attempt = month.mondays[2].attempt
+    assert (attempt.outcome, attempt.version) == ("skipped", None)
+    assert 0 < attempt.advice.delta.n_changed <= 3
+    assert f"retrain.min_changed_fraction={LEAST:.1%}" in attempt.reason
+    assert month.stages(2) == WITHOUT_TRAINING
+
+
+def test_new_photos_are_trained_on_and_the_model_is_judged(month):
+    attempt = month.mondays[3].attempt
+    assert attempt.was_trained
+    assert (attempt.version, attempt.champion) == (2, 1)
+    assert (attempt.advice.decision, attempt.advice.delta.since) == ("retrain", 1)
+    assert attempt.n_photos - month.mondays[2].attempt.n_photos == 20
+    assert attempt.accuracy_low <= attempt.accuracy <= attempt.accuracy_high
+    assert 0 < attempt.n_test < attempt.n_photos
+    assert {"fine_tune", "evaluate", "register", "promote"} < set(month.stages(3))
+    assert month.stream.attempts()[3] == attempt
+
+
+def test_photos_that_a_training_has_seen_are_no_reason(month):
+    """The champion has not learned from all of them, but the newest version has."""
+    last = month.mondays[4]
+    assert (last.serving, last.attempt.advice.delta.since) == (1, 2)
+    assert (last.attempt.outcome, last.attempt.version) == ("skipped", None)
+    assert last.attempt.advice.delta.n_changed == 0
+    assert month.stages(4) == WITHOUT_TRAINING
+
+
+# a year: real photos, real weights
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not CLOTHES.exists(), reason="needs the photos of clothes")
+def test_a_year_of_mondays(state, tmp_path):
+    activate(state)
+    year = Stream(tmp_path / "stream", state, YEAR, ("promote.min_photos=20",))
+    year.fill(CLOTHES)
+    due = mondays_from(datetime(2026, 1, 4, tzinfo=UTC), 52)
+    assert hours_between(due).count(168) == 49  # all but the two in which the clocks change
+    mondays = []
+    for monday in year.mondays(due):
+        check_monday(year, monday)
+        mondays.append(monday)
+    check_story(year, mondays)
+    outcomes = [monday.attempt.outcome for monday in mondays]
+    assert outcomes.count("promoted") >= 2
+    assert outcomes.count("kept") + outcomes.count("held") >= 3
+    assert outcomes.count("skipped") >= 15
+
+
+# what has to come of it
+
+
+def check_monday(stream: Stream, monday: Monday):
     """The advice is the one that the folder asks for, and the outcome is the duel's."""
-    if week in QUIET:
-        # Somebody moved the champion the week before: nothing new, and yet it was looked again.
-        is_looked_at = week == ROLLED_BACK + 1
+    plan, week, attempt, advice = stream.plan, monday.week, monday.attempt, monday.attempt.advice
+    if week in plan.quiet:
+        # Somebody was at the registry the week before: nothing new, and yet it was looked again.
+        is_looked_at = week - 1 in (plan.rolled_back, plan.named)
         assert attempt.outcome == "skipped", (week, attempt)
-        assert (attempt.advice is not None) == is_looked_at, (week, attempt)
+        assert (advice is not None) == is_looked_at, (week, attempt)
         return
-    today = year.learnable()
-    wanted = year.expected(week, today)
-    advice = attempt.advice
+    wanted = monday.expected(plan)
     assert advice.decision == wanted, (week, advice.told())
-    delta = advice.delta
-    assert (delta.n_added, delta.n_removed, delta.n_relabelled) == year.changes(today), week
-    if week != HAT:  # photos of a class that nobody knows may well look like no others
-        assert advice.has_drifted == (week in NEW_CAMERA), (week, advice.told())
-    if week in (RELABELLED, REMOVED):  # each is a reason of its own
+    delta, changes = advice.delta, monday.changes
+    assert (delta.n_added, delta.n_removed, delta.n_relabelled) == changes, week
+    if week != plan.new_class:  # photos of a class that nobody knows may well look like no others
+        assert advice.has_drifted == (week in plan.new_camera), (week, advice.told())
+    if week in (plan.relabelled, plan.removed):  # each is a reason of its own
         assert wanted == "retrain"
-        assert max(year.changes(today)) == year.changes(today)[2 if week == RELABELLED else 1]
-    if week == BROKEN:
+        assert max(changes) == changes[2 if week == plan.relabelled else 1]
+    if week == plan.broken:
         assert wanted == "skip"
     assert (attempt.outcome == "skipped") == (wanted == "skip")
     if wanted == "retrain":
-        year.learned = today
-        check_verdict(year, attempt)
-    if week == HAT:
-        assert delta.appeared == ("hat",)
-        assert advice.reason == "appeared: hat"
+        check_verdict(stream, attempt)
+    if week == plan.new_class:
+        assert delta.appeared == (plan.new_label,)
+        assert plan.new_label in advice.reason
 
 
-def check_verdict(year: Year, attempt: journal.Attempt):
+def check_verdict(stream: Stream, attempt: Attempt):
     """Promoted if and only if scipy's own binomial test shows the lead, and nothing else fails."""
-    version = registry.find(year.tracking, NAME, str(attempt.version))
-    kept = kept_of(version, year.tracking)
+    version = registry.find(stream.tracking, stream.plan.name, str(attempt.version))
+    kept = kept_of(version, stream.tracking)
     failed = [line.name for line in kept.verdict.guards if line.outcome in ("failed", "open")]
     assert (attempt.outcome == "promoted") == (not failed), attempt
     if kept.verdict.champion is None or kept.duel.compared.empty:
@@ -259,31 +452,27 @@ def check_verdict(year: Year, attempt: journal.Attempt):
     assert attempt.flips == losses
 
 
-def check_year(year: Year, due: list[datetime], served: list[tuple[datetime, int | None]]):
+def check_story(stream: Stream, mondays: list[Monday]):
     """Journal, ledger and registry tell one story."""
-    attempts = journal.attempts(str(year.state.journal), NAME)
-    assert len(attempts) == len(due) == 52
-    begun = [datetime.fromisoformat(attempt.began) for attempt in attempts]
-    assert all(
-        timedelta(0) <= at - moment < timedelta(minutes=5)
-        for at, moment in zip(begun, due, strict=True)
-    )
-    ledger = read(year.tracking, NAME)
+    attempts = stream.attempts()
+    assert attempts == [monday.attempt for monday in mondays]
+    for monday in mondays:
+        begun = datetime.fromisoformat(monday.attempt.began)
+        assert timedelta(0) <= begun - monday.due < timedelta(minutes=5)
+    ledger = read(stream.tracking, stream.plan.name)
     assert not ledger.faults
-    for moment, version in served:
-        assert champion_at(ledger.entries, moment) == version
+    for monday in mondays:
+        assert champion_at(ledger.entries, monday.due + timedelta(hours=1)) == monday.serving
     promoted = [attempt.verdict for attempt in attempts if attempt.outcome == "promoted"]
     assert [entry.verdict for entry in ledger.entries if entry.action == "promote"] == promoted
     judged = [attempt.verdict for attempt in attempts if attempt.was_trained]
-    assert [e.verdict for e in ledger.entries if e.action != "rollback"] == judged
-    assert [entry.action for entry in ledger.entries].count("rollback") == 1
-    outcomes = [attempt.outcome for attempt in attempts]
-    assert outcomes.count("promoted") >= 2
-    assert outcomes.count("kept") + outcomes.count("held") >= 3
-    assert outcomes.count("skipped") >= 15
-    assert len(year.events()) == 52 + 1  # each Monday is one event, the rollback another
-    with time_machine.travel(due[-1] + timedelta(hours=2), tick=True):
-        built = rebuild(year.state, datetime.now(UTC))
+    assert [entry.verdict for entry in ledger.entries if entry.action != "rollback"] == judged
+    n_rollbacks = int(stream.plan.rolled_back >= 0)
+    assert [entry.action for entry in ledger.entries].count("rollback") == n_rollbacks
+    # Each Monday is one event, the rollback another.
+    assert len(stream.events()) == len(mondays) + n_rollbacks
+    with time_machine.travel(mondays[-1].due + timedelta(hours=2), tick=True):
+        built = rebuild(stream.state, datetime.now(UTC))
     (view,) = built.views
-    assert view.champion == served[-1][1]
+    assert view.champion == mondays[-1].serving
     assert f"v{view.champion}" in built.path.read_text(encoding="utf-8")

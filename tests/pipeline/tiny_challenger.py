@@ -38,6 +38,8 @@ from regraft.transfer import measure_transfer
 from regraft.tune import Challenger, fine_tune
 
 ARCHITECTURE = "timm:test_efficientnet"
+# Training and registration get the same one, as in a pipeline; the same on every processor.
+TUNE = TuneConfig(epochs=0, precision="fp32", head_l2=(0.1,))
 _shared = tempfile.TemporaryDirectory()
 COLOURS = {"amber": (220, 160, 30), "blue": (30, 60, 220), "green": (40, 200, 60)}
 
@@ -81,9 +83,8 @@ def train_tiny(folder: Path, seed: int = 0) -> Trained:
     backbone = BackboneConfig(source=f"file:{weights}", architecture=ARCHITECTURE)
     pretrained = load_pretrained(backbone, splits.classes)
     plan = freeze(pretrained, FreezeConfig())
-    config = TuneConfig(epochs=0, precision="fp32", head_l2=(0.1,))
-    transfer = measure_transfer(pretrained, splits, config, EmbedConfig())
-    challenger = fine_tune(pretrained, plan, splits, config, lambda record: None)
+    transfer = measure_transfer(pretrained, splits, TUNE, EmbedConfig())
+    challenger = fine_tune(pretrained, plan, splits, TUNE, lambda record: None)
     return Trained(challenger, evaluate(challenger, transfer, splits, EvaluateConfig()), splits)
 
 
@@ -126,7 +127,7 @@ def tracking_in(folder: Path, name: str = "tiny") -> TrackingConfig:
 
 def put(trained: Trained, tracking: TrackingConfig) -> RegisteredVersion:
     """Registers it, with the fewest photos looked at."""
-    config = Config(registry=RegistryConfig(n_parity=3), tracking=tracking)
+    config = Config(registry=RegistryConfig(n_parity=3), tracking=tracking, tune=TUNE)
     return register(
         trained.challenger, trained.report, trained.splits, config, {"zenml_run": "tiny"}
     )

@@ -1,6 +1,7 @@
 """`regraft train` on coloured noise: the whole road in seconds, in this process or another."""
 
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -143,3 +144,25 @@ def begin(arguments: list[str], variables: dict[str, str], cwd: Path) -> subproc
     """`regraft ARGUMENTS` in a process of its own, as a user calls it."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command(*arguments), env=variables, cwd=cwd, **pipes)
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """When a process gets which signals.
+
+    function: dotted name, in the module that calls it. call: the n-th, counted from 1; a forked
+        process sends the signals to itself right after it.
+    place, pattern: a new process gets them from outside, once that many files are there (n_files).
+    signals: each is sent after the one before has been handled.
+    """
+
+    function: str
+    call: int
+    place: Path
+    pattern: str
+    n_files: int
+    signals: tuple[signal.Signals, ...]
+
+    @property
+    def is_due(self) -> bool:
+        return len(list(self.place.rglob(self.pattern))) >= self.n_files

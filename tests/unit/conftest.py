@@ -1,9 +1,13 @@
 """What the unit tests share: made once, never changed."""
 
+import sys
+
 import pytest
 import torch
 from tiny import classifier_of, draw_splits, write_weights
 from torch.nn.modules.module import register_module_forward_hook
+
+from regraft.classifier import tensors_hash
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +25,44 @@ def start(weights_path):
 def splits(tmp_path_factory):
     """Thirty photos of three colours."""
     return draw_splits(tmp_path_factory.mktemp("photos of colours"))
+
+
+@pytest.fixture(scope="session")
+def known_networks():
+    """What `prepared_once` has built and prepared, by structure or architecture, and weights."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def prepared_once(known_networks):
+    """For the module: embed() builds a network once, and prepares it once for a compute.
+
+    fine_tune() prepares it once too, and builds its own. Both steps take seven times as long as
+    thirty photos take to pass a tiny network. test_embed_network.py tests the preparation itself,
+    which this leaves as it is.
+    """
+    embed = sys.modules["regraft.embed.embed"]  # the package gives its name to the function
+    prepare = embed.prepared
+
+    def once(key, make):
+        if key not in known_networks:
+            known_networks[key] = make()
+        return known_networks[key]
+
+    class BuiltOnce(embed.Passage):
+        def __post_init__(self):
+            build, key = self.build, (self.recipe.architecture, self.recipe.weights)
+            object.__setattr__(self, "build", lambda: once(key, build))
+
+    def prepared(network, compute):
+        key = (str(network), tensors_hash(network.state_dict()), compute)
+        return once(key, lambda: prepare(network, compute))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embed, "Passage", BuiltOnce)
+        patch.setattr(embed, "prepared", prepared)
+        patch.setattr(sys.modules["regraft.tune.feed"], "prepared", prepared)
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import socket
 import urllib.request
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny import ARCHITECTURE, photo, write_weights
-from torchvision.models import ResNet18_Weights
+from torchvision.models import ResNet18_Weights, ShuffleNet_V2_X0_5_Weights, VisionTransformer
 
 from regraft.backbone import (
     build_body,
@@ -20,6 +21,7 @@ from regraft.backbone import (
     preprocessing_of,
     read_weights,
 )
+from regraft.backbone.architecture import Body
 from regraft.backbone.load import _fill
 from regraft.backbone.weights import OLD_DENSENET_NAME, timm_weights
 from regraft.classifier import graft
@@ -111,15 +113,20 @@ def test_a_wrong_normalisation_does_not_go_unnoticed(lite0):
     ("architecture", "width", "first", "last"),
     [
         ("torchvision:resnet18", 512, "stem", "layer4"),
-        ("torchvision:mobilenet_v3_large", 1280, "features.0", "features.16"),
-        ("torchvision:vit_b_16", 768, "stem", "encoder.layers.encoder_layer_11"),
         ("torchvision:convnext_tiny", 768, "features.0", "features.7"),
-        ("torchvision:densenet121", 1024, "stem", "features.denseblock4"),
         ("timm:test_efficientnet", 256, "stem", "blocks.4"),
         ("timm:test_resnet", 96, "conv1", "layer4"),
         ("timm:test_vit", 64, "stem", "blocks.5"),
         ("timm:test_convnext", 64, "stem", "stages.3"),
-        ("timm:resnet50.a1_in1k", 2048, "stem", "layer4"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("torchvision:mobilenet_v3_large", 1280, "features.0", "features.16"),
+                ("torchvision:vit_b_16", 768, "stem", "encoder.layers.encoder_layer_11"),
+                ("torchvision:densenet121", 1024, "stem", "features.denseblock4"),
+                ("timm:resnet50.a1_in1k", 2048, "stem", "layer4"),
+            )
+        ),
     ],
 )
 def test_blocks_hold_every_parameter_once_and_in_order(architecture, width, first, last):
@@ -159,36 +166,33 @@ def test_named_weights_bring_their_own_preprocessing():
 
 
 def test_what_cannot_be_read_is_refused_with_the_nearest_name():
-    assert "Nearest: resnet18" in refused(UnknownBackbone, source="torchvision:resnet81")
-    assert "Nearest: test_vit" in refused(UnknownBackbone, source="timm:test_wit")
-    assert "timm has no architecture 'resnet50.a1_in2k'" in refused(
-        UnknownBackbone, source="timm:resnet50.a1_in2k"
-    )
-    assert "one of efficientnet_lite0, efficientnet_lite2" in refused(
-        UnknownBackbone, source="bundled:lite0"
-    )
-    assert "no weights 'V7'. Known: IMAGENET1K_V1" in refused(
-        UnknownBackbone, source="torchvision:resnet18/V7"
-    )
+    for source, name, nearest in (
+        ("torchvision:resnet81", "'resnet81'", "resnet18"),
+        ("timm:test_wit", "'test_wit'", "test_vit"),
+        ("timm:resnet50.a1_in2k", "'resnet50.a1_in2k'", "resnet50"),
+        ("bundled:lite0", "'lite0'", "efficientnet_lite0, efficientnet_lite2"),
+        ("torchvision:resnet18/V7", "'V7'", "IMAGENET1K_V1"),
+    ):
+        text = refused(UnknownBackbone, source=source)
+        assert name in text
+        assert nearest in text.replace(name, "")
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_0", "inception_v3"])
 def test_a_network_without_one_last_linear_layer_is_refused(name):
-    assert "does not end in one linear layer" in refused(
-        UnknownBackbone, source=f"torchvision:{name}"
-    )
+    text = refused(UnknownBackbone, source=f"torchvision:{name}")
+    assert name in text
+    assert "linear layer" in text  # what it lacks; the name itself is known
 
 
 def test_a_network_that_does_not_classify_is_not_offered():
-    assert "has no architecture 'raft_small'" in refused(
-        UnknownBackbone, source="torchvision:raft_small"
-    )
+    assert "'raft_small'" in refused(UnknownBackbone, source="torchvision:raft_small")
 
 
 def test_a_files_architecture_must_name_its_library(weights_path):
-    assert "Expected timm:NAME or torchvision:NAME as an architecture, got 'resnet18'" in refused(
-        UnknownBackbone, source=f"file:{weights_path}", architecture="resnet18"
-    )
+    text = refused(UnknownBackbone, source=f"file:{weights_path}", architecture="resnet18")
+    for value in ("timm:NAME", "torchvision:NAME", "'resnet18'"):
+        assert value in text
 
 
 class WritesAFile:
@@ -210,7 +214,8 @@ def test_a_malicious_pickle_is_refused_and_nothing_in_it_runs(tmp_path, save):
     else:
         path.write_bytes(pickle.dumps(content, protocol=2))
     text = refused(UnsafeWeights, **tiny_file(path))
-    assert "could run code; it was not loaded" in text
+    assert str(path) in text
+    assert ".safetensors" in text  # what to save instead
     assert not mark.exists()
     if save == "pickle":  # the trap was a real one
         pickle.loads(path.read_bytes())
@@ -223,26 +228,34 @@ def test_a_truncated_file_is_refused(tmp_path, suffix):
     tensors = {"weight": torch.arange(10_000.0)}
     save_file(tensors, path) if suffix == "safetensors" else torch.save(tensors, path)
     path.write_bytes(path.read_bytes()[:-1000])
-    assert f"{path} cannot be read as weights (" in refused(WeightsMismatch, **tiny_file(path))
+    assert str(path) in refused(WeightsMismatch, **tiny_file(path))
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):
     path = tmp_path / "w.pth"
     torch.save([1, 2], path)
-    assert "Expected a state dict of tensors" in refused(WeightsMismatch, **tiny_file(path))
+    text = refused(WeightsMismatch, **tiny_file(path))
+    assert str(path) in text
+    assert "state dict" in text
 
 
 def test_no_file_and_no_such_place_are_told_apart(tmp_path):
     missing = refused(WeightsNotFound, **tiny_file(tmp_path / "none.pth"))
-    assert missing == f"Expected a weights file at {tmp_path / 'none.pth'}, found none."
+    assert str(tmp_path / "none.pth") in missing
     nowhere = refused(WeightsNotFound, **tiny_file("nosuch://bucket/w.pth"))
-    assert "cannot be opened (Protocol not known: nosuch)" in nowhere
+    assert "nosuch://bucket/w.pth" in nowhere
+    assert "(Protocol not known: nosuch)" in nowhere  # fsspec's own words
+    assert "fsspec" in nowhere
+    assert "fsspec" not in missing
 
 
 def test_another_sha256_than_stated_is_refused(weights_path):
     config = tiny_file(weights_path, sha256="0" * 64)
-    assert f"Expected sha256 {'0' * 64} for " in refused(WeightsMismatch, **config)
-    with pytest.raises(WeightsMismatch, match="Fetch the file again"):
+    found = read_weights(str(weights_path)).sha256
+    text = refused(WeightsMismatch, **config)
+    for value in ("0" * 64, found, str(weights_path)):
+        assert value in text
+    with pytest.raises(WeightsMismatch, match=f"{'0' * 64}.*{found}"):
         read_weights(str(weights_path), "0" * 64)
 
 
@@ -255,16 +268,16 @@ def test_the_right_sha256_is_accepted_and_recorded(weights_path):
 
 def test_weights_of_another_architecture_are_refused(weights_path):
     text = refused(WeightsMismatch, source=f"file:{weights_path}", architecture="timm:test_resnet")
-    assert "does not fit the architecture" in text
-    assert "Correct backbone.architecture" in text
+    assert str(weights_path) in text
+    assert "backbone.architecture" in text  # the setting to correct
 
 
 @pytest.mark.parametrize(
     ("change", "counted"),
     [
-        (lambda w: w | {"novel.weight": torch.zeros(1)}, "0 tensors missing, 1 left over, 0 of"),
-        (lambda w: w | {"bn1.bias": torch.zeros(1)}, "0 tensors missing, 0 left over, 1 of"),
-        (lambda w: {n: t for n, t in w.items() if n != "bn1.bias"}, "1 tensors missing, 0 left"),
+        (lambda w: w | {"novel.weight": torch.zeros(1)}, (0, 1, 0, "novel.weight")),
+        (lambda w: w | {"bn1.bias": torch.zeros(1)}, (0, 0, 1, "bn1.bias")),
+        (lambda w: {n: t for n, t in w.items() if n != "bn1.bias"}, (1, 0, 0, "bn1.bias")),
     ],
 )
 def test_missing_left_over_and_misshapen_tensors_are_counted(
@@ -272,7 +285,9 @@ def test_missing_left_over_and_misshapen_tensors_are_counted(
 ):
     path = tmp_path / "changed.safetensors"
     save_file(change(read_weights(str(weights_path)).tensors), path)
-    assert counted in refused(WeightsMismatch, **tiny_file(path))
+    missing, left_over, misshapen, first = counted
+    text = refused(WeightsMismatch, **tiny_file(path))
+    assert re.search(rf"\b{missing} .*\b{left_over} .*\b{misshapen} .*{first}", text)
 
 
 def test_the_old_classifier_and_a_wrapper_are_no_trouble(tmp_path, weights_path):
@@ -289,19 +304,28 @@ def test_files_older_than_the_step_counter_of_norms_are_read(tmp_path, weights_p
     tensors = read_weights(str(weights_path)).tensors
     old = {n: t for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
     save_file(old, tmp_path / "old.safetensors")
-    load_backbone(BackboneConfig(**tiny_file(tmp_path / "old.safetensors")))
+    backbone = load_backbone(BackboneConfig(**tiny_file(tmp_path / "old.safetensors")))
+    loaded = backbone.module.state_dict()
+    counters = {name: int(loaded[name]) for name in tensors if name not in old}
+    assert len(counters) > 5
+    assert set(counters.values()) == {0}  # the file with its counters says N_COUNTED
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in old.items())
 
 
 def test_torchvision_files_with_older_names_for_the_same_tensors_are_read():
     """vit_b_16's published file says mlp.linear_1 where the module says mlp.0."""
-    with torch.device("meta"):
-        body = build_body("torchvision:vit_b_16")
+    network, other = (VisionTransformer(32, 16, 1, 1, 8, 8, num_classes=2) for _ in range(2))
     old = {
-        name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): tensor
-        for name, tensor in body.module.state_dict().items()
+        name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): tensor + 1
+        for name, tensor in other.state_dict().items()
     }
-    assert not old.keys() <= body.module.state_dict().keys()
-    _fill(body, old, "torchvision:vit_b_16")
+    assert len(old.keys() - network.state_dict().keys()) == 4  # two layers' weights and biases
+    _fill(Body(network, (), 32), old, "torchvision:vit_b_16")
+    assert all(
+        torch.equal(network.state_dict()[name], tensor + 1)
+        for name, tensor in other.state_dict().items()
+    )
 
 
 def test_densenet_names_of_old_become_those_of_today():
@@ -316,41 +340,42 @@ def test_torchvision_weights_in_the_hub_folder_are_used(no_network):
     name = ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
     (no_network / name).write_bytes(b"another file")
     text = refused(WeightsMismatch, source="torchvision:resnet18")
-    assert f"Expected sha256 {name[9:17]} for {no_network / name}" in text
+    assert re.search(rf"\b{name[9:17]}\b.*{no_network / name}", text)
 
 
 def test_torchvision_weights_load_from_the_hub_folder(no_network, monkeypatch):
     no_network.mkdir(parents=True)
     with torch.device("meta"):
-        state = build_body("torchvision:resnet18").module.state_dict()
+        state = build_body("torchvision:shufflenet_v2_x0_5").module.state_dict()
     state = {name: torch.full(t.shape, 0.5, dtype=t.dtype) for name, t in state.items()}
-    state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    state |= {"fc.weight": torch.zeros(1000, 1024), "fc.bias": torch.zeros(1000)}
     torch.save(state, no_network / "new.pth")
     sha256 = read_weights(str(no_network / "new.pth")).sha256
-    (no_network / "new.pth").rename(no_network / f"resnet18-{sha256[:8]}.pth")
-    weights = ResNet18_Weights.IMAGENET1K_V1
-    here = replace(weights.value, url=f"https://nowhere/resnet18-{sha256[:8]}.pth")
+    (no_network / "new.pth").rename(no_network / f"shufflenet-{sha256[:8]}.pth")
+    weights = ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1
+    here = replace(weights.value, url=f"https://nowhere/shufflenet-{sha256[:8]}.pth")
     monkeypatch.setattr(weights, "_value_", here)
-    backbone = load_backbone(BackboneConfig(source="torchvision:resnet18"))
+    backbone = load_backbone(BackboneConfig(source="torchvision:shufflenet_v2_x0_5"))
     assert backbone.info.sha256 == sha256
-    assert bool((backbone.module.conv1.weight == 0.5).all())
+    assert bool((backbone.module.conv1[0].weight == 0.5).all())
 
 
 def test_missing_torchvision_weights_say_which_file_goes_where(no_network):
     name = ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
     text = refused(WeightsNotFound, source="torchvision:resnet18")
-    assert f"Put {name} (from https://" in text
-    assert f"at {no_network / name}; or use bundled:efficientnet_lite0." in text
+    assert re.search(rf"{name} \(from https://.*/{name}\)", text)
+    assert str(no_network / name) in text
+    assert "bundled:efficientnet_lite0" in text
 
 
 def test_missing_timm_weights_say_which_file_goes_where(no_network, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(no_network))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     text = refused(WeightsNotFound, source="timm:test_resnet")
-    assert "model.safetensors of timm/test_resnet.r160_in1k somewhere" in text
+    assert re.search(r"model\.safetensors\b.* timm/test_resnet\.r160_in1k\b", text)
     assert "backbone.architecture=timm:test_resnet" in text
 
 
 def test_timm_models_without_published_weights_say_so():
-    with pytest.raises(WeightsNotFound, match="timm:botnet50ts_256 names no weights on the hub"):
+    with pytest.raises(WeightsNotFound, match=r"timm:botnet50ts_256\b.*backbone\.architecture="):
         timm_weights("botnet50ts_256")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from regraft.errors import ManifestError, NoPhotos, StateError
 from regraft.ingest.walk import MISSING
 from regraft.predict import label
 
+pytestmark = pytest.mark.usefixtures("prepared_once")
 SIZE = 3
 
 
@@ -102,7 +104,7 @@ def test_shards_hold_at_most_so_many_photos_sorted_by_path(album, out, answerer)
     assert (made.n_photos, made.n_new, made.n_gone) == (7, 7, 0)
     paths = [os.fsdecode(path) for shard in made.shards for path, _ in read_plan(shard)]
     assert paths == photos_in(album)
-    assert str(made) == "predict_plan: 7 photos in 3 shards, 7 of them new; 3 shards to answer"
+    assert re.findall(r"\d+", str(made)) == ["7", "3", "7", "3"]  # photos, shards, new, to answer
 
 
 def test_the_same_again_changes_no_byte_and_leaves_nothing_to_do(album, out, answerer):
@@ -197,6 +199,15 @@ def test_another_answerer_has_a_plan_of_its_own(album, out, answerer):
     assert pd.read_parquet(out).model.value_counts().to_dict() == {"tiny/7": 7, "tiny/8": 7}
 
 
+def test_answers_of_two_models_of_one_name_and_version_lie_apart(album, out, answerer):
+    other = answerer.model_copy(update={"content": "8" * 64})
+    for one in (answerer, other):
+        settle(plan([str(album)], str(out), one, SIZE))
+    table = pd.read_parquet(out)
+    counts = table.content.astype(str).value_counts().to_dict()
+    assert counts == {answerer.content[:16]: 7, "8" * 16: 7}
+
+
 def test_a_photo_that_two_calls_planned_at_once_counts_once(album, out, answerer):
     made = plan([str(album)], str(out), answerer, SIZE)
     entries = [entry for shard in made.shards for entry in read_plan(shard)]
@@ -267,22 +278,20 @@ def test_a_folder_behind_a_url_is_walked_too(album, out, answerer, start):
 
 def test_nothing_to_answer_is_told(tmp_path, out, answerer):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        NoPhotos, match=r"Expected photos in .*empty, found none\. Photos are files"
-    ):
+    with pytest.raises(NoPhotos, match=r"/empty\b.* \.jpeg, \.jpg, .*\.png\b"):
         plan([str(tmp_path / "empty")], str(out), answerer, SIZE)
-    with pytest.raises(NoPhotos, match=r"photos at .*nowhere, found nothing there\. Check the"):
+    with pytest.raises(NoPhotos, match=r"/nowhere\b"):
         plan([str(tmp_path / "nowhere")], str(out), answerer, SIZE)
-    with pytest.raises(NoPhotos, match=r"Expected a manifest at .*gone\.csv: .*Check the path"):
+    with pytest.raises(NoPhotos, match=r"/gone\.csv\b"):
         plan([str(tmp_path / "gone.csv")], str(out), answerer, SIZE)
     (tmp_path / "odd.csv").write_text("picture\na.png\n")
-    with pytest.raises(ManifestError, match=r"Expected a column image in .*odd\.csv, got picture"):
+    with pytest.raises(ManifestError, match=r"\bimage\b.*/odd\.csv\b.*\bpicture\b"):
         plan([str(tmp_path / "odd.csv")], str(out), answerer, SIZE)
     (tmp_path / "odd.parquet").write_bytes(b"no table")
-    with pytest.raises(ManifestError, match=r"odd\.parquet is no table with a header"):
+    with pytest.raises(ManifestError, match=r"/odd\.parquet\b"):
         plan([str(tmp_path / "odd.parquet")], str(out), answerer, SIZE)
     (tmp_path / "bare.csv").write_text("image\n")
-    with pytest.raises(NoPhotos, match=r"Expected photos in .*bare\.csv, found none"):
+    with pytest.raises(NoPhotos, match=r"/bare\.csv\b"):
         plan([str(tmp_path / "bare.csv")], str(out), answerer, SIZE)
     assert not out.exists()
 
@@ -304,17 +313,17 @@ def test_a_damaged_plan_is_told_with_what_to_delete(album, out, answerer):
     with pytest.raises(ManifestError) as told:
         plan([str(album)], str(out), answerer, SIZE)
     assert made.shards[0].plan_url in str(told.value)
-    assert f"Delete that file and {made.shards[0].answers_url}" in str(told.value)
+    assert made.shards[0].answers_url in str(told.value)  # what to delete with it
 
 
 def test_an_out_that_cannot_be_written_is_told(album, tmp_path, answerer, start):
     place = tmp_path / "file"
     place.write_text("I am no folder")
-    with pytest.raises(StateError, match=r"Expected to read and write .*file/_plan"):
+    with pytest.raises(StateError, match=r"/file/_plan\b.*--out\b"):
         plan([str(album)], str(place), answerer, SIZE)
     made = plan([str(album)], str(tmp_path / "out"), answerer, SIZE)
     (tmp_path / "out" / "_writing").write_text("I am no folder")
-    with pytest.raises(StateError, match=r"another place with --out; what is answered stays"):
+    with pytest.raises(StateError, match=r"/out/_writing\b.*--out\b"):
         ask(made, start)
     assert not list((tmp_path / "out").glob("name=*/**/*.parquet"))
 
@@ -324,11 +333,12 @@ def test_answers_are_those_of_predict_and_never_given_twice(album, out, answerer
     made = plan([str(album)], str(out), answerer, SIZE)
     first = answer_shard(made.todo[0], start, answerer, NO_STORE)
     assert (first.n_photos, first.n_errors, first.is_new) == (3, 1, True)
-    assert str(first).startswith("predict_shard: 3 photos, 1 unreadable: ")
+    assert re.search(rf"\b3\b.*\b1\b.*{re.escape(made.todo[0].answers_url)}", str(first))
     before = files(out)
     again = answer_shard(made.todo[0], start, answerer, NO_STORE)
     assert not again.is_new
-    assert str(again).endswith("parquet was there")
+    assert made.todo[0].answers_url in str(again)
+    assert str(again) != str(first)  # it says that nothing was computed
     assert files(out) == before
     table = current(made.todo[0])
     plain = label(start, photos_in(album)[:3])
@@ -338,10 +348,10 @@ def test_answers_are_those_of_predict_and_never_given_twice(album, out, answerer
 
 
 def test_shards_in_threads_of_one_process_do_not_touch_each_other(album, out, answerer, start):
-    made = plan([str(album)], str(out), answerer, 1)
+    made = plan([str(album)], str(out), answerer, 2)
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda one: answer_shard(one, start, answerer, NO_STORE), made.todo))
-    assert [one.n_errors for one in done] == [0] * 7
+    assert [(one.n_photos, one.n_errors) for one in done] == [(2, 0), (2, 0), (2, 0), (1, 0)]
     table = pd.concat(answers(made)).sort_values("path", ignore_index=True)
     plain = label(start, photos_in(album))
     pd.testing.assert_frame_equal(table[plain.columns], plain, rtol=1e-4)
@@ -396,7 +406,8 @@ def test_the_store_is_used_where_there_is_one(album, out, answerer, start, tmp_p
     store = EmbedConfig(store_url=str(tmp_path / "embeddings"))
     label(start, photos_in(album), store)
     ask(plan([str(album)], str(out), answerer, SIZE), start, store)
-    assert "embed: 3 photos: 3 known, 0 new" in caplog.text
+    counts = [re.findall(r"\d+", record.getMessage())[:3] for record in caplog.records]
+    assert counts == [["7", "0", "7"], ["3", "3", "0"], ["3", "3", "0"], ["1", "1", "0"]]
 
 
 def test_an_unreadable_folder_is_a_row_and_not_the_end(album, monkeypatch):

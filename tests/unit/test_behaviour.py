@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from regraft.embed import NO_STORE, embed, judging_compute
 from regraft.errors import ManifestError, NoPhotos, UnusablePhoto
 from regraft.pixels import photos_of
 
+pytestmark = pytest.mark.usefixtures("prepared_once")
 FEW = BehaviourConfig(n_photos=6)
 N_PASSES = 7  # a photo as it is, and under six changes
 
@@ -52,6 +54,18 @@ def ramp(seed):
 
 
 @pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    """A store that the tests of this module share: what it holds decides no answer."""
+    return EmbedConfig(store_url=str(tmp_path_factory.mktemp("rows")))
+
+
+@pytest.fixture
+def only_flip(monkeypatch):
+    """Of the changes only the flip: N_PASSES becomes two."""
+    monkeypatch.setattr("regraft.behaviour.CHANGES", {"flip": ("flip",)})
+
+
+@pytest.fixture(scope="module")
 def colourful(start, splits):
     """A classifier that tells colours apart."""
     return taught(start, splits.train)
@@ -73,8 +87,8 @@ def asked(classifier, place, store=NO_STORE):
     return behave(classifier, pd.DataFrame(columns=["path", "sha256", "label"]), config, store)
 
 
-def test_a_model_that_sees_colour_answers_alike_under_flip_and_rotation(colourful, splits):
-    behaviour = behave(colourful, splits.frame, BehaviourConfig(n_photos=30))
+def test_a_model_that_sees_colour_answers_alike_under_flip_and_rotation(colourful, splits, known):
+    behaviour = behave(colourful, splits.frame, BehaviourConfig(n_photos=30), known)
     assert behaviour.n_photos == 30
     assert list(behaviour.agreement) == ["flip", "jpeg", "brightness", "rotation"]
     assert behaviour.agreement["flip"] == 1.0
@@ -107,22 +121,22 @@ def test_a_model_that_sees_brightness_must_stand_both_darker_and_brighter(weight
     assert agreement["flip"] == agreement["jpeg"] == agreement["rotation"] == 1.0
 
 
-def test_the_share_is_of_the_photos_that_were_changed(colourful, splits):
+def test_the_share_is_of_the_photos_that_were_changed(colourful, splits, known):
     """A head for which every photo is of the first class: nothing changes that."""
     head = {"head.weight": torch.zeros(3, 256), "head.bias": torch.tensor([1.0, 0.0, 0.0])}
     constant = replace(colourful, weights=colourful.weights | head)
-    behaviour = behave(constant, splits.test, BehaviourConfig(n_photos=1000))
+    behaviour = behave(constant, splits.test, BehaviourConfig(n_photos=1000), known)
     assert behaviour.n_photos == len(splits.test)
     assert set(behaviour.agreement.values()) == {1.0}
 
 
-def test_the_changed_photos_are_of_each_class_and_by_content(colourful, splits):
+def test_the_changed_photos_are_of_each_class_and_by_content(colourful, splits, only_flip):
     """The others need not even be there."""
     frame = splits.frame.sample(frac=1, random_state=0)
     lowest = frame.sort_values("sha256").groupby("label").head(1).index
     frame.loc[~frame.index.isin(lowest), "path"] = "/nowhere.png"
     assert behave(colourful, frame, BehaviourConfig(n_photos=3)).n_photos == 3
-    with pytest.raises(UnusablePhoto, match=r"missing: no file at /nowhere\.png"):
+    with pytest.raises(UnusablePhoto, match=r"^missing: .*/nowhere\.png"):
         behave(colourful, frame, BehaviourConfig(n_photos=4))
 
 
@@ -130,18 +144,17 @@ def test_nothing_is_asked_where_nothing_is_wanted(colourful, splits, tmp_path):
     store = EmbedConfig(store_url=str(tmp_path / "rows"))
     behaviour = behave(colourful, splits.test, BehaviourConfig(n_photos=0), store)
     assert behaviour == Behaviour(0, {}, ())
-    assert str(behaviour) == "behaviour: nothing was asked"
+    assert not re.search(r"\d", str(behaviour))  # no share of nothing
     assert not (tmp_path / "rows").exists()
 
 
 def test_it_is_told_in_one_line():
     right = MustPass("a", "amber", "amber", 0.9, "")
     both = Behaviour(40, {"flip": 0.95, "jpeg": 1.0}, (right, replace(right, predicted="blue")))
-    assert str(both) == (
-        "behaviour: the answer stays under flip 95.0%, jpeg 100.0% on 40 photos; "
-        "1 of 2 must-pass photos right"
-    )
-    assert str(Behaviour(0, {}, (right,))) == "behaviour: 1 of 1 must-pass photos right"
+    assert re.findall(r"\d+(?:\.\d+)?%?", str(both)) == ["95.0%", "100.0%", "40", "1", "2"]
+    assert str(both).index("flip") < str(both).index("jpeg")
+    assert re.findall(r"\d+", str(Behaviour(0, {}, (right,)))) == ["1", "1"]
+    assert not re.search(r"[\r\n]", str(both))
 
 
 def test_a_second_time_and_under_another_head_nothing_is_computed(
@@ -159,12 +172,12 @@ def test_a_second_time_and_under_another_head_nothing_is_computed(
     assert retrained != first
 
 
-def test_what_the_evaluation_has_seen_is_not_computed_again(colourful, splits, tmp_path):
+def test_what_the_evaluation_has_seen_is_not_computed_again(colourful, splits, tmp_path, only_flip):
     store = EmbedConfig(store_url=str(tmp_path / "rows"))
     embed(colourful, photos_of(splits.frame), judging_compute(), store)
     with counted() as passed:
         behave(colourful, splits.frame, FEW, store)
-    assert sum(passed) == 6 * (N_PASSES - 1)
+    assert sum(passed) == 6  # the flipped ones; as they are they are known
 
 
 def test_must_pass_photos_are_answered_and_told_in_the_order_of_their_paths(colourful, must_pass):
@@ -202,10 +215,9 @@ def test_a_must_pass_photo_that_cannot_be_used_fails_and_is_never_skipped(colour
         ("blue", "", 0.0),
         ("", "", 0.0),
     ]
-    said = [one.error for one in bad]
-    assert said[0].startswith("unreadable: neither JPEG, PNG")
-    assert said[2].startswith("empty file: 0 bytes")
-    assert said[3] == "no class folder: it lies outside every class folder"
+    reasons = [one.error.partition(": ")[0] for one in bad]
+    assert reasons == ["unreadable", "unreadable", "empty file", "no class folder"]
+    assert "PNG" in bad[0].error  # what would be readable
 
 
 def test_must_pass_photos_may_be_a_manifest(colourful, must_pass):
@@ -216,7 +228,8 @@ def test_must_pass_photos_may_be_a_manifest(colourful, must_pass):
     assert [(os.path.basename(one.path), one.is_right) for one in answers] == [
         *(("0.png", True), ("1.png", False), ("gone.png", False), ("x.png", False))
     ]
-    assert answers[2].error == f"missing: no file at {must_pass / 'gone.png'}"
+    assert answers[2].error.startswith("missing: ")
+    assert str(must_pass / "gone.png") in answers[2].error
     assert answers[3].error.startswith("unreadable: ")
 
 
@@ -232,7 +245,8 @@ def test_a_photo_over_the_models_limit_of_pixels_fails(colourful, must_pass):
     photo(7, (41, 32), COLOURS["blue"]).save(must_pass / "blue" / "large.png")
     answers = asked(colourful.with_card(config=config), must_pass).must_pass
     [large] = [one for one in answers if not one.is_right]
-    assert large.error.startswith("too many pixels: 41 x 32, ingest.max_pixels is 1280")
+    assert large.error.startswith("too many pixels: ")
+    assert re.search(r"\b41 x 32\b.*\bingest\.max_pixels\b.*\b1280\b", large.error)
 
 
 def test_a_must_pass_photo_of_a_class_that_the_model_lacks_is_answered_wrongly(
@@ -241,12 +255,13 @@ def test_a_must_pass_photo_of_a_class_that_the_model_lacks_is_answered_wrongly(
     (must_pass / "green").rename(must_pass / "purple")
     wrong = [one for one in asked(colourful, must_pass).must_pass if not one.is_right]
     assert [one.label for one in wrong] == ["purple", "purple"]
-    assert wrong[0].error == "the model does not know the class 'purple'"
+    assert "'purple'" in wrong[0].error
+    assert wrong[0].predicted in CLASSES  # it was asked all the same
 
 
 def test_a_must_pass_place_that_cannot_be_listed_is_refused(colourful, tmp_path):
-    with pytest.raises(NoPhotos, match=r"Expected a folder at .*nowhere, found none"):
+    with pytest.raises(NoPhotos, match=r"folder .*/nowhere\b"):
         asked(colourful, tmp_path / "nowhere")
     (tmp_path / "bad.csv").write_text("picture,label\na.png,amber\n")
-    with pytest.raises(ManifestError, match="no image"):
+    with pytest.raises(ManifestError, match=r"\bimage\b.*/bad\.csv.*\bpicture,label\b"):
         asked(colourful, tmp_path / "bad.csv")

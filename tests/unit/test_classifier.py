@@ -230,36 +230,36 @@ def test_a_bundle_is_taken_from_any_store(bundle, champion):
 
 @pytest.mark.parametrize("url", ["memory://registry/nothing", "/no/such/folder"])
 def test_no_bundle_at_the_url_is_refused(url):
-    with pytest.raises(WeightsNotFound, match=f"Expected a bundle at {url}, found none"):
+    with pytest.raises(WeightsNotFound, match=rf"{url}\b"):
         warm(url)
 
 
 @pytest.mark.parametrize("missing", [WEIGHTS_FILE, CARD_FILE])
 def test_half_a_bundle_is_refused(bundle, missing):
     (bundle / missing).unlink()
-    with pytest.raises(WeightsNotFound, match=r"Expected a bundle \(weights.safetensors, card"):
+    with pytest.raises(WeightsNotFound, match=rf"{WEIGHTS_FILE}.*{CARD_FILE}.*/a bundle\b"):
         load_classifier(bundle)
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda card: {}, "classes: Field required"),
-        (lambda card: card | {"format": 2}, "format: Input should be 1"),
-        (lambda card: card | {"colour": "red"}, "colour: Extra inputs"),
+        (lambda card: {}, r"classes: \w+"),
+        (lambda card: card | {"format": 2}, r"format: .*\b1\b"),
+        (lambda card: card | {"colour": "red"}, r"colour: \w+"),
     ],
 )
 def test_a_card_that_is_none_is_refused(bundle, change, complaint):
     card = json.loads((bundle / CARD_FILE).read_text())
     (bundle / CARD_FILE).write_text(json.dumps(change(card)))
-    with pytest.raises(WeightsMismatch, match=rf"card\.json is no card: {complaint}"):
+    with pytest.raises(WeightsMismatch, match=rf"{CARD_FILE}\b.*\b{complaint}"):
         load_classifier(bundle)
 
 
 def test_damaged_weights_are_refused(bundle):
     path = bundle / WEIGHTS_FILE
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(WeightsMismatch, match="cannot be read as weights"):
+    with pytest.raises(WeightsMismatch, match=rf"{WEIGHTS_FILE}\b.*\("):
         load_classifier(bundle)
 
 
@@ -267,13 +267,13 @@ def test_damaged_weights_are_refused(bundle):
 def test_a_card_for_other_classes_than_the_weights_is_refused(bundle, classes):
     card = json.loads((bundle / CARD_FILE).read_text())
     (bundle / CARD_FILE).write_text(json.dumps(card | {"classes": classes}))
-    with pytest.raises(WeightsMismatch, match=f"Expected a head of {len(classes)} rows"):
+    with pytest.raises(WeightsMismatch, match=rf"\b{len(classes)} rows\b.*{WEIGHTS_FILE}.*\b3\b"):
         load_classifier(bundle)
 
 
 def test_weights_without_a_head_are_refused(bundle):
     save_file({"x": torch.zeros(1)}, bundle / WEIGHTS_FILE)
-    with pytest.raises(WeightsMismatch, match="got none"):
+    with pytest.raises(WeightsMismatch, match=rf"\b3 rows\b.*{WEIGHTS_FILE}.*\bnone\b"):
         load_classifier(bundle)
 
 

@@ -1,6 +1,7 @@
 """The command line without a run: quick help, strict settings, one sentence an error."""
 
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -44,20 +45,48 @@ def call(monkeypatch, capsys):
     return called
 
 
-def imported_by(*arguments: str) -> set[str]:
-    """The top-level modules that `regraft ARGUMENTS` imports."""
-    command = [sys.executable, "-X", "importtime", "-m", "commands", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
-    names = re.findall(r"^import time:.*\| +(\w+)", done.stderr, re.MULTILINE)
-    assert "typer" in names
-    return set(names)
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["config", "show"], ["--version"]]
+QUICK = (
+    ("--help",),
+    ("train", "--help"),
+    ("cache", "--help"),
+    ("config", "show"),
+    ("--version",),
 )
-def test_quick_answers_import_nothing_heavy(arguments):
-    assert not imported_by(*arguments) & HEAVY
+# Runs each of several command lines as `python -m commands`, one after the other in one process,
+# and prints after each its exit code, the size of its answer and all modules imported so far.
+RUN_EACH = """
+import contextlib, io, json, runpy, sys
+
+for arguments in json.loads(sys.argv[1]):
+    sys.argv, answer, code = ["regraft", *arguments], io.StringIO(), None
+    with contextlib.redirect_stdout(answer):
+        try:
+            runpy.run_module("commands", run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code or 0
+    print(json.dumps([code, len(answer.getvalue()), [*sys.modules]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def quick_answers() -> dict[tuple[str, ...], tuple[int, int, set[str]]]:
+    """For each of QUICK: exit code, characters printed, modules imported by then."""
+    command = [sys.executable, "-c", RUN_EACH, json.dumps(QUICK)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    return {
+        arguments: (code, n_printed, set(modules))
+        for arguments, (code, n_printed, modules) in zip(QUICK, answers, strict=True)
+    }
+
+
+@pytest.mark.parametrize("arguments", QUICK, ids=" ".join)
+def test_quick_answers_import_nothing_heavy(quick_answers, arguments):
+    code, n_printed, modules = quick_answers[arguments]
+    assert code == 0
+    assert n_printed > 0
+    assert "typer" in modules
+    assert not modules & HEAVY
 
 
 def test_help_names_every_command_and_exit_code():
@@ -92,31 +121,32 @@ def test_error_is_its_sentence_and_its_exit_code(call, monkeypatch, error):
     assert call("config", "check", "x.yaml") == (error.exit_code, "", said)
 
 
-def in_a_process(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`regraft ARGUMENTS`, where reading a configuration has a fault."""
+def test_fault_of_ours_has_no_traceback_and_says_how_to_see_it():
+    """In a process: what prints the traceback is the interpreter, after main() has left."""
     code = (
         "import sys, commands, commands.config\n"
         "commands.config.load_config = lambda path: {}['no such key']\n"
         "commands.main()"
     )
-    command = [sys.executable, "-c", code, *arguments, "config", "check", "x.yaml"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-
-
-def test_fault_of_ours_has_no_traceback_and_says_how_to_see_it():
-    done = in_a_process()
+    command = [sys.executable, "-c", code, "config", "check", "x.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines() == [
-        "Unexpected KeyError: 'no such key'",
-        "This is a fault of ours; regraft --debug ... shows where it happened.",
-    ]
+    fault, hint = done.stderr.splitlines()
+    assert fault.endswith("KeyError: 'no such key'")
+    assert "--debug" in hint
 
 
-def test_debug_shows_the_traceback():
-    done = in_a_process("--debug")
-    assert done.returncode == 1
-    assert "Traceback (most recent call last)" in done.stderr
-    assert "KeyError: 'no such key'" in done.stderr
+def test_debug_shows_the_traceback(monkeypatch, capsys):
+    """main() lets the fault through and leaves the interpreter's hook, which prints it."""
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(sys, "argv", ["regraft", "--debug", "config", "check", "x.yaml"])
+    monkeypatch.setattr("commands.config.load_config", lambda path: {}["no such key"])
+    with pytest.raises(KeyError) as fault:
+        main()
+    sys.excepthook(fault.type, fault.value, fault.tb)
+    said = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in said
+    assert said.endswith("KeyError: 'no such key'\n")
 
 
 def test_debug_shows_where_an_error_of_ours_was_raised(monkeypatch, capsys):
@@ -126,7 +156,7 @@ def test_debug_shows_where_an_error_of_ours_was_raised(monkeypatch, capsys):
     assert left.value.code == errors.ConfigError.exit_code
     said = capsys.readouterr().err
     assert "Traceback (most recent call last)" in said
-    assert said.endswith("ConfigError: Expected --set section.field=value, got 'nonsense'.\n")
+    assert re.search(r"\nConfigError: .*--set .*'nonsense'.*\n$", said)
 
 
 def test_usage_error_ends_with_2(call):
@@ -165,14 +195,15 @@ def test_config_check_names_the_key_and_the_nearest_one(call, tmp_path):
     file.write_text("tune:\n  epoch: 4\n")
     code, out, err = call("config", "check", str(file))
     assert (code, out) == (2, "")
-    assert err.startswith(f"ConfigError: {file}: no key tune.epoch; did you mean tune.epochs?")
+    assert re.search(rf"^ConfigError: {file}: .*\btune\.epoch\b.*\btune\.epochs\b", err)
 
 
 def test_setting_is_refused_before_anything_is_made(call, tmp_path):
     state = tmp_path / "state"
     code, _, err = call("train", "x", "--set", "tune.epochs=-1", "--state", str(state))
     assert code == 2
-    assert "tune.epochs: Input should be greater than or equal to 0 (got -1)" in err
+    assert err.startswith("ConfigError: ")
+    assert re.search(r"\btune\.epochs: .*\b0 \(got -1\)", err)
     assert not state.exists()
 
 
@@ -180,14 +211,15 @@ def test_predictions_of_an_unknown_kind_are_refused_before_anything_is_read(call
     state = str(tmp_path / "nothing")
     code, _, err = call("predict", "x.png", "--out", "p.xls", "--state", state)
     assert code == 2
-    assert err.startswith("ConfigError: Expected a file ending in .parquet, .csv, .json")
+    assert re.search(r"^ConfigError: .*\.parquet, \.csv, \.json\b.*p\.xls\b", err)
 
 
 def test_demo_without_its_photos_says_what_to_install(call, monkeypatch, tmp_path):
     monkeypatch.setattr(sys.modules["commands.demo"], "find_spec", lambda name: None)
     code, _, err = call("demo", "--state", str(tmp_path / "state"))
     assert code == 3
-    assert "pip install 'regraft[demo]' (elpv-dataset, licence CC BY-NC-SA 4.0" in err
+    assert "pip install 'regraft[demo]'" in err
+    assert re.search(r"elpv-dataset\b.*CC BY-NC-SA 4\.0\b", err)
 
 
 @pytest.mark.parametrize(

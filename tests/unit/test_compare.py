@@ -1,6 +1,7 @@
 """The bake-off: the same photos and folds for every backbone, a table, a front, a choice."""
 
 import hashlib
+import re
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,12 @@ from regraft.compare.folds import folds_of
 from regraft.compare.measure import _embeddings, probe
 from regraft.config import BackboneConfig, EmbedConfig, SplitConfig, TuneConfig
 from regraft.embed import choose_compute, embed, judging_compute
-from regraft.errors import ConfigError, WeightsNotFound
+from regraft.errors import ConfigError, UnusablePhoto, WeightsNotFound
+from regraft.ingest import read_photo
 from regraft.pixels import photos_of
 from regraft.split import Splits
 
+pytestmark = pytest.mark.usefixtures("prepared_once")
 SPLIT = SplitConfig(near_duplicate_bits=0)
 TUNE = TuneConfig(precision="fp32", head_l2=(0.1, 1.0))
 NUMBERS = ["probe", "probe_low", "probe_high", "knn", "logme", "ms", "ms_low", "ms_high"]
@@ -30,22 +33,32 @@ def file_candidate(path, sha256: str = "") -> str:
     return f"file:{path}@{ARCHITECTURE}" + (f"@{sha256}" if sha256 else "")
 
 
-@pytest.fixture(autouse=True)
-def _two_batches(monkeypatch):
-    monkeypatch.setattr("regraft.compare.cost.N_TIMED", 2)
+@pytest.fixture(scope="module", autouse=True)
+def _two_small_batches():
+    """How fast these networks are is no promise here; that it is measured is one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("regraft.compare.cost.N_TIMED", 2)
+        patch.setattr("regraft.compare.cost.BATCH_SIZE", 4)
+        yield
 
 
 @pytest.fixture(scope="session")
 def photos(splits) -> Splits:
-    return splits_of(splits.frame.assign(group=""))
+    """The photos of three colours; those of the test side cannot be opened."""
+    frame = splits.frame.assign(group="")
+    return splits_of(frame.assign(path=frame.path.where(frame.side != "test", "/nowhere.png")))
 
 
 @pytest.fixture(scope="session")
 def candidates(weights_path, tmp_path_factory):
-    """Two tiny networks, and two that nobody can have."""
-    other = write_weights(tmp_path_factory.mktemp("other") / "other.safetensors", seed=1)
-    good = (file_candidate(weights_path), file_candidate(other))
-    return (*good, file_candidate("/nowhere.safetensors"), "bundled:nothing")
+    """A tiny network, one that computes no numbers, another, and two that nobody can have."""
+    folder = tmp_path_factory.mktemp("candidates")
+    other = write_weights(folder / "other.safetensors", seed=1)
+    weights = load_file(weights_path)
+    weights["bn2.bias"] = weights["bn2.bias"] * float("nan")
+    save_file(weights, folder / "nan.safetensors")
+    files = (weights_path, folder / "nan.safetensors", other, "/nowhere.safetensors")
+    return (*map(file_candidate, files), "bundled:nothing")
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +66,7 @@ def store(tmp_path_factory):
     return EmbedConfig(store_url=str(tmp_path_factory.mktemp("store")))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def comparison(photos, candidates, store):
     return compare(photos, candidates, SPLIT, TUNE, store)
 
@@ -77,9 +90,10 @@ def test_every_backbone_has_a_row_and_numbers_that_can_be_meant(comparison, cand
 
 def test_a_backbone_that_cannot_be_had_is_a_row_with_its_error(comparison):
     bad = comparison.table[comparison.table.error != ""]
-    assert bad.index.tolist() == [2, 3]
-    assert "Expected a weights file at /nowhere.safetensors, found none." in bad.error.tolist()[0]
-    assert "Expected bundled:NAME with NAME one of" in bad.error.tolist()[1]
+    assert bad.index.tolist() == [2, 3, 4]
+    _, missing, unknown = bad.error
+    assert "/nowhere.safetensors" in missing
+    assert re.search(r"\bbundled:NAME\b.*\befficientnet_lite0\b.*'nothing'", unknown)
     assert not bad.on_front.any()
     assert not bad.is_chosen.any()
 
@@ -87,21 +101,20 @@ def test_a_backbone_that_cannot_be_had_is_a_row_with_its_error(comparison):
 def test_the_chosen_one_is_one_row_and_said_with_its_reason(comparison):
     [chosen] = comparison.table[comparison.table.is_chosen].source
     assert chosen == comparison.chosen
-    assert "of 27 photos right at" in comparison.reason
+    assert re.search(r"\b\d+\.\d% of 27\b.* ms\b", comparison.reason)
     assert str(comparison) == f"compare: {chosen}, {comparison.reason}"
 
 
 def test_when_not_one_can_be_had_the_error_names_each(photos):
-    with pytest.raises(WeightsNotFound, match=r"got none of 2\. bundled:a: .* bundled:b: ") as said:
+    pattern = r"\b2\b.* bundled:a: .*\befficientnet_lite0\b.*'a'.* bundled:b: .*'b'"
+    with pytest.raises(WeightsNotFound, match=pattern):
         compare(photos, ("bundled:a", "bundled:b"), SPLIT, TUNE)
-    assert "efficientnet_lite0" in str(said.value)
 
 
-def test_test_photos_are_never_opened(photos, candidates, store):
-    frame = photos.frame.copy()
-    frame.loc[frame.side == "test", "path"] = "/nowhere.png"
-    compared = compare(splits_of(frame), candidates[:1], SPLIT, TUNE, store)
-    assert compared.n_photos == 27
+def test_test_photos_are_never_opened(comparison, photos):
+    with pytest.raises(UnusablePhoto, match=r"^missing: .*/nowhere\.png"):
+        read_photo(photos.test.path.iloc[0])
+    assert comparison.n_photos == len(photos.train) + len(photos.validation) == 27
 
 
 def test_a_training_finds_the_embeddings_computed(comparison, photos, candidates, store, caplog):
@@ -113,31 +126,30 @@ def test_a_training_finds_the_embeddings_computed(comparison, photos, candidates
     ):
         caplog.clear()
         embed(classifier, photos_of(side), compute, store)
-        assert f"{len(side)} known, 0 new" in caplog.text
+        [record] = caplog.records
+        n, n_known, n_new = re.findall(r"\d+", record.getMessage())[:3]
+        assert (int(n), int(n_known), int(n_new)) == (len(side), len(side), 0)
 
 
-def test_weights_that_compute_no_numbers_do_not_end_it(photos, candidates, store, tmp_path):
-    weights = load_file(candidates[0].removeprefix("file:").partition("@")[0])
-    weights["bn2.bias"] = weights["bn2.bias"] * float("nan")
-    save_file(weights, tmp_path / "nan.safetensors")
-    broken = file_candidate(tmp_path / "nan.safetensors")
-    table = compare(photos, (broken, candidates[0]), SPLIT, TUNE, store).table
-    assert table.source.tolist() == [candidates[0], broken]
-    assert table.error[0] == ""
-    assert table.error[1].startswith("Expected finite embeddings from file:")
+def test_weights_that_compute_no_numbers_do_not_end_it(comparison, candidates):
+    table = comparison.table.set_index("source")
+    _, broken, after, *_ = candidates
+    assert re.search(r"\bfile:.*nan\.safetensors\b.*tune\.precision\b", table.error[broken])
+    assert table.error[after] == ""
 
 
-def test_shuffled_labels_are_told_no_better_than_by_chance(photos, candidates, store):
+@pytest.mark.parametrize("n_draws", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_shuffled_labels_are_told_no_better_than_by_chance(photos, candidates, store, n_draws):
     task = room._task(photos, SPLIT, TUNE)
     classifier = load_pretrained(config_of(candidates[0]), photos.classes)
     x = _embeddings(classifier, task.photos, TUNE, store)
     hits = []
-    for seed in range(10):
+    for seed in range(n_draws):
         y = np.random.default_rng(seed).permutation(task.y)
         for fold in folds_of(y, np.arange(27), seed=0):
             hits += list(probe(x, y, fold, TUNE) == y[fold.judge])
-    assert len(hits) == 270
-    assert abs(np.mean(hits) - 1 / 3) < 3 * np.sqrt(2 / 9 / 270)
+    assert len(hits) == 27 * n_draws
+    assert abs(np.mean(hits) - 1 / 3) < 3 * np.sqrt(2 / 9 / len(hits))
 
 
 def test_of_many_photos_each_class_gives_its_share_and_always_the_same(photos, monkeypatch):
@@ -159,23 +171,28 @@ def test_any_source_but_auto_is_answered_unchanged_and_costs_nothing(photos, mon
         assert choose_backbone(config, photos, SPLIT, TUNE, EmbedConfig()) is config
 
 
-def test_auto_is_answered_with_the_chosen_candidate(photos, weights_path, caplog):
+def test_auto_is_answered_with_the_chosen_candidate(
+    photos, weights_path, store, caplog, monkeypatch
+):
+    monkeypatch.setattr("regraft.compare.folds.N_FOLDS", 2)
     sha256 = hashlib.sha256(weights_path.read_bytes()).hexdigest()
     caplog.set_level("INFO", "regraft.compare")
     config = BackboneConfig(source="auto", candidates=(file_candidate(weights_path, sha256),))
-    chosen = choose_backbone(config, photos, SPLIT, TUNE, EmbedConfig())
+    chosen = choose_backbone(config, photos, SPLIT, TUNE, store)
     assert chosen.source == f"file:{weights_path}"
     assert (chosen.architecture, chosen.sha256) == (ARCHITECTURE, sha256)
-    assert "the only one that can be had" in caplog.text
+    assert re.search(rf"{weights_path}\b.*\b\d+\.\d% of 27\b", caplog.text)
 
 
 @pytest.mark.parametrize(
     "candidate", ["resnet18", "file:a.safetensors", "auto", "champion", "", "file:a@timm:b@beef"]
 )
 def test_a_candidate_that_cannot_be_meant_is_refused_with_the_forms(candidate):
-    with pytest.raises(ConfigError, match="Expected each backbone as bundled:NAME") as said:
+    with pytest.raises(ConfigError) as refused:
         config_of(candidate)
-    assert repr(candidate) in str(said.value)
+    for form in ("bundled:NAME", "timm:NAME", "torchvision:NAME", "bundle:URL", "file:PATH"):
+        assert form in str(refused.value)
+    assert repr(candidate) in str(refused.value)
 
 
 def test_a_file_says_what_it_is_for_even_with_an_at_sign_in_its_path():
@@ -191,9 +208,9 @@ def test_settings_for_a_training_start_from_the_same_backbone():
 
 
 def test_a_file_among_the_candidates_of_auto_needs_its_sha256():
-    with pytest.raises(ValueError, match="should match pattern"):
+    with pytest.raises(ValueError, match=r"(?s)candidates\.0\b.*'file:a@timm:b'"):
         BackboneConfig(source="auto", candidates=("file:a@timm:b",))
-    with pytest.raises(ValueError, match=r"auto takes no backbone\.sha256"):
+    with pytest.raises(ValueError, match=r"\bauto\b.*\bbackbone\.sha256\b"):
         BackboneConfig(source="auto", sha256="0" * 64)
     with pytest.raises(ValueError, match="at least 1 item"):
         BackboneConfig(source="auto", candidates=())

@@ -73,7 +73,7 @@ def test_few_photos_are_cut_as_far_as_they_go(y):
 
 
 def test_photos_that_are_all_one_cannot_be_compared_on():
-    with pytest.raises(DataError, match="got 4 that are all copies of each other or one group"):
+    with pytest.raises(DataError, match=r"\bgot 4\b"):
         folds_of(np.arange(4) % 2, np.zeros(4, np.int64), seed=0)
 
 

@@ -1,8 +1,10 @@
 """The configuration: strict, frozen, complete, and it never repeats a secret."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from regraft.config import Config, Section, load_config, override_all
@@ -52,34 +54,38 @@ def test_no_value_can_be_changed_afterwards():
 @pytest.mark.parametrize(
     ("override", "nearest"),
     [
-        ("tune.epoch=3", "did you mean tune.epochs?"),
-        ("tune.learning_rat=1", "Known here: seed, epochs"),
-        ("tunes.epochs=3", "did you mean tune?"),
-        ("freeze.polcy=all", "did you mean freeze.policy?"),
-        ("split.validation=0.1", "did you mean split.validation_fraction?"),
+        ("tune.epoch=3", "tune.epochs"),
+        ("tune.learning_rat=1", ""),
+        ("tunes.epochs=3", "tune"),
+        ("freeze.polcy=all", "freeze.policy"),
+        ("split.validation=0.1", "split.validation_fraction"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_name(override, nearest):
-    text = said(override)
-    assert "--set: no key " in text
-    assert nearest in text
+    key = override.partition("=")[0]
+    section = key.partition(".")[0]
+    is_known = section in SECTIONS
+    unknown = key if is_known else section
+    known = type(getattr(Config(), section)).model_fields if is_known else Config.model_fields
+    pattern = rf"^--set: .*\b{unknown}\b.*\b{nearest}\b.*\b{', '.join(known)}\b"
+    assert re.search(pattern, said(override))
 
 
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
         ("tune.epochs=many", "valid integer"),
-        ("tune.epochs=-1", "greater than or equal to 0"),
-        ("tune.batch_size=1", "greater than or equal to 2"),
+        ("tune.epochs=-1", "equal to 0"),  # here and below pydantic's own words
+        ("tune.batch_size=1", "equal to 2"),
         ("tune.lr=0", "greater than 0"),
         ("tune.lr=.inf", "finite number"),
         ("tune.lr=.nan", "finite number"),
         ("tune.label_smoothing=1", "less than 1"),
         ("tune.head_l2=[0.1, 0]", "greater than 0"),
         ("tune.head_l2=[]", "at least 1 item"),
-        ("tune.device=gpu", "'auto', 'cpu' or 'cuda'"),
+        ("tune.device=gpu", "'auto', 'cpu'"),
         ("split.test_fraction=15", "less than 1"),
-        ("freeze.policy=last block", "'probe', 'last_block', 'last_n', 'all' or 'rules'"),
+        ("freeze.policy=last block", "'last_block', 'last_n', 'all'"),
         ("freeze.layer_decay=0", "greater than 0"),
         ("freeze.rules=[[head.*, 1, 2]]", "at most 2 items"),
         ("backbone.sha256=ABC", "match pattern"),
@@ -95,24 +101,26 @@ def test_a_bad_value_is_refused_with_what_would_be_good(override, complaint):
 
 def test_swapped_fractions_that_leave_nothing_to_train_on_are_refused():
     text = said("split.test_fraction=0.7", "split.validation_fraction=0.3")
-    assert text == "--set: split: test_fraction + validation_fraction must stay below 1."
+    assert re.search(r"^--set: split: .*\btest_fraction\b.*\bvalidation_fraction\b.*\b1\b", text)
 
 
 @pytest.mark.parametrize("overrides", [("freeze.policy=rules",), ("freeze.rules=[['head.*', 1]]",)])
 def test_rules_and_the_policy_rules_come_together(overrides):
     text = said(*overrides)
-    assert text.startswith("--set: freeze: policy rules needs freeze.rules and the others none")
+    assert re.search(r"^--set: freeze: .*\bpolicy\b.*\bfreeze\.rules\b.*\[\['head\.\*', 1\]", text)
 
 
 @pytest.mark.parametrize("source", ["resnet18", "hub:resnet18", "timm:"])
 def test_a_backbone_names_a_known_source(source):
     text = said(f"backbone.source='{source}'")
-    assert "expected source as bundled:NAME, torchvision:NAME[/WEIGHTS], timm:NAME" in text
+    for form in ("bundled:NAME", "torchvision:NAME[/WEIGHTS]", "timm:NAME", "file:PATH"):
+        assert form in text
     assert repr(source) in text
 
 
 def test_a_weights_file_needs_its_architecture():
-    assert "set backbone.architecture to timm:NAME" in said("backbone.source=file:a.safetensors")
+    text = said("backbone.source=file:a.safetensors")
+    assert re.search(r"\bbackbone\.architecture\b.*\btimm:NAME\b.*\btorchvision:NAME\b", text)
 
 
 def test_all_mistakes_are_told_at_once():
@@ -121,11 +129,15 @@ def test_all_mistakes_are_told_at_once():
 
 @pytest.mark.parametrize("override", ["tune.epochs", "epochs=3", "=", ""])
 def test_an_override_of_another_form_is_refused(override):
-    assert "Expected --set section.field=value, got " in said(override)
+    given = repr(override.partition("=")[0])
+    assert re.search(rf"--set section\.field=value\b.*{given}", said(override))
 
 
 def test_an_override_that_is_no_yaml_is_refused():
-    assert said("tune.head_l2=[0.1") == "The value in --set tune.head_l2=... is not YAML; quote it."
+    text = said("tune.head_l2=[0.1")
+    assert "--set tune.head_l2=" in text
+    assert "YAML" in text
+    assert "0.1" not in text  # the value may be a secret
 
 
 def test_overrides_win_over_the_file_and_leave_its_rest(tmp_path):
@@ -141,7 +153,8 @@ def test_an_empty_file_means_the_defaults(tmp_path):
 @pytest.mark.parametrize("text", ["- tune\n- freeze\n", "tune\n", "3\n"])
 def test_yaml_that_is_no_mapping_is_refused(tmp_path, text):
     path = written(tmp_path, text)
-    assert f"Expected sections such as 'tune:' in {path}, got " in said(path=path)
+    found = type(yaml.safe_load(text)).__name__
+    assert re.search(rf"'tune:' .*{path}\b.*\b{found}\b", said(path=path))
 
 
 def test_a_section_that_is_no_mapping_is_refused(tmp_path):
@@ -151,24 +164,24 @@ def test_a_section_that_is_no_mapping_is_refused(tmp_path):
 
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = written(tmp_path, "tune:\n  epochs: 2\nfreeze:\n  policy: all\ntune:\n  lr: 0.1\n")
-    assert "the key 'tune' stands there twice" in said(path=path)
+    assert re.search(rf"{path}\b.*'tune'", said(path=path))
 
 
 def test_broken_yaml_is_refused_with_its_line(tmp_path):
     path = written(tmp_path, "tune:\n  epochs: [2\n")
-    assert f"{path} is not YAML: line 3, " in said(path=path)
+    assert re.search(rf"{path}\b.*\bline 3\b", said(path=path))
 
 
 def test_a_binary_file_is_refused(tmp_path):
     path = tmp_path / "run.yaml"
     for content in (b"\xff\xfe\x00tune", b"tune: \x00"):
         path.write_bytes(content)
-        assert said(path=path) == f"{path} is not YAML but something binary. Save it as UTF-8."
+        assert re.search(rf"{path}\b.*\bUTF-8\b", said(path=path))
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "none.yaml", tmp_path):
-        assert f"Expected a YAML file at {path}, found none (" in said(path=path)
+        assert re.search(rf"{path}\b.*\(.+\)", said(path=path))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +205,8 @@ def test_no_error_about_broken_yaml_quotes_the_line(tmp_path):
 
 def test_a_password_is_refused_with_what_to_do_instead():
     text = said("promote.reports_url=s3://key:hunter2@bucket/reports")
-    assert text.endswith("holds a password; give it to the client library, not here.")
+    assert "promote.reports_url" in text
+    assert "password" in text
 
 
 def test_an_address_without_a_password_is_kept_as_it_is():
@@ -207,7 +221,7 @@ def test_override_all_fills_only_what_is_empty():
 
 
 def test_override_all_refuses_in_our_own_words():
-    with pytest.raises(ConfigError, match=r"command line: tracking\.name: .*match pattern"):
+    with pytest.raises(ConfigError, match=r"^command line: tracking\.name: .*\bpattern\b"):
         override_all(Config(), {"tracking.name": "../../etc"})
 
 

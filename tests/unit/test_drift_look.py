@@ -26,6 +26,7 @@ from regraft.ingest.facts import find_facts
 from regraft.pixels import photos_of
 from regraft.tune import fine_tune
 
+pytestmark = pytest.mark.usefixtures("prepared_once")
 COLOURS = {"amber": (220, 160, 30), "blue": (30, 60, 220), "green": (40, 200, 60)}
 
 
@@ -88,7 +89,8 @@ def said(caplog):
 
 @pytest.mark.parametrize("policy", ["probe", "last_block"])
 def test_a_reference_is_made_of_what_the_store_knows(start, known, config, policy, said):
-    made = tuned(start, known, config, policy)
+    once = config.tune.model_copy(update={"epochs": 1})
+    made = tuned(start, known, config.model_copy(update={"tune": once}), policy)
     n_before = len(said())
     side = side_for(made.plan.thaws_backbone, False, choose_compute(config.tune))
     assert side == {"probe": "train", "last_block": "validation"}[policy]
@@ -156,7 +158,7 @@ def test_numbers_too_large_for_half_precision_are_kept_whole(start, known, confi
 def test_a_damaged_reference_is_told(reference, tmp_path):
     reference.save(tmp_path)
     (tmp_path / "reference.safetensors").write_bytes(b"nothing")
-    with pytest.raises(RegistryError, match=r"Expected the reference for drift .* got something"):
+    with pytest.raises(RegistryError, match=rf"{tmp_path}\b.*\("):
         load_reference(tmp_path)
 
 
@@ -164,7 +166,7 @@ def test_a_reference_of_a_newer_format_is_told(reference, tmp_path, monkeypatch)
     monkeypatch.setattr("regraft.drift.reference.FORMAT", "2")
     reference.save(tmp_path)
     monkeypatch.undo()
-    with pytest.raises(RegistryError, match=r"format 2, 50 rows\)\. Put the bundle back"):
+    with pytest.raises(RegistryError, match=rf"{tmp_path}\b.*\(format 2, 50 rows\)"):
         load_reference(tmp_path)
 
 
@@ -178,7 +180,8 @@ def seen(folder: Path, reference: Reference, model, config, known=frozenset()):
 def test_photos_alike_are_quiet_and_blurred_ones_are_not(tmp_path, reference, model, config):
     alike = seen(draw(tmp_path / "alike", 500, 10), reference, model, config)
     assert alike.drifted is False
-    assert alike.reason == "30 new photos look like those that the model learned from"
+    assert alike.found == ()
+    assert re.findall(r"\d+", alike.reason) == ["30"]
 
     def blur(one):
         return one.filter(ImageFilter.GaussianBlur(3))
@@ -186,9 +189,11 @@ def test_photos_alike_are_quiet_and_blurred_ones_are_not(tmp_path, reference, mo
     other = seen(draw(tmp_path / "blurred", 600, 10, blur), reference, model, config)
     assert other.drifted is True
     assert {one.name for one in other.found} >= {"content", "sharpness"}
-    assert other.reason.startswith("30 new photos are of another kind: ")
-    assert "photos are less sharp" in other.reason
-    assert str(other).startswith("drift: 30 new photos are of another kind")
+    assert re.match(r"30\b", other.reason)
+    for one in other.found:
+        assert f"{one.name}: {one.said}" in other.reason
+    assert "less sharp" in other.reason
+    assert str(other).startswith(f"drift: {other.reason} (p = {other.p_value:.2g}, ")
     assert other.p_value <= config.drift.level
 
 
@@ -206,7 +211,7 @@ def test_photos_of_one_colour_have_other_class_shares(tmp_path, reference, model
 def test_too_few_photos_say_nothing(tmp_path, reference, model, config):
     report = seen(draw(tmp_path / "few", 800, 3), reference, model, config)
     assert (report.drifted, report.p_value, report.findings) == (None, 1.0, ())
-    assert report.reason == ("9 new photos say nothing about drift, it takes drift.min_photos=10")
+    assert re.search(r"^9\b.*\bdrift\.min_photos=10$", report.reason)
     assert len(report.photos) == 9
 
 
@@ -219,15 +224,17 @@ def test_copies_count_once_and_known_photos_not_at_all(tmp_path, reference, mode
     assert (report.n_photos, report.n_copies, report.n_known) == (15, 5, 4)
 
 
-def test_pairs_of_near_copies_of_photos_alike_are_quiet(tmp_path, reference, model, config):
-    for seed in (2000, 2100, 2200):
-        folder = draw(tmp_path / str(seed), seed, 10)
-        for path in list(folder.rglob("*.png")):
-            for n in range(3):
-                near = Image.open(path).point(lambda level, n=n: level * (98 - n) // 100)
-                near.save(path.with_name(f"{path.stem} {n}.png"))
-        report = seen(folder, reference, model, config)
-        assert (report.n_photos, report.n_copies, report.drifted) == (30, 90, False)
+@pytest.mark.parametrize(
+    "seed", [2000, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2100, 2200))]
+)
+def test_pairs_of_near_copies_of_photos_alike_are_quiet(tmp_path, reference, model, config, seed):
+    folder = draw(tmp_path / "new", seed, 10)
+    for path in list(folder.rglob("*.png")):
+        for n in range(3):
+            near = Image.open(path).point(lambda level, n=n: level * (98 - n) // 100)
+            near.save(path.with_name(f"{path.stem} {n}.png"))
+    report = seen(folder, reference, model, config)
+    assert (report.n_photos, report.n_copies, report.drifted) == (30, 90, False)
 
 
 def test_near_copies_in_a_reference_count_once(model, known, config, reference):
@@ -266,7 +273,10 @@ def test_only_broken_photos_say_nothing(tmp_path, reference, model, config):
     (tmp_path / "a.png").write_bytes(b"")
     report = seen(tmp_path, reference, model, config)
     assert (report.n_photos, len(report.unusable), report.drifted) == (0, 1, None)
-    assert "None could be read." in page_of(report)
+    page = page_of(report)
+    assert "a.png" in page
+    assert "empty file" in page
+    assert "data:image/jpeg" not in page
 
 
 def test_what_the_store_knows_is_not_opened_again(reference, model, known, config):
@@ -284,7 +294,7 @@ def test_more_photos_than_can_be_compared_are_drawn_by_their_hash(
     monkeypatch.setattr(sys.modules["regraft.drift.look"], "MAX_COMPARED", 12)
     report = look(reference, model, known.test, config, seed=0)
     assert (report.n_photos, report.n_compared) == (18, 12)
-    assert "12 of them in the tests" in page_of(report)
+    assert re.search(r"\b18\b[^<]*\b12\b", page_of(report))
 
 
 def test_the_least_alike_come_first(tmp_path, reference, model, config):
@@ -314,10 +324,10 @@ def test_a_manifest_without_labels_gives_slices(tmp_path, config):
 
 
 def test_no_photos_are_told_as_everywhere(tmp_path, config):
-    with pytest.raises(NoPhotos, match="found none"):
+    with pytest.raises(NoPhotos, match=rf"{tmp_path}\b"):
         gather(str(tmp_path), config.ingest)
     (tmp_path / "odd.csv").write_text("picture\n", encoding="utf-8")
-    with pytest.raises(ManifestError, match="Expected a column image"):
+    with pytest.raises(ManifestError, match=r"\bimage\b.*/odd\.csv\b.*\bpicture\b"):
         gather(str(tmp_path / "odd.csv"), config.ingest)
 
 
@@ -339,14 +349,15 @@ def test_the_page_says_what_was_found_and_shows_the_strangest(reference, model, 
     report = look(reference, model, known.test, config, seed=0)
     page = page_of(report)
     assert "tiny, version &lt;1&gt;" in page
-    assert "As the model knows them" in page
+    assert report.drifted is False
+    assert report.reason[1:] in page  # its first letter is a capital there
     assert page.count("data:image/jpeg;base64,") == 3
     assert "<script" not in page
     assert "http:" not in page
     assert "https:" not in page
     for name in ("content", "brightness", "sharpness", "size", "class shares"):
         assert f'<th scope="row">{name}</th>' in page
-    assert "no picture asked for" in page_of(report, 0)
+    assert "data:image/jpeg" not in page_of(report, 0)
 
 
 def test_the_page_shows_no_more_classes_and_files_than_can_be_read(reference, model, known, config):
@@ -354,9 +365,9 @@ def test_the_page_shows_no_more_classes_and_files_than_can_be_read(reference, mo
     many = pd.DataFrame({"path": ["a<b.png"] * 60, "reason": "missing", "detail": "no file"})
     page = page_of(replace(report, unusable=many))
     assert page.count("a&lt;b.png") == 50
-    assert "10 more." in page
+    assert re.search(r"\b10 more\b", page)
     wide = pd.concat([report.shares] * 11, ignore_index=True)
-    assert "3 more classes moved less." in page_of(replace(report, shares=wide))
+    assert re.search(r"\b3 more classes\b", page_of(replace(report, shares=wide)))
 
 
 def test_a_photo_that_is_gone_keeps_its_name_on_the_page(reference, model, known, config):

@@ -11,6 +11,7 @@ from regraft.embed import NO_STORE
 from regraft.errors import ConfigError, UnusablePhoto
 from regraft.pixels import Photo, normalise, photo_batches, photos_of, stacked
 
+pytestmark = pytest.mark.usefixtures("prepared_once")
 FP32 = room.Compute(torch.device("cpu"), torch.float32)
 BF16 = room.Compute(torch.device("cpu"), torch.bfloat16)
 
@@ -88,7 +89,7 @@ def test_bf16_is_near_fp32_and_kept_as_it_is(start, photos):
 
 def test_a_photo_that_cannot_be_read_ends_the_pass_or_is_told(start, photos, tmp_path):
     broken = Photo(str(tmp_path / "gone.png"), "0" * 64)
-    with pytest.raises(UnusablePhoto, match=r"missing: no file at .*gone\.png"):
+    with pytest.raises(UnusablePhoto, match=r"^missing: .*/gone\.png"):
         room.embed(start, [*photos, broken], FP32, NO_STORE)
     found = room.find_rows(room.passage(start, FP32), [photos[0], broken, photos[1]], NO_STORE)
     assert torch.equal(found.rows.all(), room.embed(start, photos[:2], FP32, NO_STORE).all())
@@ -126,7 +127,7 @@ def test_a_stated_precision_is_taken_at_its_word(monkeypatch):
 
 def test_cuda_without_a_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"torch sees no GPU here\. Use auto or cpu"):
+    with pytest.raises(ConfigError, match=r"\btune\.device\b.*\bcuda\b.*\bauto\b.*\bcpu\b"):
         room.choose_compute(TuneConfig(device="cuda"))
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import time
 
 import numpy as np
@@ -17,6 +18,7 @@ from regraft.embed.change import BRIGHTER, DARKER, DEGREES, changed_batches, pre
 from regraft.errors import UnusablePhoto
 from regraft.pixels import Look, Photo, photos_of, preprocess
 
+pytestmark = pytest.mark.usefixtures("prepared_once")
 FP32 = Compute(torch.device("cpu"), torch.float32)
 CHANGES = Change.__args__
 SEEN = Preprocessing(
@@ -158,11 +160,11 @@ def test_each_change_is_computed_once_and_kept_apart(start, splits, tmp_path, ca
     caplog.clear()
     again = [rows_of(way, photos, config).all() for way in ways]
     assert all(torch.equal(one, other) for one, other in zip(rows, again, strict=True))
-    assert caplog.messages[:2] == [
-        "embed: 4 photos: 4 known, 0 new (float32 on cpu)",
-        "embed: 4 photos, flip: 4 known, 0 new (float32 on cpu)",
-    ]
-    assert all(" 0 new " in message for message in caplog.messages)
+    assert len(caplog.messages) == len(ways)
+    for message, change in zip(caplog.messages, (None, *CHANGES), strict=True):
+        n_photos, n_known, n_new = re.findall(r"\b\d+\b", message)[:3]
+        assert (n_photos, n_known, n_new) == ("4", "4", "0")
+        assert [name for name in CHANGES if name in message] == [change] * bool(change)
     assert {shelf.recipe.view for shelf in contents(config.store_url)} == {"", *CHANGES}
 
 

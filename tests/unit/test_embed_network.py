@@ -15,6 +15,7 @@ from regraft.embed import Compute, prepared
 CPU = torch.device("cpu")
 FP32, BF16 = Compute(CPU, torch.float32), Compute(CPU, torch.bfloat16)
 SIDE = 160  # pixels; none of the sides that the preparation itself looks at
+SMALL = 64  # for networks that take any size
 
 
 def lived(network: nn.Module) -> nn.Module:
@@ -97,6 +98,7 @@ FOLDED = {
     "in groups": lambda: chain(nn.Conv2d(3, 6, 3, groups=3), nn.BatchNorm2d(6)),
     "with an activation": lambda: chain(nn.Conv2d(3, 4, 3), BatchNormAct2d(4)),
 }
+LARGE = ("timm:resnet10t", "torchvision:resnet18")
 LEFT = {
     "no norms": lambda: build_body("timm:test_convnext").module,
     "a transformer": lambda: build_body("timm:test_vit").module,
@@ -109,14 +111,17 @@ LEFT = {
 }
 
 
-@pytest.mark.parametrize("name", FOLDED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FOLDED],
+)
 def test_norms_are_folded_and_the_answers_stay(name):
     torch.manual_seed(0)
     network = lived(FOLDED[name]())
     folded = prepared(network, FP32)
     assert norms(network)
     assert not norms(folded)
-    assert_same(answers(folded), answers(network))
+    assert_same(answers(folded, SMALL), answers(network, SMALL))
 
 
 @pytest.mark.parametrize("name", LEFT)
@@ -171,8 +176,8 @@ def test_a_network_whose_size_is_not_known_is_left_as_it_is(capfd):
 
 def test_a_network_that_is_training_is_prepared_for_answering():
     network = lived(FOLDED["timm:test_efficientnet"]())
-    expected = answers(network)
-    assert_same(answers(prepared(network.train(), FP32)), expected)
+    expected = answers(network, SMALL)
+    assert_same(answers(prepared(network.train(), FP32), SMALL), expected)
 
 
 @pytest.mark.parametrize("compute", [FP32, BF16], ids=str)
@@ -188,13 +193,16 @@ def test_the_given_network_is_not_changed(compute):
     assert network.training
 
 
-@pytest.mark.parametrize("name", ["timm:test_efficientnet", "timm:resnet10t"])
+@pytest.mark.parametrize(
+    "name",
+    ["timm:test_efficientnet", pytest.param("timm:resnet10t", marks=pytest.mark.slow)],
+)
 def test_folded_bf16_is_no_further_from_fp32_than_plain_bf16(name):
     torch.manual_seed(0)
     network = lived(FOLDED[name]())
-    exact = answers(network)
-    folded = (answers(prepared(network, BF16), compute=BF16) - exact).norm()
-    plain = (answers(network.bfloat16(), compute=BF16) - exact).norm()
+    exact = answers(network, SMALL)
+    folded = (answers(prepared(network, BF16), SMALL, BF16) - exact).norm()
+    plain = (answers(network.bfloat16(), SMALL, BF16) - exact).norm()
     assert folded <= 1.1 * plain
 
 

@@ -1,9 +1,11 @@
 """The store of rows: a photo passes a frozen network once, whatever happens to the disk."""
 
+import errno
 import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -23,6 +25,7 @@ from regraft.embed import NO_STORE, Compute, contents, embed, find_rows, passage
 from regraft.errors import UnusablePhoto
 from regraft.pixels import photos_of
 
+pytestmark = pytest.mark.usefixtures("prepared_once")
 FP32 = Compute(torch.device("cpu"), torch.float32)
 BF16 = Compute(torch.device("cpu"), torch.bfloat16)
 PHOTO = (3, 32, 32)  # not the random one of 96 pixels that a network is prepared with
@@ -105,10 +108,9 @@ def test_a_second_call_computes_nothing_and_gives_the_same_bits(start, photos, c
     second, n_second = passing(start, photos, config)
     assert (n_first, n_second) == (30, 0)
     assert torch.equal(first, second)
-    assert [one.getMessage() for one in caplog.records] == [
-        "embed: 30 photos: 0 known, 30 new (float32 on cpu)",
-        "embed: 30 photos: 30 known, 0 new (float32 on cpu)",
-    ]
+    counts = [re.findall(r"\b\d+\b", one.getMessage()) for one in caplog.records]
+    assert counts == [["30", "0", "30"], ["30", "30", "0"]]  # photos, known, new
+    assert all(f"({FP32})" in one.getMessage() for one in caplog.records)
 
 
 def test_rows_are_what_they_are_without_a_store(start, photos, config, expected):
@@ -286,17 +288,17 @@ def head_of(path: Path) -> dict:
 def test_a_damaged_shard_is_noticed_said_removed_and_computed_again(
     start, photos, config, expected, small, said, damage
 ):
-    passing(start, photos[:28], config)
+    passing(start, photos[:12], config)
     before = {path: path.read_bytes() for path in shards(config)}
-    damaged = shards(config)[2]
+    damaged = shards(config)[1]
     damage(damaged)
-    rows, n_passed = passing(start, photos[:28], config)
+    rows, n_passed = passing(start, photos[:12], config)
     assert n_passed == 4
-    near(rows, expected[:28])
+    near(rows, expected[:12])
     [warning] = said()
-    assert warning.startswith(f"embed: removed the damaged {damaged} (")
-    assert warning.endswith("): its photos are computed again.")
-    assert passing(start, photos[:28], config)[1] == 0
+    assert re.search(rf"^embed: .* {re.escape(str(damaged))} \(.+\)", warning)
+    assert damaged.read_bytes() == before[damaged]  # removed, and written again
+    assert passing(start, photos[:12], config)[1] == 0
     assert {path: path.read_bytes() for path in shards(config)} == before  # the same bits again
 
 
@@ -310,7 +312,8 @@ def test_a_shard_of_another_recipe_is_not_read(start, photos, config, said):
     assert n_passed == 5
     assert again.dtype == torch.float32
     assert torch.equal(again[5:], rows)
-    assert "rows of another recipe" in said()[0]
+    [warning] = said()
+    assert str(own.parent / foreign.name) in warning
     assert foreign.exists()
     assert len(shards(config)) == 3
 
@@ -323,10 +326,8 @@ def test_a_full_disk_ends_no_run_and_harms_no_shard(start, photos, config, expec
     assert n_passed == 20
     near(rows, expected)
     [warning] = said()
-    assert warning == (
-        f"embed: 20 photos cannot be kept in {config.store_url} (File too large): "
-        "they will be computed again."
-    )
+    problem = re.escape(os.strerror(errno.EFBIG))
+    assert re.search(rf"\b20\b.* {re.escape(config.store_url)} \({problem}\)", warning)
     assert files(config) == before
     assert passing(start, photos, config)[1] == 20
 
@@ -336,7 +337,7 @@ def test_a_store_that_cannot_be_written_ends_no_run(start, photos, config, said)
     rows, n_passed = passing(start, photos[:5], config)
     assert n_passed == 5
     assert rows.shape == (5, 256)
-    assert "5 photos cannot be kept in" in said()[-1]
+    assert re.search(rf"\b5\b.* {re.escape(config.store_url)}[ /]", said()[-1])
 
 
 def test_a_damaged_shard_that_cannot_be_removed_is_not_read(
@@ -353,7 +354,8 @@ def test_a_damaged_shard_that_cannot_be_removed_is_not_read(
     rows, n_passed = passing(start, photos, config)
     assert n_passed == 30
     near(rows, expected)
-    assert "cannot be removed (Permission denied)" in said()[1]
+    assert "(Permission denied)" in said()[1]
+    assert str(shards(config)[0]) in said()[1]
 
 
 def test_a_shard_that_another_process_removes_meanwhile_is_computed(
@@ -438,7 +440,8 @@ def test_a_store_behind_a_url_keeps_rows_too(start, photos, expected, said):
         damaged = next(path for path in fs.find("/bucket") if path.endswith(".safetensors"))
         fs.pipe_file(damaged, fs.cat_file(damaged)[:-1])
         near(passing(start, photos, url)[0], expected)
-        assert "removed the damaged" in said()[0]
+        [warning] = said()
+        assert damaged in warning
     finally:
         MemoryFileSystem.store.clear()
 
@@ -459,7 +462,7 @@ def test_an_unreachable_store_ends_no_run(start, photos, remote, said, monkeypat
     monkeypatch.setattr(Listed, "pipe_file", refuse)
     monkeypatch.setattr(Listed, "exists", lambda self, path: False)
     assert passing(start, photos[:3], remote)[1] == 3
-    assert "cannot be read (no route to host): all photos are new" in said()[0]
+    assert re.search(r"/bucket/rows\b.*\(no route to host\)", said()[0])
 
 
 def test_a_store_where_no_room_can_be_made_ends_no_run(start, photos, remote, said, monkeypatch):
@@ -469,7 +472,7 @@ def test_a_store_where_no_room_can_be_made_ends_no_run(start, photos, remote, sa
     monkeypatch.setattr(Listed, "find", refuse)
     assert passing(start, photos[:3], remote)[1] == 3
     [warning] = said()
-    assert warning.startswith("embed: no room can be made in listed://bucket/rows (")
+    assert re.search(r" listed://bucket/rows \(.*Permission denied", warning)
 
 
 def test_what_is_over_the_bound_goes_after_the_run(start, photos, config):
@@ -482,7 +485,7 @@ def test_what_is_over_the_bound_goes_after_the_run(start, photos, config):
 def test_a_photo_that_changed_since_it_was_listed_poisons_nothing(start, splits, config, tmp_path):
     first, other = photos_of(splits.frame)[:2]
     swapped = first._replace(path=str(shutil.copy(other.path, tmp_path / "changed.png")))
-    with pytest.raises(UnusablePhoto, match="changed: not the file that was listed"):
+    with pytest.raises(UnusablePhoto, match=r"^changed: .*/changed\.png\b"):
         embed(start, [swapped], FP32, config)
     right, n_passed = passing(start, [first], config)
     assert n_passed == 1

@@ -1,6 +1,7 @@
 """When the model says "unsure": the curve by hand, and a risk that is kept, not hoped for."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,10 @@ STEEP = 0.5  # of the synthetic model: the chance that the least sure answer is 
 
 
 def predictions(confidence, correct, side="validation"):
-    # Numbers for labels: text would take most of the time of a thousand tables.
+    # Numbers for labels and for the side: text would take most of the time of a thousand tables.
     said = np.asarray(correct, dtype=int)
-    return pd.DataFrame({"side": side, "label": 1, "predicted": said, "confidence": confidence})
+    sides = pd.Categorical.from_codes(np.zeros(len(said), dtype=int), [side])
+    return pd.DataFrame({"side": sides, "label": 1, "predicted": said, "confidence": confidence})
 
 
 def calibrated(n, seed):
@@ -82,8 +84,9 @@ def test_a_threshold_that_is_given_is_taken():
     assert abstain_below(calibrated(50, 0), PredictConfig(abstain_below=0.8)) == 0.8
 
 
-def test_the_true_risk_is_above_the_target_in_no_more_draws_than_promised():
-    config, n_draws = PredictConfig(target_risk=RISK), 500
+@pytest.mark.parametrize("n_draws", [200, pytest.param(500, marks=pytest.mark.slow)])
+def test_the_true_risk_is_above_the_target_in_no_more_draws_than_promised(n_draws):
+    config = PredictConfig(target_risk=RISK)
     thresholds = [abstain_below(calibrated(400, seed), config) for seed in range(n_draws)]
     n_broken = sum(true_risk(threshold) >= RISK for threshold in thresholds)
     noise = 3 * math.sqrt(LEVEL * (1 - LEVEL) / n_draws)
@@ -95,7 +98,7 @@ def test_the_true_risk_is_above_the_target_in_no_more_draws_than_promised():
 def test_more_photos_answer_more():
     config = PredictConfig(target_risk=RISK)
     few, many = (
-        np.mean([true_coverage(abstain_below(calibrated(n, s), config)) for s in range(50)])
+        np.mean([true_coverage(abstain_below(calibrated(n, s), config)) for s in range(20)])
         for n in (200, 2000)
     )
     assert few < many
@@ -126,11 +129,9 @@ def test_too_few_photos_show_nothing_and_the_warning_says_how_many_it_takes(capl
     for n in (0, 58):
         photos = predictions(np.linspace(1.0, 0.5, n), np.ones(n, dtype=bool))
         assert abstain_below(photos, PredictConfig(target_risk=0.05)) == 1.0
-        assert (
-            f'abstain: the model says "unsure" to every photo that it is not certain of: {n} '
-            "validation photos cannot show that less than 5.0% of its answers is wrong; that takes "
-            "59 photos at least. Add validation photos, raise predict.target_risk, or set"
-        ) in caplog.text
+        found = re.findall(r"\b\d+(?:\.\d+%)?", caplog.messages[-1])
+        assert found[:3] == [str(n), "5.0%", "59"]  # photos there, of answers wrong, photos needed
+        assert "predict.target_risk" in caplog.messages[-1]
     enough = predictions(np.linspace(1.0, 0.5, 59), np.ones(59, dtype=bool))  # 0.95 ** 59 < 0.05
     assert abstain_below(enough, PredictConfig(target_risk=0.05)) == 0.0
 
@@ -139,25 +140,21 @@ def test_a_poor_model_shows_nothing_and_the_warning_says_how_poor(caplog):
     n = 200
     photos = predictions(np.linspace(1.0, 0.5, n), np.arange(n) % 4 > 0)
     assert abstain_below(photos, PredictConfig(target_risk=0.1)) == 1.0
-    assert f"of the surest {int(n * LEAST_COVERAGE)}, 25.0% are answered wrongly" in caplog.text
+    [warning] = caplog.messages
+    assert re.search(rf"\b{int(n * LEAST_COVERAGE)}\b.*\b25\.0%", warning)
 
 
 def test_the_log_says_what_the_threshold_does_to_the_test_photos(caplog):
     caplog.set_level("INFO", "regraft.evaluate")
     photos = predictions(np.array([0.9, 0.8, 0.7, 0.2]), np.array([1, 0, 1, 0]) == 1, "test")
     abstain_below(photos, PredictConfig(abstain_below=0.7))
-    assert (
-        'abstain: "unsure" below the confidence 0.7: 75.0 % of the test photos are answered, '
-        "33.3 % of these wrongly"
-    ) in caplog.text
+    [message] = caplog.messages
+    assert UNSURE in message
+    assert re.findall(r"\b\d+\.\d+", message) == ["0.7", "75.0", "33.3"]
 
 
 def test_a_class_called_unsure_is_refused_where_an_answer_may_be_withheld(weights_path):
     classifier = classifier_of(weights_path, ("sure", UNSURE))
-    with pytest.raises(
-        ConfigError,
-        match=r"A class is called 'unsure', so nobody could tell it from an answer withheld below "
-        r"the confidence 0\.8\. Rename the class, or set predict\.abstain_below",
-    ):
+    with pytest.raises(ConfigError, match=r"'unsure'.*\b0\.8\b.*\bpredict\.abstain_below\b"):
         abstaining(classifier, 0.8)
     assert abstaining(classifier, 0.0) == classifier

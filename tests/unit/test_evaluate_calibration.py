@@ -14,6 +14,7 @@ from regraft.evaluate import (
     mean_nll,
     reliability_table,
 )
+from regraft.evaluate.calibration import Answers, calibrate
 
 
 def binary(n_right, n_wrong, logit):
@@ -36,6 +37,19 @@ def test_the_temperature_lowers_the_loss():
     assert mean_nll(scores, codes, 1.0) > entropy
 
 
+def test_the_temperature_is_fitted_on_validation_and_measured_on_test():
+    validation, test = Answers(*binary(30, 10, logit=6.0)), Answers(*binary(36, 4, logit=6.0))
+    found = calibrate(validation, test, n_bins=15)
+    assert found.temperature == pytest.approx(6 / math.log(3), rel=1e-3)  # 0.75 is right there
+    sure = 1 / (1 + math.exp(-6))
+    assert found.ece_before == pytest.approx(sure - 0.9, abs=1e-6)
+    assert found.ece_after == pytest.approx(0.9 - 0.75, abs=1e-3)
+    assert found.nll_before == pytest.approx(-(0.9 * math.log(sure) + 0.1 * math.log(1 - sure)))
+    entropy = -(0.9 * math.log(0.75) + 0.1 * math.log(0.25))
+    assert found.nll_after == pytest.approx(entropy, abs=1e-3)
+    assert found.reliability.n.sum() == 40
+
+
 @pytest.mark.parametrize(
     ("n_right", "n_wrong"),
     [(0, 0), (19, 0), (40, 0), (0, 40)],
@@ -52,12 +66,12 @@ def test_the_temperature_is_one_for_a_single_class():
 
 
 def test_the_calibration_error_is_the_mean_gap_weighted_by_photos():
-    confidence = np.array([0.3, 0.3, 0.9, 0.9])
-    correct = np.array([True, False, True, True])
+    confidence = np.array([0.3, 0.3, 0.9, 0.9, 0.9, 0.9])
+    correct = np.array([True, False, True, True, True, True])
     table = reliability_table(confidence, correct, n_bins=2)
-    assert table.n.tolist() == [2, 2]
+    assert table.n.tolist() == [2, 4]
     assert table.accuracy.tolist() == [0.5, 1.0]
-    assert calibration_error(table) == pytest.approx((0.2 * 2 + 0.1 * 2) / 4)
+    assert calibration_error(table) == pytest.approx((0.2 * 2 + 0.1 * 4) / 6)
 
 
 def test_a_bin_holds_its_upper_edge_and_an_empty_bin_has_no_accuracy():

@@ -1,5 +1,7 @@
 """Frozen means frozen: no gradient, no statistics moving, not in the optimizer, and proven."""
 
+import re
+
 import pytest
 import torch
 from tiny import N_COUNTED, POLICIES
@@ -97,34 +99,36 @@ def test_the_table_is_total(start):
     frozen = table.set_index("block").n_frozen
     assert (frozen["head"], frozen["blocks.4"]) == (0, 0)
     assert frozen["stem"] == table.set_index("block").n_values["stem"]
-    assert str(plan) == f"freeze: last_block, {len(plan.frozen)} tensors frozen, thawed: " + (
-        "blocks.4, head"
-    )
+    n_frozen = len(plan.frozen)
+    assert re.search(rf"\blast_block\b.*\b{n_frozen}\b.*: blocks\.4, head$", str(plan))
 
 
 def test_a_rule_that_matches_nothing_is_refused(start):
-    with pytest.raises(FreezeError, match=r"The rule 'layer4\.\*' matches no parameter\. Names lo"):
+    words = r"'layer4\.\*'.*\bbackbone\.conv_stem\.weight, head\.bias\b"
+    with pytest.raises(FreezeError, match=words):
         freeze(start, ruled(("layer4.*", 1), ("*", 0)))
 
 
 def test_a_rule_that_comes_too_late_is_refused(start):
-    with pytest.raises(FreezeError, match=r"The rule 'backbone.blocks.4.\*' comes too late"):
+    with pytest.raises(FreezeError, match=r"'backbone\.blocks\.4\.\*'.*\bbackbone\.blocks\.4\.0\."):
         freeze(start, ruled(("head.*", 1), ("backbone.*", 0), ("backbone.blocks.4.*", 1)))
 
 
 def test_a_parameter_that_no_rule_matches_is_refused(start):
-    with pytest.raises(FreezeError, match=r"parameters are matched by no rule \(first: backbone"):
+    with pytest.raises(
+        FreezeError, match=r"^\d+ parameters\b.*\bbackbone\.conv_stem\.weight\b.*\[\"\*\", 0\]"
+    ):
         freeze(start, ruled(("head.*", 1), ("backbone.blocks.*", 0)))
 
 
 @pytest.mark.parametrize("rules", [[("*", 0)], [("head.bias", 0), ("*", 1)]])
 def test_a_frozen_head_is_refused(start, rules):
-    with pytest.raises(FreezeError, match=r"nothing would be learned\. Thaw head"):
+    with pytest.raises(FreezeError, match=r"\bhead\.\*"):
         freeze(start, ruled(*rules))
 
 
 def test_more_blocks_than_there_are_is_refused(start):
-    with pytest.raises(FreezeError, match=r"Expected freeze.n_blocks <= 6 \(stem, .*\), got 7"):
+    with pytest.raises(FreezeError, match=r"\bfreeze\.n_blocks <= 6\b.*\(stem, .*\).*\b7\b"):
         freeze(start, FreezeConfig(policy="last_n", n_blocks=7))
     whole = freeze(start, FreezeConfig(policy="last_n", n_blocks=6))
     assert factors(whole) == factors(freeze(start, POLICIES["all"]))
@@ -146,6 +150,7 @@ def test_frozen_stays_frozen_and_thawed_moves(start, policy, norm_statistics):
         and norm_statistics == "moving"
     }
     assert moved(before, network) == thawed | statistics
+    assert {name for name, p in network.named_parameters() if p.requires_grad} == thawed
     assert audit(hashes, frozen_hashes(network, plan), plan).n_drifted == 0
 
 
@@ -261,14 +266,15 @@ def test_the_audit_notices_one_moved_tensor(start, name):
     before = frozen_hashes(network, plan)
     with torch.no_grad():
         network.state_dict()[name].view(-1)[0] += 1e-6
-    with pytest.raises(FreezeDrift, match=f"1 frozen tensors changed .*first: {name}"):
+    with pytest.raises(FreezeDrift, match=rf"\b1 frozen\b.*\b{name}\b"):
         audit(before, frozen_hashes(network, plan), plan)
 
 
 def test_the_audit_notices_a_tensor_that_is_gone(start):
     plan = freeze(start, POLICIES["probe"])
     before = frozen_hashes(start.build(), plan)
-    with pytest.raises(FreezeDrift, match="1 frozen tensors changed"):
+    gone = next(iter(before))
+    with pytest.raises(FreezeDrift, match=rf"\b1 frozen\b.*\b{gone}\b"):
         audit(before, dict(list(before.items())[1:]), plan)
 
 

@@ -1,7 +1,7 @@
 """Promises of ingest: every file is accounted for, and the order of a folder means nothing."""
 
-import io
 import os
+import re
 import sys
 from contextlib import contextmanager
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from test_ingest_decode import claiming
 from tiny import photo_file, write_files
 
 from regraft.config import IngestConfig, SplitConfig
@@ -79,7 +80,7 @@ def test_a_class_called_train_beside_another_class_is_a_class(tmp_path):
 def test_splits_beside_another_folder_of_photos_are_refused(tmp_path):
     names = ("train/cat/a", "train/dog/b", "Test/cat/c", "unlabelled/d")
     write_files(tmp_path, {f"{name}.png": photo_file(i) for i, name in enumerate(names)})
-    with pytest.raises(NoPhotos, match=r"only splits \(test, train\) in .*, found unlabelled bes"):
+    with pytest.raises(NoPhotos, match=rf"\(test, train\).*{tmp_path}\b.*\bunlabelled\b"):
         read(tmp_path)
     (tmp_path / "unlabelled/d.png").rename(tmp_path / "unlabelled/d.xml")
     assert read(tmp_path).classes == ("cat", "dog")
@@ -127,7 +128,7 @@ def test_remote_folders_read_as_local_ones_do(tmp_path):
     before = fingerprint(IngestConfig(photos="memory://pets"))
     memory.pipe_file("/pets/dog/new.png", photo_file(50))
     assert fingerprint(IngestConfig(photos="memory://pets")) != before
-    with pytest.raises(NoPhotos, match="Expected a folder at memory://nowhere, found nothing"):
+    with pytest.raises(NoPhotos, match=r"\bfolder\b.* memory://nowhere\b"):
         read("memory://nowhere")
 
 
@@ -155,8 +156,7 @@ def test_three_hundred_broken_files_are_each_accounted_for(tmp_path):
     rng = np.random.default_rng(7)
     kinds = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
     good = [photo_file(seed, kinds[seed % 6], size=16) for seed in range(60)]
-    bomb = io.BytesIO()
-    Image.new("1", (12_000, 12_000)).save(bomb, "PNG")
+    bomb = claiming(12_000, 12_000)
 
     def broken(number):
         data = bytearray(good[number % 60])
@@ -165,9 +165,7 @@ def test_three_hundred_broken_files_are_each_accounted_for(tmp_path):
             data[rng.integers(0, len(data))] ^= 1 << rng.integers(0, 8)
         bent = bytes(data)
         whole = good[number % 60]
-        return (whole[:cut], bent, bent[:cut], whole, b"", POINTER, bomb.getvalue(), b"text")[
-            number % 8
-        ]
+        return (whole[:cut], bent, bent[:cut], whole, b"", POINTER, bomb, b"text")[number % 8]
 
     for number in range(300):
         name = f"{'abc'[number % 3]}/{number}.{('jpg', 'png', 'txt', 'gif')[number // 8 % 4]}"
@@ -214,7 +212,7 @@ def test_a_name_that_is_not_utf8_is_in_quarantine_and_can_be_stored(tmp_path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(photo_file(3))
-    with pytest.raises(ClassVanished, match=r"No usable photo is left of dog\\xff: all 1 are"):
+    with pytest.raises(ClassVanished, match=r"\bdog\\xff\b.*\bname is not utf-8\b"):
         read(tmp_path, max_quarantine_fraction=0.5)
     os.remove(os.path.join(os.fsencode(tmp_path), b"dog\xff/a.png"))
     table = read(tmp_path, max_quarantine_fraction=0.5)
@@ -251,10 +249,10 @@ def test_files_and_folders_that_may_not_be_read_are_in_quarantine(tmp_path, monk
     scandir, opened = os.scandir, open
     write_files(tmp_path, {"cat/locked/a.png": photo_file(1)})
 
-    def guarded(path, *arguments):
+    def guarded(path, *arguments, **options):
         if str(path).endswith(("locked", "dog/0.png")):
             raise PermissionError(13, "Permission denied", str(path))
-        return (scandir if not arguments else opened)(path, *arguments)
+        return (scandir if not arguments else opened)(path, *arguments, **options)
 
     monkeypatch.setattr(os, "scandir", guarded)
     monkeypatch.setattr(sys.modules["regraft.ingest.decode"], "open", guarded, raising=False)
@@ -282,7 +280,7 @@ def scene(seed, size=(1280, 1024)):
 
 def test_a_photo_and_its_smaller_copies_stay_near_copies(tmp_path):
     """The large ones are decoded at an eighth, the others at a half or whole."""
-    for number, label in enumerate(("cat", "dog", "eel")):
+    for number, label in enumerate(("cat", "dog")):
         (tmp_path / label).mkdir()
         large = scene(number)
         large.save(tmp_path / label / "0 large.jpg", quality=90)
@@ -293,7 +291,7 @@ def test_a_photo_and_its_smaller_copies_stay_near_copies(tmp_path):
     pairs = find_near_pairs(table, SplitConfig().near_duplicate_bits)
     label = table["label"].to_numpy()
     assert (label[pairs.first] == label[pairs.second]).all()
-    assert len(pairs.first) == 3 * 6  # every two of the four copies, in each class
+    assert len(pairs.first) == 2 * 6  # every two of the four copies, in each class
 
 
 def test_the_table_tells_the_full_upright_size_of_a_photo_decoded_at_reduced_scale(tmp_path):
@@ -315,22 +313,23 @@ def test_too_many_unusable_photos_stop_the_run_with_counts_and_names(tmp_path):
     with pytest.raises(TooManyQuarantined) as caught:
         read(tmp_path)
     message = str(caught.value)
-    assert "3 of 9 photos" in message
-    assert "2 git-lfs pointer, 1 empty file" in message
+    assert re.search(r"\b3 of 9\b", message)
+    assert re.search(r"\b2 git-lfs pointer\b.*\b1 empty file\b", message)
     assert "cat/x.png (git-lfs pointer)" in message
-    assert "raise ingest.max_quarantine_fraction" in message
+    limit = IngestConfig().max_quarantine_fraction
+    assert re.search(rf"\bingest\.max_quarantine_fraction\b.*\b{limit:g}\b", message)
     assert len(read(tmp_path, max_quarantine_fraction=0.34).frame) == 6
 
 
 def test_a_class_that_would_vanish_stops_the_run(tmp_path):
     write_files(two_classes(tmp_path, n=20), {"eel/a.png": POINTER})
-    with pytest.raises(ClassVanished, match=r"left of eel: all 1 are .*eel/a\.png, git-lfs"):
+    with pytest.raises(ClassVanished, match=r" eel\b.*\b1\b.*/eel/a\.png, git-lfs pointer\b"):
         read(tmp_path)
 
 
 def test_a_class_without_a_format_that_is_read_stops_the_run(tmp_path):
     write_files(two_classes(tmp_path), {"eel/a.HEIC": b"x", "eel/b": b"x", "eel/Thumbs.db": b"x"})
-    words = r"in eel \(2 files: \.heic, no extension\)\. Photos are files ending in \.bmp"
+    words = r" eel \(2 files: \.heic, .*\).* \.bmp\b"
     with pytest.raises(ClassVanished, match=words):
         read(tmp_path)
 
@@ -341,30 +340,31 @@ def test_a_class_is_looked_for_in_all_splits(tmp_path):
     write_files(tmp_path, {"test/dog/d.heic": b"x", "boxes/a.xml": b"x"})
     assert read(tmp_path).classes == ("cat", "dog")
     write_files(tmp_path, {"test/eel/e.heic": b"x"})
-    with pytest.raises(ClassVanished, match=r"in eel \(1 files"):
+    with pytest.raises(ClassVanished, match=r" eel \(1 "):
         read(tmp_path)
 
 
 def test_one_class_is_not_enough(tmp_path):
     write_files(tmp_path, {"cat/a.png": photo_file(1), "cat/b.png": photo_file(2)})
-    with pytest.raises(DataError, match=r"Expected two classes or more in .*, got cat"):
+    with pytest.raises(DataError, match=rf"{tmp_path}\b.*\bcat\b"):
         read(tmp_path)
 
 
 def test_nothing_to_read_says_what_was_expected(tmp_path):
     two_classes(tmp_path / "pets")
-    with pytest.raises(NoPhotos, match=r"Did you mean .*/pets\?"):
+    with pytest.raises(NoPhotos, match=r"/pest\b.*/pets\b"):
         read(tmp_path / "pest")
-    with pytest.raises(NoPhotos, match="Check the spelling"):
+    with pytest.raises(NoPhotos, match=r"/xyz/abc\b") as caught:
         read(tmp_path / "xyz" / "abc")
+    assert "/pets" not in str(caught.value)
     write_files(tmp_path, {"empty/a/b.txt": b"x", "flat/a.png": photo_file(1)})
-    with pytest.raises(NoPhotos, match=r"found none \(1 other files\)"):
+    with pytest.raises(NoPhotos, match=r"/empty\b.*\(1 .*\).* \.bmp\b"):
         read(tmp_path / "empty")
-    with pytest.raises(NoPhotos, match="found 1 photos but no folder around them"):
+    with pytest.raises(NoPhotos, match=r"/flat\b.*\b1 photos\b.*\bimage,label\b"):
         read(tmp_path / "flat")
-    with pytest.raises(NoPhotos, match=r"got the file .*flat/a\.png"):
+    with pytest.raises(NoPhotos, match=r"\.csv\b.*\.parquet\b.*/flat/a\.png\b"):
         read(tmp_path / "flat" / "a.png")
-    with pytest.raises(ConfigError, match=r"Expected photos in ingest\.photos, got none"):
+    with pytest.raises(ConfigError, match=r"\bingest\.photos\b"):
         ingest(IngestConfig())
 
 
@@ -458,17 +458,17 @@ def test_repeated_rows_count_once_and_contradicting_labels_clash(tmp_path):
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [
-        ("image,lable\na,b\n", ManifestError, r"no label \(did you mean 'lable'\?\)"),
-        ("file,label\na,b\n", ManifestError, "got file,label: no image"),
-        ("image,label\na.png,cat\nb.png, \n", ManifestError, "line 3, got no label"),
-        ("image,label\n,cat\n", ManifestError, "line 2, got no image"),
+        ("image,lable\na,b\n", ManifestError, r"\bimage,lable\b.* label \(.*'lable'"),
+        ("file,label\na,b\n", ManifestError, r"\bfile,label\b.* image\b"),
+        ("image,label\na.png,cat\nb.png, \n", ManifestError, r"\bline 3\b.*\blabel\b"),
+        ("image,label\n,cat\n", ManifestError, r"\bline 2\b.*\bimage\b"),
         ("image,label,split\na,b,dev\n", ManifestError, "'dev' in .*line 2.*train, val, valid"),
-        ("image,label,split\na,b,test\na,b,train\n", ManifestError, "line 2 and line 3 agree"),
-        ("image,label\na,b\n\nc,d,e\n", ManifestError, "as in the header, got 3 in .*line 4"),
-        ('image,label\na,"b', ManifestError, "m.csv is not a CSV table in UTF-8"),
-        ("image,label,label\na,b,c\n", ManifestError, "each column once .*got image,label,label"),
-        ("", NoPhotos, "found a header and no row"),
-        ("image,label\n", NoPhotos, "found a header and no row"),
+        ("image,label,split\na,b,test\na,b,train\n", ManifestError, r"\bline 2\b.*\bline 3\b"),
+        ("image,label\na,b\n\nc,d,e\n", ManifestError, r"\b2 cells\b.*\b3\b.*\bline 4\b"),
+        ('image,label\na,"b', ManifestError, r"/m\.csv\b.*\bUTF-8\b"),
+        ("image,label,label\na,b,c\n", ManifestError, r"/m\.csv\b.*\bimage,label,label\b"),
+        ("", NoPhotos, r"/m\.csv\b.*\bheader\b"),
+        ("image,label\n", NoPhotos, r"/m\.csv\b.*\bheader\b"),
     ],
 )
 def test_a_manifest_that_cannot_be_meant_is_refused_with_its_line(tmp_path, text, error, words):
@@ -478,11 +478,11 @@ def test_a_manifest_that_cannot_be_meant_is_refused_with_its_line(tmp_path, text
 
 def test_a_manifest_in_another_encoding_or_format_is_refused(tmp_path):
     write_files(tmp_path, {"m.csv": "image,label\ncafé,b\n".encode("latin-1"), "m.parquet": b"no"})
-    with pytest.raises(ManifestError, match="not a CSV table in UTF-8"):
+    with pytest.raises(ManifestError, match=r"/m\.csv\b.*\bUTF-8\b"):
         read(tmp_path / "m.csv")
-    with pytest.raises(ManifestError, match=r"m\.parquet is not a Parquet table"):
+    with pytest.raises(ManifestError, match=r"/m\.parquet\b.*\bParquet\b"):
         read(tmp_path / "m.parquet")
-    with pytest.raises(NoPhotos, match=r"Expected a manifest at .*none\.csv: no file"):
+    with pytest.raises(NoPhotos, match=r"\bmanifest\b.*/none\.csv\b"):
         read(tmp_path / "none.csv")
 
 

@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import struct
+import zlib
 
 import fsspec
 import numpy as np
@@ -19,6 +21,14 @@ def file_bytes(image, kind="PNG", **options):
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def claiming(width, height):
+    """A PNG whose header says this size; its pixels are those of an 8 x 8 photo."""
+    data = bytearray(file_bytes(Image.new("1", (8, 8))))
+    data[16:24] = struct.pack(">II", width, height)  # IHDR: its fields, then the CRC of all of it
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
 
 
 def noise(size=16, seed=0):
@@ -131,8 +141,10 @@ def test_a_cut_file_is_called_truncated(kind):
 
 
 def test_a_photo_over_the_limit_is_refused_before_its_pixels_are_unpacked():
-    bomb = file_bytes(Image.new("1", (20_000, 20_000)))
-    with pytest.raises(UnusablePhoto, match=r"20000 x 20000, ingest.max_pixels is 10000"):
+    bomb = claiming(20_000, 20_000)
+    with pytest.raises(
+        UnusablePhoto, match=r"\b20000 x 20000\b.*\bingest\.max_pixels\b.*\b10000\b"
+    ):
         decode(bomb, LIMIT)
     assert reason_of(bomb, 89_478_485) == "too many pixels"
 
@@ -149,14 +161,14 @@ def test_read_photo_reads_paths_and_urls_and_names_the_file_that_fails(tmp_path)
     path.write_bytes(file_bytes(noise()))
     fsspec.filesystem("memory").pipe_file("/decode/a.png", path.read_bytes())
     assert np.array_equal(read_photo(str(path)), read_photo("memory://decode/a.png"))
-    with pytest.raises(UnusablePhoto, match=r"missing: no file at .*b\.png"):
+    with pytest.raises(UnusablePhoto, match=r"^missing: .*/b\.png\b"):
         read_photo(str(tmp_path / "b.png"))
-    with pytest.raises(UnusablePhoto, match=r"unreadable: IsADirectoryError"):
+    with pytest.raises(UnusablePhoto, match=r"^unreadable: IsADirectoryError\b"):
         read_photo(str(tmp_path))
     path.write_bytes(b"")
-    with pytest.raises(UnusablePhoto, match=r"empty file: 0 bytes \(in .*a\.png\)"):
+    with pytest.raises(UnusablePhoto, match=r"^empty file: .*/a\.png\b"):
         read_photo(str(path))
-    with pytest.raises(ConfigError, match="URL that fsspec can open, got nosuch://a"):
+    with pytest.raises(ConfigError, match=r"\bfsspec\b.* nosuch://a\b"):
         read_photo("nosuch://a")
 
 
@@ -215,7 +227,7 @@ def test_the_full_size_is_that_of_the_upright_photo(kind, orientation):
 
 
 def test_the_limit_is_judged_on_the_full_size():
-    with pytest.raises(UnusablePhoto, match=r"160 x 128, ingest\.max_pixels is 20479"):
+    with pytest.raises(UnusablePhoto, match=r"\b160 x 128\b.*\bingest\.max_pixels\b.*\b20479\b"):
         decode(file_bytes(smooth(160, 128), "JPEG"), 160 * 128 - 1, 16)
 
 

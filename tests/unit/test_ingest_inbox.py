@@ -1,7 +1,9 @@
 """Promises of the inbox: labels may come late, twice or wrong, and nothing is lost or guessed."""
 
 import os
+import re
 import shutil
+from functools import cache
 
 import fsspec
 import numpy as np
@@ -14,10 +16,19 @@ from regraft.errors import ClassVanished, ConfigError, ManifestError, NoPhotos
 from regraft.ingest import fingerprint, ingest
 from regraft.ingest import inbox as inbox_room
 from regraft.ingest import sources as sources_room
+from regraft.ingest.facts import find_facts
 from regraft.ingest.manifest import list_manifest
 from regraft.ingest.memory import recall
 
 LABELS = ("cat", "dog", "emu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _content_is_looked_at_once():
+    """What a content is found to be depends on nothing else; these tests are about its labels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("regraft.ingest.table.find_facts", cache(find_facts))
+        yield
 
 
 @pytest.fixture
@@ -80,7 +91,7 @@ def test_photos_right_in_the_inbox_wait_and_are_no_failure(pets):
     table = read(pets)
     assert len(table.frame) == 20
     assert (table.n_waiting, len(table.quarantine), table.n_ignored) == (2, 0, 1)
-    assert str(table).endswith("1 other files ignored, 2 wait for a label")
+    assert re.search(r"\b1 other\b.*\b2 wait\b", str(table))
     assert table.digest == ingest(IngestConfig(photos=str(pets / "photos"))).digest
 
 
@@ -312,13 +323,14 @@ def test_a_newer_row_wins_cell_by_cell(pets):
     assert (table.n_ignored, len(table.relabelled)) == (1, 0)
     rows[2] = rows[2].replace("01-02", "01-01")
     csv(pets, "\n".join(rows), "labels.csv")
-    with pytest.raises(ManifestError, match="line 2 and line 3 agree on the label but not"):
+    with pytest.raises(ManifestError, match=r"/cat/1\.png\b.*\bline 2\b.*\bline 3\b"):
         read(pets, photos="labels.csv")
 
 
 @pytest.mark.parametrize("time", ["yesterday", "2026-13-01", "1.2.2026", "0001-01-01T00:00+14:00"])
 def test_a_time_that_is_none_is_refused_with_its_line(pets, time):
-    with pytest.raises(ManifestError, match=r"ISO 8601 .*got '.*' in .*inbox\.csv, line 2\. Mend"):
+    words = rf"\bISO 8601\b.*\blabelled_at\b.*'{re.escape(time)}' .*/inbox\.csv, line 2\b"
+    with pytest.raises(ManifestError, match=words):
         dated(pets, f"photos/cat/1.png,dog,{time}")
 
 
@@ -330,14 +342,24 @@ def test_the_time_of_a_label_is_no_slice(pets):
 # while somebody writes
 
 
-def test_a_line_without_its_end_is_set_aside_until_it_has_one(pets):
-    whole = "image,label\nphotos/cat/1.png,dog\nphotos/cat/2.png,dogfish\n"
-    for cut in range(len(whole) - len("photos/cat/2.png,dogfish\n") + 1, len(whole)):
-        csv(pets, whole[:cut])
+LAST_LINE = "photos/cat/2.png,dogfish\n"
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        (1, 16, 17, 20, 24),  # a letter, up to the comma, with it, half of the label, no line end
+        pytest.param(range(1, len(LAST_LINE)), marks=pytest.mark.slow),
+    ],
+    ids=["some", "every"],
+)
+def test_a_line_without_its_end_is_set_aside_until_it_has_one(pets, lengths):
+    whole = f"image,label\nphotos/cat/1.png,dog\n{LAST_LINE}"
+    for length in lengths:
+        csv(pets, whole[: len(whole) - len(LAST_LINE) + length])
         table = read(pets, "inbox.csv")
         assert relabelled(table, pets) == [("photos/cat/1.png", "cat", "dog")]
         assert table.quarantine["reason"].tolist() == ["unfinished line"]
-        assert "may be half of one" in table.quarantine["detail"].iloc[0]
     csv(pets, whole)
     table = read(pets, "inbox.csv")
     assert table.quarantine.empty
@@ -355,7 +377,7 @@ def test_a_manifest_of_photos_needs_no_last_line_end(pets):
     assert len(read(pets, photos="labels.csv").frame) == 2
     assert len(list_manifest(str(pets / "labels.csv")).photos) == 2
     csv(pets, "image,label\nphotos/cat/1.png,\n", "labels.csv")
-    with pytest.raises(ManifestError, match="line 2, got no label"):
+    with pytest.raises(ManifestError, match=r"\bline 2\b.*\blabel\b"):
         read(pets, photos="labels.csv")
 
 
@@ -417,7 +439,7 @@ def test_a_class_that_only_the_inbox_has_does_not_stop_the_run_when_it_is_broken
     table = read(pets, max_quarantine_fraction=0.2)
     assert (len(table.quarantine), table.n_ignored) == (1, 2)
     write_files(pets, {"photos/emu/a.png": b""})
-    with pytest.raises(ClassVanished, match=r"No usable photo is left of emu: all 2 are"):
+    with pytest.raises(ClassVanished, match=r" emu\b.*\b2\b.*/emu/a\.png, empty file\b"):
         read(pets, max_quarantine_fraction=0.2)
 
 
@@ -434,15 +456,15 @@ def test_what_waits_counts_as_usable_where_the_broken_are_counted(pets):
 def test_an_inbox_that_is_not_there_is_named(pets):
     (pets / "inbox").rmdir()
     for place, words in (
-        ("inbox", r"ingest\.inbox: Expected a folder at .*/inbox, found none"),
-        ("inbox.csv", r"ingest\.inbox: Expected a manifest at .*inbox\.csv: no file"),
+        ("inbox", r"^ingest\.inbox: .*\bfolder\b.*/inbox\b"),
+        ("inbox.csv", r"^ingest\.inbox: .*\bmanifest\b.*/inbox\.csv\b"),
     ):
         for use in (ingest, fingerprint):
             with pytest.raises(NoPhotos, match=words):
                 use(config_of(pets, place))
     remote = IngestConfig(photos=str(pets / "photos"), inbox="memory://no-inbox")
     for use in (ingest, fingerprint):
-        with pytest.raises(NoPhotos, match=r"found nothing .* put a file named \.keep there"):
+        with pytest.raises(NoPhotos, match=r"^ingest\.inbox: .* memory://no-inbox\b.* \.keep\b"):
             use(remote)
     fsspec.filesystem("memory").pipe_file("/no-inbox/.keep", b"")
     assert len(ingest(remote).frame) == 20
@@ -450,9 +472,11 @@ def test_an_inbox_that_is_not_there_is_named(pets):
 
 def test_an_inbox_that_is_no_place_is_refused(pets):
     write_files(pets, {"inbox/a.png": photo_file(31)})
-    with pytest.raises(NoPhotos, match=r"in ingest\.inbox, got the file .*a\.png\. Name its"):
+    with pytest.raises(NoPhotos, match=r"\bingest\.inbox\b.*/inbox/a\.png\b"):
         read(pets, "inbox/a.png")
-    with pytest.raises(ConfigError, match=r"got torchvision:MNIST, which does not grow"):
+    with pytest.raises(
+        ConfigError, match=r"\bingest\.inbox\b.*torchvision:MNIST\b.*\bingest\.photos\b"
+    ):
         ingest(IngestConfig(photos=str(pets / "photos"), inbox="torchvision:MNIST"))
 
 
@@ -461,7 +485,8 @@ def test_an_inbox_that_is_no_place_is_refused(pets):
 )
 def test_one_place_in_the_other_is_refused(pets, photos, inbox):
     for use in (ingest, fingerprint):
-        with pytest.raises(ConfigError, match=r"Expected two places, neither in the other, got"):
+        words = rf"ingest\.inbox={pets}/{inbox.rstrip('/')}.* ingest\.photos={pets}\b"
+        with pytest.raises(ConfigError, match=words):
             use(config_of(pets, inbox, photos))
 
 
@@ -473,7 +498,7 @@ def test_places_of_nearly_the_same_name_are_two(pets):
 
 def test_a_link_does_not_hide_that_the_inbox_lies_among_the_photos(pets):
     (pets / "link").symlink_to(pets / "photos" / "cat")
-    with pytest.raises(ConfigError, match="neither in the other"):
+    with pytest.raises(ConfigError, match=r"ingest\.inbox=.*/link\b.* ingest\.photos=.*/photos\b"):
         read(pets, "link")
 
 
@@ -505,7 +530,9 @@ def test_the_fingerprint_sees_the_inbox(pets):
 # any sequence
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
+)
 def test_after_any_sequence_each_content_has_the_label_that_was_given_last(tmp_path, seed):
     """Photos come to either place, with a label or without, and rows correct what is known."""
     rng = np.random.default_rng(seed)

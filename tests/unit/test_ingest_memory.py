@@ -1,6 +1,7 @@
 """Promises of ingest's memory: only new content is decoded, and the table never shows it."""
 
 import logging
+import re
 import sys
 
 import fsspec
@@ -120,8 +121,8 @@ def test_a_damaged_shard_is_removed_and_its_photos_are_decoded_again(
     decoded.clear()
     with caplog.at_level(logging.WARNING, "regraft.ingest"):
         assert_same(read(pets, tmp_path / "memory"), plain)
-    assert "removed a damaged memory of photos" in caplog.text
-    assert str(shard) in caplog.text
+    [warning] = caplog.messages
+    assert str(shard) in warning
     assert len(set(decoded)) == 9
     assert_same(read(pets, tmp_path / "memory"), plain)
 
@@ -132,7 +133,7 @@ def test_a_shard_that_is_no_table_is_removed_although_its_name_is_right(pets, tm
     (folder / f"{facts_room.sha256_of(b'no table')}.parquet").write_bytes(b"no table")
     with caplog.at_level(logging.WARNING, "regraft.ingest"):
         assert_same(read(pets, tmp_path / "memory"), read(pets))
-    assert "removed a damaged memory of photos" in caplog.text
+    assert len(caplog.messages) == 1
     assert len(shards(tmp_path / "memory")) == 1
 
 
@@ -142,7 +143,7 @@ def test_a_memory_that_cannot_be_written_or_read_does_not_end_the_run(
     (tmp_path / "file").write_bytes(b"")
     with caplog.at_level(logging.WARNING, "regraft.ingest"):
         assert_same(read(pets, tmp_path / "file"), read(pets))
-    assert "file cannot be written" in caplog.text
+    assert re.search(rf"{tmp_path}/file\b.*\(.+\)", caplog.messages[-1])
 
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied")
@@ -150,7 +151,8 @@ def test_a_memory_that_cannot_be_written_or_read_does_not_end_the_run(
     monkeypatch.setattr(LocalFileSystem, "ls", refuse)
     with caplog.at_level(logging.WARNING, "regraft.ingest"):
         assert room.recall(str(tmp_path / "memory")) == {}
-    assert "cannot be read ([Errno 13] Permission denied): photos are decoded anew" in caplog.text
+    assert str(tmp_path / "memory") in caplog.messages[-1]
+    assert "([Errno 13] Permission denied)" in caplog.messages[-1]
 
 
 def test_after_a_change_of_code_or_library_all_is_found_out_anew(

@@ -100,7 +100,7 @@ def test_without_copy_and_network_the_error_says_which_file_goes_where(
     with pytest.raises(NoPhotos) as caught:
         ingest(config_of(tmp_path))
     message = str(caught.value)
-    assert "could not download it (<urlopen error no network>)" in message
+    assert "(<urlopen error no network>)" in message
     assert "train-images-idx3-ubyte, train-labels-idx1-ubyte" in message
     assert f"in {tmp_path}/images/torchvision/FashionMNIST/raw" in message
 
@@ -129,14 +129,14 @@ def test_a_data_set_without_a_train_split_is_not_read(tmp_path):
             if split != "10fold":
                 raise ValueError(split)
 
-    with pytest.raises(NoPhotos, match="has no split called train or trainval"):
+    with pytest.raises(NoPhotos, match=r"\btrain or trainval\b"):
         arrays._open_parts(Odd, [tmp_path])
 
 
 def test_names_and_places_that_cannot_be_meant_are_refused(tmp_path, own_copy):
-    with pytest.raises(ConfigError, match=r"folder or URL in ingest\.images_url, got none"):
+    with pytest.raises(ConfigError, match=r"torchvision:FashionMNIST\b.*\bingest\.images_url\b"):
         ingest(config_of(tmp_path, images_url=""))
-    with pytest.raises(ConfigError, match=r"no data set 'FashionMist'.*knows: .*FashionMNIST"):
+    with pytest.raises(ConfigError, match=r"'FashionMist'.* FashionMNIST\b"):
         ingest(config_of(tmp_path, photos="torchvision:FashionMist"))
-    with pytest.raises(ConfigError, match="no set of photos with one label each"):
+    with pytest.raises(ConfigError, match=r"\blist\b"):
         list(arrays._write_photos([("text", 1)], "train", str(tmp_path), set()))

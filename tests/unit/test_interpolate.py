@@ -1,5 +1,6 @@
 """What a blend promises: plain arithmetic, no class harmed by being new, a rule that is kept."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from regraft.interpolate import (
 )
 from regraft.pixels import photos_of
 
+pytestmark = pytest.mark.usefixtures("prepared_once")
 HALVES = Config(retrain=RetrainConfig(interpolations=(0.5,)))
 
 
@@ -161,7 +163,8 @@ def test_without_a_champion_the_challenger_goes_on(challenger, splits):
     assert found.challenger is challenger
     assert (found.interpolation.alpha, found.interpolation.trials) == (1.0, ())
     assert (found.interpolation.flips_saved, found.interpolation.is_blend) == (0, False)
-    assert str(found.interpolation) == "interpolate: nothing to blend, no model serves yet"
+    assert (found.interpolation.champion, found.interpolation.n) == ("", 0)
+    assert str(found.interpolation) == f"interpolate: {found.interpolation.reason}"
 
 
 def other_network(classifier):
@@ -183,16 +186,17 @@ def other_weights(classifier):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (other_network, "the champion is another network (timm:another)"),
-        (other_pixels, "the champion prepares photos otherwise"),
-        (other_weights, "the champion began with other weights (file:"),
-        (lambda c: c.with_card(classes=("a", "b", "c")), "the champion shares no class with it"),
+        (other_network, r"\(timm:another\)"),
+        (other_pixels, r"\bphotos\b"),
+        (other_weights, r"\bweights\b.*\(file:.*tiny\.safetensors\)"),
+        (lambda c: c.with_card(classes=("a", "b", "c")), r"\bclass\b"),
     ],
 )
 def test_what_has_no_line_between_is_not_blended(champion, challenger, splits, change, why):
     found = interpolate(challenger, change(champion), splits, HALVES)
     assert found.challenger is challenger
-    assert found.interpolation.reason.startswith(f"nothing to blend, {why}")
+    assert re.search(why, found.interpolation.reason)
+    assert (found.interpolation.alpha, found.interpolation.trials) == (1.0, ())
     assert found.interpolation.champion == change(champion).content_hash
 
 
@@ -205,7 +209,7 @@ def test_a_start_that_the_champions_ancestry_does_not_hold_is_not_hidden(
         trained = saying(start, "blue").with_card(parent=parent)
         return between(challenger, trained, serving, splits).interpolation
 
-    assert told("a stranger").reason.endswith("a model that the champion does not descend from")
+    assert (told("a stranger").trials, told("a stranger").alpha) == ((), 1.0)
     for parent in ("", "grandparent", serving.content_hash):
         assert len(told(parent).trials) == 2
 
@@ -220,23 +224,27 @@ def test_what_a_blended_champion_was_started_from_is_no_stranger(
 
 def test_nothing_to_try_is_said(champion, challenger, splits):
     none = interpolate(challenger, champion, splits, with_limit(0.1))
-    assert none.interpolation.reason == "nothing to blend, retrain.interpolations is empty"
+    assert none.interpolation.trials == ()
+    assert "retrain.interpolations" in none.interpolation.reason
     unjudged = replace(splits, frame=splits.frame[splits.frame.side != "validation"])
     found = interpolate(challenger, champion, unjudged, HALVES).interpolation
-    assert found.reason.endswith("there is no validation photo to choose on")
+    assert found.trials == ()
+    assert "validation" in found.reason
 
 
 def test_the_same_weights_are_nothing_to_blend(challenger, splits):
     serving = challenger.classifier.with_card(temperature=2.0, abstain_below=0.5)
     found = interpolate(challenger, serving, splits, HALVES)
-    assert found.interpolation.reason == "nothing to blend, the champion has the same weights"
+    assert found.challenger is challenger
+    assert found.interpolation.trials == ()
+    assert "weights" in found.interpolation.reason
 
 
 def test_a_rename_that_would_merge_two_classes_is_refused(champion, challenger, splits):
     config = HALVES.model_copy(
         update={"classes": HALVES.classes.model_copy(update={"renamed": {"amber": "blue"}})}
     )
-    with pytest.raises(ConfigError, match="two classes cannot become one"):
+    with pytest.raises(ConfigError, match=r"\bamber\b.*\bblue\b"):
         interpolate(challenger, champion, splits, config)
 
 
@@ -267,20 +275,17 @@ def test_fewer_flips_are_taken_where_the_accuracy_is_the_same(start, splits, cha
     assert told.trials == (Trial(1.0, 1 / 3, 3), Trial(0.5, 1 / 3, 0))
     assert (told.alpha, told.flips_saved, told.is_blend) == (0.5, 3, True)
     assert found.challenger.classifier.weights["head.bias"].tolist() == [25, 12.5, 0]
-    assert str(told) == (
-        "interpolate: 50% challenger, 50% champion: 33.3% right and 0 negative flips, the "
-        "challenger itself 33.3% of 9 validation photos right, 3 negative flips of 9, at most 10.0%"
-    )
+    numbers = re.findall(r"\d+(?:\.\d+)?%?", told.reason)
+    blend, itself = ["50%", "50%", "33.3%", "0"], ["33.3%", "9", "3", "9"]
+    assert numbers == [*blend, *itself, "10.0%"]  # the last: the limit
 
 
 def test_on_a_whole_tie_the_challenger_itself_goes_on(start, splits, challenger):
     trained = saying(start, "amber", 25.0)
     found = between(challenger, trained, saying(start, "amber"), splits)
     assert found.challenger.classifier is trained
-    assert found.interpolation.reason == (
-        "the challenger as it is, no blend does better (33.3% of 9 validation photos right, "
-        "0 negative flips of 9, at most 10.0%)"
-    )
+    numbers = re.findall(r"\d+(?:\.\d+)?%?", found.interpolation.reason)
+    assert numbers == ["33.3%", "9", "0", "9", "10.0%"]
 
 
 def test_on_a_tie_of_blends_the_one_nearer_to_the_challenger_is_taken(start, splits, challenger):
@@ -317,7 +322,8 @@ def test_where_none_keeps_the_limit_the_fewest_flips_are_taken(start, splits, ch
     told = between(challenger, trained, probe, splits, with_limit(0.0, 0.5)).interpolation
     assert [trial.n_flips for trial in told.trials] == [6, 3]
     assert (told.alpha, told.flips_saved) == (0.5, 3)
-    assert told.reason.startswith("none keeps the limit, the fewest flips: 50% challenger")
+    assert "limit" in told.reason  # no other reason speaks of it
+    assert re.search(r"\b50% challenger\b", told.reason)
 
 
 def test_photos_of_a_new_class_count_for_accuracy_and_never_flip(start, splits, challenger):

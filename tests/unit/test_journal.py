@@ -66,7 +66,7 @@ def test_no_journal_yet_is_an_empty_one(tmp_path):
 def test_a_file_that_is_no_record_is_said_by_name(tmp_path, text):
     (tmp_path / "attempts").mkdir()
     (tmp_path / "attempts" / "20261126T1.json").write_text(text, encoding="utf-8")
-    with pytest.raises(JournalBroken, match=r"Expected a record of Regraft in .*20261126T1.json"):
+    with pytest.raises(JournalBroken, match=r"/attempts/20261126T1\.json\b"):
         journal.attempts(str(tmp_path))
 
 

@@ -1,9 +1,11 @@
 """Notifications: real receivers on this machine, and what becomes of those that do not answer."""
 
+import errno
 import hmac
 import json
 import logging
 import os
+import re
 import shlex
 import socket
 import ssl
@@ -17,6 +19,7 @@ from email import message_from_bytes
 from email.policy import default
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import get_args
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -24,8 +27,8 @@ from aiosmtpd.smtp import AuthResult
 
 from regraft.config import NotifyConfig, Target, load_config
 from regraft.errors import ConfigError
-from regraft.journal import Attempt, Watch
-from regraft.notify import Message, of_attempt, of_watch, signature, tell
+from regraft.journal import Attempt, Outcome, Watch
+from regraft.notify import Failure, Message, of_attempt, of_watch, signature, tell
 from regraft.notify.message import trial
 
 # What apprise imports for PGP.
@@ -116,11 +119,19 @@ def webhook(url: str, **settings) -> NotifyConfig:
     return NotifyConfig(targets=(Target(kind="webhook", to=url, **settings),))
 
 
-def why(config: NotifyConfig, message: Message = TOLD) -> str:
-    failures = tell(config, message)
-    assert SECRET not in repr(failures)
-    assert "hidden-path" not in repr(failures)
-    return " ".join(map(str, failures))
+def failure_of(config: NotifyConfig, message: Message = TOLD) -> Failure:
+    """The one failure, which names no secret and no address; its fields and its text agree."""
+    [failure] = tell(config, message)
+    assert SECRET not in repr(failure)
+    assert "hidden-path" not in repr(failure)
+    assert all(part in str(failure) for part in (failure.kind, failure.where, failure.why))
+    assert failure.kind == config.targets[0].kind
+    assert failure.why
+    return failure
+
+
+def numbers(failure: Failure) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", failure.why)]
 
 
 def test_webhook_is_signed_over_the_bytes_that_arrive(receiver):
@@ -160,28 +171,32 @@ def test_webhook_is_tried_again_with_the_same_delivery(receiver):
 
 def test_webhook_gives_up_and_says_why_without_its_address(receiver, caplog):
     server = receiver(503)
-    [failure] = tell(webhook(server.url), TOLD)
+    failure = failure_of(webhook(server.url))
     assert (failure.kind, failure.where) == ("webhook", "127.0.0.1")
-    assert failure.why == "it answered 503 (3 tries)"
+    assert numbers(failure) == [503, 3]  # the last answer, and the number of tries
     assert len(server.got) == 3
     [warning] = [record for record in caplog.records if record.name == "regraft.notify"]
     assert warning.levelname == "WARNING"
-    assert warning.getMessage() == (
-        "notify: webhook 127.0.0.1 was not told: it answered 503 (3 tries) (promoted)"
-    )
+    assert str(failure) in warning.getMessage()
+    assert "promoted" in warning.getMessage()
+    # What the client says of an address that it cannot ask would repeat parts of it.
+    unasked = failure_of(webhook("http://a b/hidden-path"))
+    assert unasked.why.endswith("(InvalidURL)")
+    assert "a b" not in unasked.why
 
 
 @pytest.mark.parametrize("code", [302, 307, 400, 401, 404])
 def test_redirect_or_refusal_is_a_failure_at_once(receiver, code):
     server = receiver(code)
-    assert why(webhook(server.url)) == f"webhook 127.0.0.1 was not told: it answered {code}"
+    failure = failure_of(webhook(server.url))
+    assert (failure.where, numbers(failure)) == ("127.0.0.1", [code])
     assert len(server.got) == 1
 
 
 def test_receiver_that_is_late_costs_no_more_than_its_time_out(receiver):
     server = receiver(0)
     began = time.monotonic()
-    assert "no answer in time" in why(webhook(server.url, timeout_s=0.4))
+    assert "time" in failure_of(webhook(server.url, timeout_s=0.4)).why
     assert time.monotonic() - began < 1.2
     assert len(server.got) == 1
 
@@ -202,29 +217,41 @@ def test_receiver_that_drips_is_left_alone_after_the_time_out():
         thread.start()
         began = time.monotonic()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        assert "no answer in 0.3 s" in why(webhook(url, timeout_s=0.3))
+        assert "0.3 s" in failure_of(webhook(url, timeout_s=0.3)).why
         assert time.monotonic() - began < 2
         stop.set()
         thread.join()
 
 
-def test_process_ends_though_a_target_still_holds_its_thread():
-    code = (
-        "import socket, time\n"
-        "from datetime import UTC, datetime\n"
-        "from regraft.config import NotifyConfig, Target\n"
-        "from regraft.notify import Message, tell\n"
-        "from regraft.notify import webhook\n"
-        "webhook.post = lambda *a: time.sleep(60)\n"
-        "target = Target(kind='webhook', to='http://127.0.0.1/', timeout_s=0.1)\n"
-        "message = Message('failed', 'm', 't', 'x', {}, datetime.now(UTC))\n"
-        "print(tell(NotifyConfig(targets=(target,)), message)[0].why)\n"
-    )
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
-    assert done.stdout == "no answer in 0.1 s\n"
-    assert done.returncode == 0
-    assert time.monotonic() - began < 10
+# Says what `import regraft.notify` imports, and is left alone by a target that never answers.
+PROCESS = """
+import sys, time
+import regraft.notify
+print(*sys.modules)
+from datetime import UTC, datetime
+from regraft.config import NotifyConfig, Target
+from regraft.notify import Message, tell
+from regraft.notify import webhook
+webhook.post = lambda *a: time.sleep(60)
+target = Target(kind='webhook', to='http://127.0.0.1/', timeout_s=0.1)
+message = Message('failed', 'm', 't', 'x', {}, datetime.now(UTC))
+print(tell(NotifyConfig(targets=(target,)), message)[0].why)
+"""
+
+
+@pytest.fixture(scope="module")
+def process():
+    """A process of its own that has run to its end, and the seconds that it took."""
+    began, command = time.monotonic(), [sys.executable, "-c", PROCESS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    return done, time.monotonic() - began
+
+
+def test_process_ends_though_a_target_still_holds_its_thread(process):
+    done, seconds = process
+    assert done.returncode == 0, done.stderr
+    assert "0.1 s" in done.stdout.splitlines()[1]
+    assert seconds < 30  # the target holds its thread for 60
 
 
 def free_port() -> int:
@@ -235,8 +262,12 @@ def free_port() -> int:
 
 def test_receiver_that_is_not_there_fails_quickly():
     began = time.monotonic()
-    assert "no connection (3 tries)" in why(webhook(f"http://127.0.0.1:{free_port()}/hidden-path"))
-    assert "no connection" in why(webhook("http://nowhere.invalid/hidden-path"))
+    refused = failure_of(webhook(f"http://127.0.0.1:{free_port()}/hidden-path"))
+    unknown = failure_of(webhook("http://nowhere.invalid/hidden-path"))
+    assert (refused.where, unknown.where) == ("127.0.0.1", "nowhere.invalid")
+    assert refused.why == unknown.why
+    assert "connection" in refused.why
+    assert numbers(refused) == [3]
     assert time.monotonic() - began < 6
 
 
@@ -256,14 +287,12 @@ def test_target_is_told_only_of_what_it_wants_to_hear(receiver):
 def test_missing_secret_is_a_failure_and_nothing_is_sent(receiver, tmp_path):
     server = receiver(200)
     gone = tmp_path / "gone"
-    told = why(webhook(server.url, secret_env="", secret_file=str(gone)))
-    assert told.endswith(f"expected its secret in the file {gone}, found none")
-    told = why(webhook(server.url, secret_env="REGRAFT_NO_SUCH"))
-    assert told.endswith("in the environment variable REGRAFT_NO_SUCH, found none")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    assert "found none" in why(
-        webhook(server.url, secret_env="", secret_file=str(tmp_path / "binary"))
-    )
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for file in (gone, binary):
+        failure = failure_of(webhook(server.url, secret_env="", secret_file=str(file)))
+        assert str(file) in failure.why
+    assert "REGRAFT_NO_SUCH" in failure_of(webhook(server.url, secret_env="REGRAFT_NO_SUCH")).why
     assert server.got == []
 
 
@@ -298,12 +327,12 @@ def test_command_reads_the_happening_and_has_no_shell(tmp_path):
 
 
 def test_command_that_fails_is_told_by_its_name(caplog):
-    assert why(command("sh -c 'echo hidden-path >&2; exit 3'")) == (
-        "command sh was not told: it ended with 3"
-    )
-    assert why(command("/no/such/program --token x")) == (
-        "command program was not told: it cannot be started (No such file or directory)"
-    )
+    failed = failure_of(command("sh -c 'echo hidden-path >&2; exit 3'"))
+    assert (failed.where, numbers(failed)) == ("sh", [3])
+    absent = failure_of(command("/no/such/program --token x"))
+    assert absent.where == "program"
+    assert os.strerror(errno.ENOENT) in absent.why
+    assert "token" not in absent.why
     assert tell(command("true"), TOLD) == ()  # which reads nothing
 
 
@@ -311,7 +340,7 @@ def test_command_that_hangs_is_killed_with_all_its_children(tmp_path):
     pid = tmp_path / "pid"
     line = f"sh -c 'sleep 60 & echo $! > {pid}; wait'"
     began = time.monotonic()
-    assert "did not end in 0.5 s and was killed" in why(command(line, timeout_s=0.5))
+    assert numbers(failure_of(command(line, timeout_s=0.5))) == [0.5]
     assert time.monotonic() - began < 5
     assert gone(int(pid.read_text(encoding="utf-8")))
 
@@ -403,12 +432,15 @@ def test_email_logs_in_behind_starttls(smtp, certificate, monkeypatch):
         tls_context=tls(certificate), require_starttls=True, authenticator=authenticate
     )
     config = email(port, "&user=ada", secret_env="REGRAFT_TEST_SECRET")
-    assert why(config) == "email localhost was not told: its certificate is not trusted"
+    failure = failure_of(config)
+    assert failure.where == "localhost"
+    assert "certificate" in failure.why
+    assert box.letters == []
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     assert tell(config, TOLD) == ()
     assert len(box.letters) == 1
     monkeypatch.setenv("REGRAFT_TEST_SECRET", "another")
-    assert why(config) == "email localhost was not told: it answered 535"
+    assert numbers(failure_of(config)) == [535]
 
 
 def test_email_goes_by_tls_from_the_first_byte(smtp, certificate, monkeypatch):
@@ -420,9 +452,10 @@ def test_email_goes_by_tls_from_the_first_byte(smtp, certificate, monkeypatch):
 
 def test_email_that_cannot_go_says_why(smtp):
     _, port = smtp()
-    assert "was not told: " in why(email(port))  # this server has no STARTTLS
-    told = why(email(free_port(), "&tls=none"))
-    assert told == "email localhost was not told: no connection (Connection refused)"
+    assert failure_of(email(port)).where == "localhost"  # this server has no STARTTLS
+    refused = failure_of(email(free_port(), "&tls=none"))
+    assert refused.where == "localhost"
+    assert os.strerror(errno.ECONNREFUSED) in refused.why
 
 
 def test_apprise_target_is_told_by_its_secret_alone(receiver, monkeypatch):
@@ -435,9 +468,11 @@ def test_apprise_target_is_told_by_its_secret_alone(receiver, monkeypatch):
     assert said["title"] == "clothes: v8 serves"
     assert "It is better." in said["message"]
     server.codes = [401]
-    assert why(config) == "apprise was not told: it answered 401"
+    assert numbers(failure_of(config)) == [401]
     monkeypatch.setenv("REGRAFT_TEST_SECRET", f"nonsense-{SECRET}")
-    assert why(config) == "apprise was not told: its secret is no address that apprise knows"
+    failure = failure_of(config)
+    assert "secret" in failure.why
+    assert (failure.where, numbers(failure)) == ("", [])
 
 
 def test_fault_of_ours_is_a_failure_too(monkeypatch):
@@ -445,43 +480,50 @@ def test_fault_of_ours_is_a_failure_too(monkeypatch):
         raise TypeError(f"hidden-path {SECRET}")
 
     monkeypatch.setattr("regraft.notify.webhook.post", broken)
-    assert why(webhook("http://127.0.0.1/")).endswith("a fault of ours, or of apprise")
+    assert failure_of(webhook("http://127.0.0.1/")).where == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        ({"kind": "webhook"}, "a webhook needs http://HOST or https://HOST in `to`"),
-        ({"kind": "webhook", "to": "ftp://a/b"}, "a webhook needs http://HOST or https://HOST"),
-        ({"kind": "webhook", "to": "http://me@host/"}, "`to` names a user before the host"),
+        ({"kind": "webhook"}, r"webhook.*http://.*https://.*\bto\b"),
+        ({"kind": "webhook", "to": "ftp://a/b"}, r"webhook.*http://.*https://.*\bto\b"),
+        ({"kind": "webhook", "to": "http://me@host/"}, r"\bto\b.*\buser\b.*secret_file"),
         ({"kind": "webhook", "to": "http://a:b@host/"}, "holds a password"),
-        ({"kind": "webhook", "to": "http://host:port/"}, "its host or port cannot be read"),
-        ({"kind": "webhook", "to": "http://h", "secret_file": "key"}, "must be absolute"),
+        ({"kind": "webhook", "to": "http://host:port/"}, r"\bto\b.*\bhost\b.*\bport\b"),
+        ({"kind": "webhook", "to": "http://h", "secret_file": "key"}, "secret_file.*absolute"),
         (
             {"kind": "webhook", "to": "http://h", "secret_file": "/k", "secret_env": "K"},
-            "has both secret_file and secret_env",
+            "secret_file.*secret_env",
         ),
-        ({"kind": "email", "to": "mailto:me"}, "an e-mail target needs smtp://HOST or smtps://"),
-        ({"kind": "email", "to": "smtp://host/?to=a@b"}, "`to` needs addresses: smtp://HOST/?from"),
-        ({"kind": "email", "to": "smtp://h/?from=a@b&to=c"}, "`to` needs addresses"),
-        ({"kind": "email", "to": "smtp://h/?from=a@b&to=a@b&cc=d"}, "cc means nothing in `to`"),
-        ({"kind": "email", "to": "smtp://h/?from=a@b&to=a@b&tls=no"}, "tls in `to` can only be"),
+        ({"kind": "email", "to": "mailto:me"}, r"mail.*smtp://.*smtps://.*\bto\b"),
+        ({"kind": "email", "to": "smtp://host/?to=a@b"}, r"smtp://HOST/\?from=.*&to="),
+        ({"kind": "email", "to": "smtp://h/?from=a@b&to=c"}, r"smtp://HOST/\?from=.*&to="),
+        (
+            {"kind": "email", "to": "smtp://h/?from=a@b&to=a@b&cc=d"},
+            r"\bcc\b.*\bto\b.*from, to, user, tls",
+        ),
+        ({"kind": "email", "to": "smtp://h/?from=a@b&to=a@b&tls=no"}, r"\btls\b.*none.*STARTTLS"),
         (
             {"kind": "email", "to": "smtp://h/?from=a@b&to=a@b&tls=none", "secret_env": "K"},
-            "would send the password in the clear",
+            "password.*tls=none",
         ),
-        ({"kind": "command"}, "a command needs a command line in `to`"),
-        ({"kind": "command", "to": "sh -c 'x"}, "`to` is no command line: No closing quotation"),
-        ({"kind": "command", "to": "x", "secret_env": "K"}, "a command is given no secret"),
-        ({"kind": "apprise"}, "apprise needs secret_file or secret_env with its URL, and no `to`"),
-        ({"kind": "apprise", "to": "json://h", "secret_env": "K"}, "and no `to`"),
+        ({"kind": "command"}, r"command.*\bto\b.*/usr/bin/logger"),
+        ({"kind": "command", "to": "sh -c 'x"}, r"\bto\b.*No closing quotation"),
+        ({"kind": "command", "to": "x", "secret_env": "K"}, "command.*secret"),
+        ({"kind": "apprise"}, r"apprise.*secret_file.*secret_env.*\bto\b"),
+        (
+            {"kind": "apprise", "to": "json://h", "secret_env": "K"},
+            r"apprise.*secret_file.*secret_env.*\bto\b",
+        ),
     ],
 )
 def test_target_that_cannot_be_meant_is_refused_with_its_place(target, told):
     with pytest.raises(ConfigError) as refused:
         load_config(None, (f"notify.targets={json.dumps([target])}",))
-    assert str(refused.value).startswith("--set: notify.targets.0")
-    assert told in str(refused.value)
+    place, _, reason = str(refused.value).partition("notify.targets.0")
+    assert place == "--set: "
+    assert re.search(told, reason, re.DOTALL)
 
 
 def test_email_address_is_taken_apart():
@@ -504,12 +546,12 @@ def attempt(**changes) -> Attempt:
 @pytest.mark.parametrize(
     ("outcome", "happening", "title"),
     [
-        ("promoted", "promoted", "version 8 serves now"),
-        ("kept", "kept", "version 8 was not better"),
-        ("held", "kept", "too few photos to decide about version 8"),
-        ("waiting", "waiting", "version 8 waits for your approval"),
-        ("skipped", "skipped", "nothing to train on"),
-        ("postponed", "skipped", "put off"),
+        ("promoted", "promoted", "version 8"),
+        ("kept", "kept", "version 8"),
+        ("held", "kept", "version 8"),
+        ("waiting", "waiting", "version 8"),
+        ("skipped", "skipped", ""),
+        ("postponed", "skipped", ""),
         ("failed", "failed", "failed"),
         ("killed", "failed", "was killed"),
     ],
@@ -517,12 +559,19 @@ def attempt(**changes) -> Attempt:
 def test_every_outcome_of_a_retraining_is_a_happening(outcome, happening, title):
     message = of_attempt(attempt(outcome=outcome, accuracy=0.91, n_test=300))
     assert message.happening == happening
+    assert message.title.startswith("clothes: ")
     assert title in message.title
     assert message.text == "a tie"
     assert message.when == NOON
     assert message.facts["accuracy"] == 0.91
     assert "n_photos" not in message.facts
     assert message.facts["seconds"] == 120.0
+
+
+def test_no_two_outcomes_of_a_retraining_have_the_same_title():
+    outcomes = get_args(Outcome)
+    titles = {of_attempt(attempt(outcome=outcome)).title for outcome in outcomes}
+    assert len(titles) == len(outcomes)
 
 
 def test_watch_is_told_only_if_it_found_drift():
@@ -543,8 +592,8 @@ def test_same_message_has_the_same_delivery_and_json_takes_every_number():
     assert json.loads(again.payload())["facts"]["accuracy"] == "nan"
 
 
-def test_notify_is_imported_without_anything_heavy():
-    code = "import sys, regraft.notify; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def test_notify_is_imported_without_anything_heavy(process):
+    imported = set(process[0].stdout.splitlines()[0].split())
     heavy = {"torch", "mlflow", "zenml", "apprise", "requests", "pandas", "numpy"}
-    assert not heavy & set(done.stdout.split())
+    assert "regraft.notify" in imported
+    assert not heavy & imported

@@ -4,6 +4,7 @@ import io
 import math
 import re
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 
 import numpy as np
@@ -146,13 +147,14 @@ def text(html):
 
 
 def test_the_headline_is_the_accuracy_with_its_interval_against_the_baseline():
-    page = text(render(report_of(), "insects"))
-    assert f"80.0 % 95 % interval 37.6{DASH}96.4 %, on exactly 5 test photos of 3 classes" in page
-    assert "always saying “ant” 0.0 %" in page
+    page = text(usual_page())
+    interval = rf"80\.0 % 95 % .*37\.6{DASH}96\.4 %,.* 5 test photos .*3 classes"
+    assert re.search(interval, page)
+    assert "“ant” 0.0 %" in page
 
 
 def test_the_page_asks_for_nothing_and_runs_nothing():
-    parsed = outline(render(report_of(), "insects"))
+    parsed = outline(usual_page())
     assert "script" not in parsed.tags
     assert "link" not in parsed.tags
     assert all(address.startswith(("data:image/jpeg", "#")) for address in parsed.addresses)
@@ -160,7 +162,7 @@ def test_the_page_asks_for_nothing_and_runs_nothing():
 
 
 def test_every_link_of_the_page_leads_to_a_section_of_it():
-    html = render(report_of(), "insects")
+    html = usual_page()
     anchors = {address[1:] for address in outline(html).addresses if address.startswith("#")}
     assert anchors <= set(re.findall(r'id="([^"]+)"', html))
 
@@ -182,49 +184,63 @@ def test_undefined_shares_are_a_dash_and_never_nan():
 
 def test_a_verdict_stands_first_with_its_reason_and_its_numbers():
     scores = (ScoreView("champion", Interval(0.8, 0.7, 0.9)),)
-    verdict = VerdictView("keep", "A tie keeps the champion.", scores)
+    verdict = VerdictView("keep", "A tie.", scores)
     page = text(render(report_of(), "insects", verdict))
-    assert page.index("Not promoted A tie keeps the champion. champion 80.0 %") < page.index("Test")
+    assert page.index("Not promoted A tie. champion 80.0 %") < page.index("Test")
     assert "Promoted to champion" in render(report_of(), "t", replace(verdict, standing="promote"))
-    assert 'id="verdict"' not in render(report_of(), "insects")
+    assert 'id="verdict"' not in usual_page()
+
+
+@cache
+def usual_page():
+    """The page of report_of(), which many ask; a string, so nobody can change it."""
+    return render(report_of(), "insects")
+
+
+def findings_about(report, section):
+    """The tone and the text of each finding about a section."""
+    return [(one.tone, one.text.striptags()) for one in findings(report) if one.section == section]
 
 
 def test_findings_name_the_weakest_class_and_the_most_confused_pair():
-    sentences = [finding.text.striptags() for finding in findings(report_of())]
-    assert f"Weakest class: ant, 1 of 2 found (9{DASH}91 %), 10 training photos." in sentences
-    assert "Most confused: ant taken for bee once, the other way round never." in sentences
+    [(_, weakest)] = findings_about(report_of(), "classes")
+    assert re.search(rf"\bant, 1 of 2 .*\(9{DASH}91\s%\), 10 training photos", weakest)
+    [(_, pair)] = findings_about(report_of(), "confusion")
+    assert re.search(r"\bant\b.* bee once,.* never", pair)
 
 
 def test_findings_say_when_the_model_is_not_better_than_the_baseline():
     report = replace(report_of(), baseline=Interval(0.5, 0.3, 0.7))
-    assert findings(report)[0].tone == "bad"
-    assert "Not clearly better than always saying ant" in findings(report)[0].text.striptags()
+    first = findings(report)[0]
+    assert (first.tone, first.section) == ("bad", "headline")
+    interval = rf"\bant\b.* 37\.6{DASH}96\.4\s% .* 30\.0{DASH}70\.0\s%"
+    assert re.search(interval, first.text.striptags())
+    better = replace(report_of(), baseline=Interval(0.0, 0.0, 0.3))
+    assert not findings_about(better, "headline")
 
 
 def test_the_transfer_gain_stands_by_the_headline_with_its_three_accuracies():
-    page = text(render(report_of(), "insects"))
-    assert "Transfer gives +43.2 points (+35.1 to +51.0): 84.2 % with the pretrained" in page
-    assert "41.0 % with random ones, 17.5 % by always saying the largest class" in page
-    assert "on the same 150 training and 120 test photos" in page
-    assert not [f for f in findings(report_of()) if "pretrained" in f.text]
+    page = text(usual_page())
+    gain = r"\+43\.2 points \(\+35\.1 to \+51\.0\): 84\.2 % .*41\.0 % .*17\.5 % "
+    assert re.search(gain + r".*\b150 training .*\b120 test photos", page)
+    assert not findings_about(replace(report_of(), baseline=Interval(0.0, 0.0, 0.3)), "headline")
 
 
 def test_negative_transfer_is_an_alarm_that_stands_first():
     gain = TransferGain(150, 120, 0.3, 0.5, 0.2, -0.2, -0.3, -0.1)
     report = replace(report_of(), transfer=gain, baseline=Interval(0.0, 0.0, 0.1))
-    assert findings(report)[0].tone == "bad"
-    assert findings(report)[0].text.striptags() == (
-        "Negative transfer: the pretrained weights are worse here than random ones "
-        f"({MINUS}20.0 points, 95 % interval {MINUS}30.0 to {MINUS}10.0, on 120 test photos). "
-        "Choose a backbone whose source task is nearer to these photos."
-    )
+    assert (findings(report)[0].tone, findings(report)[0].section) == ("bad", "headline")
+    gain = rf"Negative transfer.*{MINUS}20\.0 points.*{MINUS}30\.0 to {MINUS}10\.0.* 120 test"
+    assert re.search(gain, findings(report)[0].text.striptags())
     assert "Negative transfer" in render(report, "insects")
 
 
 def test_unproven_transfer_is_a_note():
     gain = TransferGain(150, 120, 0.5, 0.5, 0.2, 0.0, -0.1, 0.1)
-    notes = [f for f in findings(replace(report_of(), transfer=gain)) if "unproven" in f.text]
-    assert [note.tone for note in notes] == ["look"]
+    report = replace(report_of(), transfer=gain, baseline=Interval(0.0, 0.0, 0.3))
+    [(tone, note)] = findings_about(report, "headline")
+    assert tone == "look"
+    assert re.search(rf"{MINUS}10\.0 to \+10\.0.* 120 test", note)
 
 
 def test_findings_name_a_class_that_is_never_predicted():
@@ -237,22 +253,25 @@ def test_findings_name_a_slice_that_is_clearly_worse():
         [("light", "night", 9, 0.2, 0.1, 0.4), ("light", "day", 9, 0.9, 0.7, 1.0)],
         columns=["column", "value", "n", "accuracy", "low", "high"],
     )
-    sentences = [f.text.striptags() for f in findings(replace(report_of(), slices=slices))]
-    assert "Clearly worse where light is night: 20.0 % on 9 photos." in sentences
+    [(tone, worst)] = findings_about(replace(report_of(), slices=slices), "slices")
+    assert tone == "bad"
+    assert re.search(r"\blight .*night: 20\.0\s% .*\b9 photos", worst)
     assert 'href="#slices"' in render(replace(report_of(), slices=slices), "insects")
 
 
 def test_a_flawless_model_has_a_page_too():
     report = report_of(truth=(0, 1, 2), said=(0, 1, 2))
     assert confused_pairs(report).empty
-    assert "None: every test photo was judged rightly." in render(report, "insects")
+    assert [tone for tone, _ in findings_about(report, "confusion")] == ["good"]
+    parsed = outline(render(report, "insects"))
+    assert "img" not in parsed.tags
 
 
 def test_a_long_quarantine_is_counted_whole_and_listed_in_part():
     rows = [(f"/photos/ant/{at}.jpg", "ant", "truncated", "12 bytes") for at in range(63)]
     quarantine = pd.DataFrame(rows, columns=["path", "label", "reason", "detail"])
     page = text(render(replace(report_of(), quarantine=quarantine), "insects"))
-    assert "63 files were used nowhere" in page
+    assert "63 files" in page
     assert "ant/49.jpg" in page
     assert "ant/50.jpg" not in page
 
@@ -272,12 +291,14 @@ def test_a_leak_shows_both_of_its_photos():
 
 
 def test_the_freeze_plan_and_its_audit_are_shown():
-    page = text(render(report_of(), "insects"))
+    page = text(usual_page())
     assert f"stem frozen 1 000 {DASH} head trained 50 1" in page
-    assert "151 frozen parameters and 102 buffers hashed before and after" in page
+    assert re.search(r"\b151 frozen parameters .*\b102 buffers", page)
 
 
-@pytest.mark.parametrize("n_classes", [2, 60, MAX_CLASSES + 1])
+@pytest.mark.parametrize(
+    "n_classes", [2, pytest.param(60, marks=pytest.mark.slow), MAX_CLASSES + 1]
+)
 def test_any_number_of_classes_has_a_page(n_classes):
     classes = tuple(f"class {at}" for at in range(n_classes))
     report = report_of(classes, truth=range(n_classes), said=[1, *range(1, n_classes)])
@@ -285,7 +306,8 @@ def test_any_number_of_classes_has_a_page(n_classes):
     outline(html)
     shown = n_classes <= MAX_CLASSES
     assert len(matrix(report).rows) == (n_classes if shown else 0)
-    assert ("are too many for a matrix" in html) == (not shown)
+    assert ('<table class="matrix' in html) == shown
+    assert (f"{n_classes} classes are too many" in html) == (not shown)
 
 
 def test_a_page_of_ten_classes_with_full_galleries_stays_below_a_megabyte():
@@ -303,13 +325,13 @@ def test_the_matrix_holds_counts_and_shares_of_the_row():
 
 
 def test_a_single_record_of_training_is_a_table_in_sight():
-    assert "<details open><summary>The values" in render(report_of(), "insects")
+    assert "<details open><summary>The values" in usual_page()
 
 
 def test_the_page_says_how_much_can_be_answered_at_each_risk():
     report = report_of(truth=[0] * 40, said=[0] * 39 + [1])  # the least sure photo is the wrong one
     page = text(render(report, "insects"))
-    assert "Of all test photos 2.5 % are answered wrongly" in page
+    assert "test photos 2.5 %" in page
     assert "≤&nbsp;1 % 98 % 51.2 % 0.0 %" in page  # 39 of 40, all right
     assert "≤&nbsp;5 % 100 % 50.0 % 2.5 %" in page
 

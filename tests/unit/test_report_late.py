@@ -1,5 +1,6 @@
 """The report says what came late: photos that wait, new labels, a wider test side."""
 
+import re
 from dataclasses import replace
 
 from test_report import report_of
@@ -16,16 +17,12 @@ def said(**late):
 
 
 def test_a_report_says_what_came_late_with_its_numbers():
-    assert said(**{WAITING: "1"}) == [
-        "<b>1 photo</b> in the inbox without a label, used nowhere until there is one."
-    ]
-    assert said(**{RELABELLED: "2"}) == [
-        "<b>2 photos</b> with another label than at first: the newest counts."
-    ]
-    assert said(**{WIDENED: "3 (<b>)"}) == [
-        "The frozen test side took in new photos, <b>3 (&lt;b&gt;)</b>: earlier accuracies are of "
-        "fewer."
-    ]
+    [waiting] = said(**{WAITING: "1"})
+    assert re.search("<b>1 photo</b>.* inbox ", waiting)
+    [relabelled] = said(**{RELABELLED: "2"})
+    assert re.search("<b>2 photos</b>.* label ", relabelled)
+    [widened] = said(**{WIDENED: "3 (<b>)"})
+    assert re.search(r" test .*<b>3 \(&lt;b&gt;\)</b>", widened)
 
 
 def test_a_report_is_silent_where_nothing_came_late():

@@ -1,5 +1,7 @@
 """Promises of the data delta: every photo is counted once, by content, under today's names."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,7 +62,8 @@ def test_photos_that_came_and_went_are_counted_by_class():
     delta = compared(THEN, now)
     assert lines(delta) == {"cat": (2, 2, 0), "dog": (2, 0, 1)}
     assert delta.changed_fraction == 0.75
-    assert str(delta) == "2 new, 1 removed and 0 relabelled photos since version 3"
+    assert re.findall(r"\d+ \w+", str(delta)) == ["2 new", "1 removed", "0 relabelled"]
+    assert str(delta).endswith(" version 3")
 
 
 def test_a_photo_with_another_label_leaves_one_class_for_the_other():
@@ -118,7 +121,7 @@ def test_two_classes_that_swap_their_names_are_no_change():
 
 
 def test_a_new_name_cannot_hide_that_two_classes_become_one():
-    with pytest.raises(ConfigError, match="two classes cannot become one by a new name"):
+    with pytest.raises(ConfigError, match=r"classes\.renamed.*'cat'.*'dog'"):
         compared(THEN, THEN, {"cat": "dog"})
 
 
@@ -126,7 +129,8 @@ def test_before_the_first_training_all_is_new():
     delta = delta_of(splits_of(THEN), None, None, (), {})
     assert lines(delta) == {"cat": (0, 2, 0), "dog": (0, 2, 0)}
     assert (delta.since, delta.changed_fraction, delta.appeared) == (None, 1.0, PETS)
-    assert str(delta) == "4 new, 0 removed and 0 relabelled photos without a model before"
+    assert re.findall(r"\d+ \w+", str(delta)) == ["4 new", "0 removed", "0 relabelled"]
+    assert "version" not in str(delta)
 
 
 def test_of_many_relabelled_photos_the_first_are_named_and_all_are_counted():
@@ -137,7 +141,9 @@ def test_of_many_relabelled_photos_the_first_are_named_and_all_are_counted():
     assert [path for path, _, _ in delta.relabelled] == [f"/p/{i:03}" for i in range(MAX_TOLD)]
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 10))]
+)
 def test_over_any_sequence_the_books_balance(seed):
     """What was, and came, and went, is what is; and no photo is counted twice."""
     rng = np.random.default_rng(seed)

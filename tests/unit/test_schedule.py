@@ -112,10 +112,26 @@ def test_every_hour_is_every_hour_on_the_days_when_clocks_are_set(day, n_hours):
     assert found[-1].astimezone(zone).date() == start.date() + timedelta(days=1)
 
 
+LORD_HOWE, NEW_YORK = "Australia/Lord_Howe", "America/New_York"
+
+
 @pytest.mark.parametrize(
-    "start", [datetime(2026, 3, 5, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)]
+    ("start", "days", "zone"),
+    [
+        # Five days around each change of the clocks; the month around them is the slow tier's.
+        ("2026-03-27", 5, BERLIN),
+        ("2026-10-23", 5, BERLIN),
+        ("2026-03-06", 5, NEW_YORK),
+        ("2026-10-30", 5, NEW_YORK),
+        ("2026-04-02", 5, LORD_HOWE),
+        ("2026-10-01", 5, LORD_HOWE),
+        *(
+            pytest.param(start, 35, zone, marks=pytest.mark.slow)
+            for start in ("2026-03-05", "2026-10-01")
+            for zone in (BERLIN, NEW_YORK, LORD_HOWE)
+        ),
+    ],
 )
-@pytest.mark.parametrize("zone", [BERLIN, "America/New_York", "Australia/Lord_Howe"])
 @pytest.mark.parametrize(
     ("cron", "minutes", "hours"),
     [
@@ -126,10 +142,12 @@ def test_every_hour_is_every_hour_on_the_days_when_clocks_are_set(day, n_hours):
     ],
 )
 def test_a_month_of_set_clocks_is_as_if_every_minute_had_been_looked_at(
-    start, zone, cron, minutes, hours
+    start, days, zone, cron, minutes, hours
 ):
-    days = 35
+    start = datetime.fromisoformat(start).replace(tzinfo=UTC)
     end = start + timedelta(days=days)
+    first, last = (each.astimezone(ZoneInfo(zone)).utcoffset() for each in (start, end))
+    assert first != last  # the clocks were set in between
     found = []
     for moment in moments(cron, zone, start):
         if moment >= end:
@@ -153,31 +171,31 @@ def test_a_month_of_set_clocks_is_as_if_every_minute_had_been_looked_at(
 
 def test_the_last_of_many_missed_moments_is_found_at_once():
     years_ago, now = datetime(2016, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)
-    began = time.perf_counter()
+    began = time.process_time()
     assert last_moment("* * * * *", BERLIN, years_ago, now) == now.replace(second=0)
     assert last_moment("0 0 29 2 *", "UTC", years_ago, now) == datetime(2024, 2, 29, tzinfo=UTC)
     assert last_moment("0 3 * * 1", BERLIN, now - timedelta(hours=1), now) is None
     assert last_moment("0 0 29 2 *", "UTC", datetime(2025, 1, 1, tzinfo=UTC), now) is None
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize(
     ("cron", "said"),
     [
-        ("* * * *", "of five fields (minute, hour, day of month, month, weekday), such as "),
-        ("0 3 * * 1 7", "got '0 3 * * 1 7' with 6"),
-        ("a * * * *", "in the minute of a cron expression, got 'a' in 'a * * * *'"),
-        ("0 3 * jan5 *", "in the month of a cron expression or names such as feb, got 'jan5'"),
-        ("0 3 last * *", "in the day of month of a cron expression, got 'last'"),
-        ("61 * * * *", "higher than the maximum value (59)"),
-        ("*/0 * * * *", "Increment must be higher than 0"),
-        ("0 3 * * 8", "weekdays from 0 (Sunday) to 7 (Sunday), the smaller first, got '8'"),
-        ("0 3 * * fri-mon", "the smaller first, got 'fri-mon'"),
-        ("0 3 30 2 *", "whose time comes, got '0 3 30 2 *': there is no such day"),
+        ("* * * *", r"\bminute, hour, .*'\* \* \* \*' with 4"),
+        ("0 3 * * 1 7", r"'0 3 \* \* 1 7' with 6"),
+        ("a * * * *", r"\bminute\b.*'a' in 'a \* \* \* \*'"),
+        ("0 3 * jan5 *", r"\bmonth\b.* feb,.*'jan5'"),
+        ("0 3 last * *", r"\bday of month\b.*'last'"),
+        ("61 * * * *", r"'61 \* \* \* \*': .*\b59\b"),
+        ("*/0 * * * *", r"'\*/0 \* \* \* \*': .*\b0\b"),
+        ("0 3 * * 8", r"\b0 \(Sunday\).* 7 \(Sunday\).*'8'"),
+        ("0 3 * * fri-mon", r"\b0 \(Sunday\).* 7 \(Sunday\).*'fri-mon'"),
+        ("0 3 30 2 *", r"'0 3 30 2 \*': .*\bday\b"),
     ],
 )
 def test_a_cron_expression_that_means_nothing_is_refused(cron, said):
-    with pytest.raises(ScheduleError, match=re.escape(said)):
+    with pytest.raises(ScheduleError, match=said):
         check_cron(cron, NOW)
 
 
@@ -186,7 +204,7 @@ def test_a_cron_expression_that_means_nothing_is_refused(cron, said):
     [("Europe/Berln", BERLIN), ("berlin", BERLIN), ("new york", "America/New_York")],
 )
 def test_an_unknown_time_zone_is_refused_and_the_right_one_named(name, meant):
-    with pytest.raises(ScheduleError, match=f"name of a time zone .* got '{name}'.*{meant}"):
+    with pytest.raises(ScheduleError, match=f"time zone.*'{name}'.*{meant}"):
         zone_of(name)
 
 
@@ -198,32 +216,32 @@ def test_a_name_without_a_likeness_gets_no_hint():
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"command": "retran photos"}, "got 'retran'. Did you mean retrain? There are: retrain, "),
-        ({"command": "qqqq photos"}, "got 'qqqq'. There are: retrain, train, watch."),
-        ({"command": "  "}, 'line after `regraft`, such as "retrain photos/", got none'),
-        ({"command": "retrain 'photos"}, 'quoted as in a shell, got "retrain \'photos" (No clos'),
-        ({"name": "../weekly"}, "begins with a letter or digit, got '../weekly'"),
-        ({"cron": "0 3"}, "of five fields"),
-        ({"timezone": "Mars"}, "name of a time zone"),
-        ({"grace_s": 0}, "grace_s in [1, 86400], got 0. Set another: --set grace_s="),
-        ({"timeout_s": -1}, "timeout_s in [0, 31536000], got -1"),
-        ({"jitter_s": 3600, "cron": "0 * * * *"}, "shorter than the 3600 s between two runs of"),
+        ({"command": "retran photos"}, r"'retran'\. .*\bretrain\?.*retrain, train, watch"),
+        ({"command": "qqqq photos"}, r"'qqqq'\.[^?]+: retrain, train, watch"),  # no hint
+        ({"command": "  "}, '"retrain photos/"'),
+        ({"command": "retrain 'photos"}, r"retrain 'photos\" \(No closing"),
+        ({"name": "../weekly"}, r"'\.\./weekly'"),
+        ({"cron": "0 3"}, "'0 3' with 2"),
+        ({"timezone": "Mars"}, "time zone.*'Mars'"),
+        ({"grace_s": 0}, r"\[1, 86400\].* 0\b.*--set grace_s="),
+        ({"timeout_s": -1}, r"timeout_s in \[0, 31536000\].* -1\b"),
+        ({"jitter_s": 3600, "cron": "0 * * * *"}, r"\b3600 s .*'0 \* .*--set jitter_s="),
     ],
 )
 def test_a_declaration_that_cannot_be_meant_is_refused(changed, said):
     check(MONDAYS, KNOWN)
-    with pytest.raises(ScheduleError, match=re.escape(said)):
+    with pytest.raises(ScheduleError, match=said):
         check(replace(MONDAYS, **changed), KNOWN)
 
 
 def test_finer_points_are_set_by_name():
     changed = with_settings(MONDAYS, ["missed=skip", "jitter_s=90"])
     assert changed == replace(MONDAYS, missed="skip", jitter_s=90)
-    with pytest.raises(ScheduleError, match=r"one of missed, .*, got 'jiter_s'. Did you mean jit"):
+    with pytest.raises(ScheduleError, match=r"\bmissed, .*'jiter_s'\. .*\bjitter_s\?"):
         with_settings(MONDAYS, ["jiter_s=90"])
-    with pytest.raises(ScheduleError, match="another value of missed, got 'twice': Input should"):
+    with pytest.raises(ScheduleError, match=r"\bmissed\b.*'twice'.*'run-once'"):
         with_settings(MONDAYS, ["missed=twice"])
-    with pytest.raises(ScheduleError, match="another value of grace_s, got 'long'"):
+    with pytest.raises(ScheduleError, match=r"\bgrace_s\b.*'long'"):
         with_settings(MONDAYS, ["grace_s=long"])
 
 
@@ -246,7 +264,7 @@ def test_jitter_is_a_delay_in_range_always_the_same_and_another_on_another_machi
 
 def test_every_delayed_run_comes_once_whenever_it_is_asked_for():
     late = replace(MONDAYS, cron="*/10 * * * *", jitter_s=500)
-    coming = upcoming(late, NOW, 12)
+    coming = upcoming(late, NOW, 5)
     for earlier, later in pairwise(coming):
         assert upcoming(late, earlier, 1) == [later]
         assert upcoming(late, later - timedelta(microseconds=1), 1) == [later]
@@ -277,12 +295,12 @@ def test_what_is_declared_is_kept_until_it_is_removed(state):
 
 def test_a_name_is_taken_once_and_an_unknown_one_is_said_so(state):
     add(state, MONDAYS)
-    with pytest.raises(ScheduleError, match=r"a new name, got 'weekly', .* schedule remove weekly"):
+    with pytest.raises(ScheduleError, match=r"'weekly'.* schedule remove weekly"):
         add(state, MONDAYS)
-    with pytest.raises(ScheduleError, match=r"name of a declaration \(weekly\), got 'daily'"):
+    with pytest.raises(ScheduleError, match=r"\(weekly\).*'daily'"):
         remove(state, "daily")
     remove(state, "weekly")
-    with pytest.raises(ScheduleError, match=r"\(none yet\), got 'weekly'"):
+    with pytest.raises(ScheduleError, match=r"\(none yet\).*'weekly'"):
         find(state, "weekly")
 
 
@@ -290,11 +308,12 @@ def test_a_file_that_is_none_of_ours_is_named(state):
     add(state, MONDAYS)
     path = state.schedule / "declared" / "weekly.json"
     path.write_text(json.dumps({"name": "weekly"}), encoding="utf-8")
-    with pytest.raises(ScheduleError, match=rf"a declaration in {path}, .*\(cron: .*Delete"):
+    with pytest.raises(ScheduleError, match=rf"{re.escape(str(path))}.*\(cron: "):
         declarations(state)
     (state.schedule / "records").mkdir()
-    (state.schedule / "records" / "weekly.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ScheduleError, match=r"a record in .*\(the whole: Invalid JSON"):
+    record = state.schedule / "records" / "weekly.json"
+    record.write_text("{", encoding="utf-8")
+    with pytest.raises(ScheduleError, match=rf"{re.escape(str(record))}.*JSON"):
         record_of(state, "weekly")
     (state.schedule / "heartbeat.json").write_text("{", encoding="utf-8")
     assert last_beat(state) is None
@@ -303,16 +322,16 @@ def test_a_file_that_is_none_of_ours_is_named(state):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"added": "yesterday"}, "added: 'yesterday' is no ISO 8601 time with a zone"),
-        ({"added": "2026-01-05T12:00:00"}, "is no ISO 8601 time with a zone"),
-        ({"name": "daily"}, "name: 'daily', but the file is that of 'weekly'"),
+        ({"added": "yesterday"}, "added: 'yesterday'.*ISO 8601"),
+        ({"added": "2026-01-05T12:00:00"}, "added: '2026-01-05T12:00:00'.*ISO 8601"),
+        ({"name": "daily"}, "name: 'daily'.*'weekly'"),
     ],
 )
 def test_a_declaration_that_a_hand_broke_is_named(state, changed, said):
     add(state, MONDAYS)
     path = state.schedule / "declared" / "weekly.json"
     path.write_text(json.dumps(vars(replace(MONDAYS, **changed))), encoding="utf-8")
-    with pytest.raises(ScheduleError, match=rf"a declaration in {path}, .*{re.escape(said)}"):
+    with pytest.raises(ScheduleError, match=rf"{re.escape(str(path))}.*{said}"):
         declarations(state)
 
 

@@ -1,6 +1,8 @@
 """regraft schedule: what is declared and said, the units, and the service end to end."""
 
 import json
+import logging
+import os
 import plistlib
 import re
 import shlex
@@ -8,16 +10,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from commands import app
-from regraft.errors import ScheduleError
+from regraft.errors import AlreadyRuns, ScheduleError
 from regraft.schedule import Declaration, Start, add, declarations, last_beat, record_of, render
+from regraft.schedule.runs import ServiceSettings
 from regraft.state import open_state
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,21 +50,24 @@ def test_a_command_is_declared_listed_and_removed(here):
         *("add", "--cron", "0 3 * * 1", "--timezone", "Europe/Berlin"),
         *("--command", "train 'my photos' --set tune.epochs=3", "--set", "jitter_s=60"),
     )
-    assert added.startswith("train-my-photos: regraft train 'my photos' --set tune.epochs=3, next ")
-    assert "Mon " in added
-    assert "`regraft schedule run` must run" in added
+    assert added.startswith("train-my-photos: ")
+    assert "train 'my photos' --set tune.epochs=3" in added
+    assert " Mon " in added
+    assert "`regraft schedule run`" in added
     (kept,) = declarations(open_state(here / ".regraft"))
     assert (kept.folder, kept.jitter_s, kept.takes_state) == (str(here), 60, True)
     assert kept.arguments == ("train", "my photos", "--set", "tune.epochs=3")
     listed = said("list")
-    assert re.search(r"^train-my-photos +0 3 \* \* 1 +Europe/Berlin +Mon ", listed, re.MULTILINE)
-    assert "The service was never run. Start it: regraft schedule run" in listed
+    [row] = [line.split() for line in listed.splitlines() if line.startswith("train-my-photos ")]
+    assert row[:8] == ["train-my-photos", *("0", "3", "*", "*", "1"), "Europe/Berlin", "Mon"]
+    assert "regraft schedule run" in listed
     told = json.loads(said("list", "--json"))
     assert told["declared"][0]["command"] == "train 'my photos' --set tune.epochs=3"
     assert datetime.fromisoformat(told["declared"][0]["next_run"]) > datetime.now(UTC)
     assert told["service"] == {"lives": False, "heartbeat": None}
-    assert said("remove", "train-my-photos") == "train-my-photos is not declared any more.\n"
-    assert "Nothing is declared" in said("list")
+    assert "train-my-photos" in said("remove", "train-my-photos")
+    assert declarations(open_state(here / ".regraft")) == []
+    assert "train-my-photos" not in said("list")
 
 
 def test_the_state_folder_is_added_only_where_it_was_not_named(here):
@@ -75,29 +83,28 @@ def test_the_state_folder_is_added_only_where_it_was_not_named(here):
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ("trian x", "got 'trian'. Did you mean train?"),
-        ("schedule run", "got 'schedule'"),
-        ("train x --sett a=b", "`regraft train` understands, got 'train x --sett a=b': No such op"),
-        ("train", "`regraft train` understands, got 'train': Missing argument 'photos'"),
-        ("models prun", "`regraft models` understands, got 'models prun': No such command 'prun'"),
-        ("train --help", "a command that does something, got 'train --help', which only tells"),
+        ("trian x", r"'trian'\. .*\btrain\?"),
+        ("schedule run", "'schedule'"),
+        ("train x --sett a=b", "`regraft train`.*'train x --sett a=b'"),
+        ("train", "`regraft train`.*'train': .*'photos'"),
+        ("models prun", "`regraft models`.*'models prun': .*'prun'"),
+        ("train --help", "'train --help'"),
     ],
 )
 def test_a_command_line_that_regraft_would_refuse_is_refused_today(here, command, expected):
-    with pytest.raises(ScheduleError, match=re.escape(expected)):
+    with pytest.raises(ScheduleError, match=expected):
         said("add", "--cron", "0 3 * * *", "--command", command)
     assert not declarations(open_state(here / ".regraft"))
 
 
 def test_zenml_is_asked_for_only_where_it_has_a_store(here):
-    expected = "to hand train-x over to ZenML, but ZenML has no store in this state folder yet"
-    with pytest.raises(ScheduleError, match=expected):
+    with pytest.raises(ScheduleError, match=r"\btrain-x\b.*ZenML"):
         said("add", "--cron", "0 3 * * *", "--command", "train x", "--set", "keeper=zenml")
     said("add", "--cron", "0 3 * * *", "--command", "train x", "--set", "keeper=here")
 
 
 def test_an_unknown_kind_of_unit_is_refused(here):
-    with pytest.raises(ScheduleError, match="one of systemd, cron, launchd for --kind, got 'upst"):
+    with pytest.raises(ScheduleError, match=r"systemd, cron, launchd.*--kind.*'upstart'"):
         said("render", "--kind", "upstart")
 
 
@@ -111,7 +118,8 @@ def test_a_unit_runs_this_python_on_this_state_folder(here):
 def test_systemd_reads_odd_paths_as_they_are():
     text = render("systemd", START)
     odd = str(ODD).replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    assert f'ExecStart="{odd}/python" -m commands "50%%" "$$x" "a\\\\b"\n' in text
+    words = (f'"{odd}/python"', "-m", "commands", '"50%%"', '"$$x"', r'"a\\b"')
+    assert f"ExecStart={' '.join(words)}\n" in text
     assert f"WorkingDirectory={str(ODD).replace('%', '%%')}\n" in text
     for line in ("Restart=on-failure", "KillMode=mixed", "TimeoutStopSec=45"):
         assert f"\n{line}\n" in text
@@ -164,17 +172,76 @@ def wait_until(happened, timeout_s=60.0):
         time.sleep(0.05)
 
 
+@pytest.fixture
+def restored_process():
+    """Puts back what a service sets in its process: who gets signals, and where its lines go."""
+    signals = (signal.SIGTERM, signal.SIGINT)
+    handlers, logger = (
+        [signal.getsignal(number) for number in signals],
+        logging.getLogger("regraft"),
+    )
+    log = (logger.handlers, logger.level, logger.propagate)
+    yield
+    logger.handlers, logger.level, logger.propagate = log
+    for number, handler in zip(signals, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+# What a command line is run by here: it says what it was given, and fails at `config check`.
+PROGRAM = "import sys; print('said', *sys.argv[1:]); sys.exit(2 * ('check' in sys.argv))"
+
+
+def test_the_service_runs_what_was_missed_says_what_failed_and_stops_when_told(
+    here, monkeypatch, restored_process
+):
+    """In this process and with a small program; the slow tier has both of them real."""
+    monkeypatch.setattr("commands.schedule.PROGRAM", (sys.executable, "-I", "-S", "-c", PROGRAM))
+    quick = partial(ServiceSettings, tick_s=0.02)
+    monkeypatch.setattr("regraft.schedule.runs.ServiceSettings", quick)
+    state, happened = open_state(here / ".regraft"), []
+    declare_missed(state, here)
+    page = state.reports / "status.html"
+
+    def stop_service():
+        try:
+            wait_until(lambda: record_of(state, "show").ended and record_of(state, "broken").ended)
+            wait_until(lambda: page.exists() and "exit code 2" in page.read_text(encoding="utf-8"))
+            happened.append("all")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    waiting = threading.Thread(target=stop_service)
+    waiting.start()
+    told = said("run")
+    waiting.join()
+    assert happened == ["all"]
+    record, broken = record_of(state, "show"), record_of(state, "broken")
+    assert (record.outcome, record.exit_code) == ("done", 0)
+    assert Path(record.log).read_text(encoding="utf-8") == "said config show\n"
+    assert (broken.outcome, broken.exit_code) == ("failed", 2)
+    assert re.search(r"\bbroken\b.*\bexit code 2\b", page.read_text(encoding="utf-8"))
+    assert re.search(r"\bshow: ", told)
+    assert last_beat(state).doing == "stopped"
+    assert re.search(r"^show .*\bdone\b", said("list"), re.MULTILINE)
+    assert not json.loads(said("list", "--json"))["service"]["lives"]
+
+
+def declare_missed(state, folder):
+    """Two commands that were due last Monday: one that works, and one that fails."""
+    added = (datetime.now(UTC) - timedelta(days=8)).isoformat()
+    for name, command in (("show", "config show"), ("broken", "config check gone.yaml")):
+        place = ("Europe/Berlin", command, str(folder), added)
+        add(state, Declaration(name, "0 3 * * 1", *place, takes_state=False))
+
+
 def deaf():
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `nohup regraft schedule run &` leaves it
 
 
+@pytest.mark.slow
 def test_the_service_runs_a_real_command_that_was_missed_and_stops_when_told(here):
     state = open_state(here / ".regraft")
-    added = (datetime.now(UTC) - timedelta(days=8)).isoformat()
-    place = ("Europe/Berlin", "config show", str(here), added)
-    add(state, Declaration("show", "0 3 * * 1", *place, takes_state=False))
-    broken = ("Europe/Berlin", "config check gone.yaml", str(here), added)
-    add(state, Declaration("broken", "0 3 * * 1", *broken, takes_state=False))
+    declare_missed(state, here)
     (here / "commands").mkdir()  # not ours, and not to be taken for ours
     (here / "commands" / "__main__.py").write_text("raise SystemExit(1)", encoding="utf-8")
     command = [sys.executable, "-P", "-m", "commands", "schedule", "run"]
@@ -184,22 +251,19 @@ def test_the_service_runs_a_real_command_that_was_missed_and_stops_when_told(her
         record = record_of(state, "show")
         second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert second.returncode == 11
-        assert f"AlreadyRuns: Expected to run the schedule alone, but process {service.pid}" in (
-            second.stderr
-        )
-        assert f"The service runs: process {service.pid} on " in said("list")
+        assert AlreadyRuns.__name__ in second.stderr
+        assert f" {service.pid} " in second.stderr
+        assert f" {service.pid} " in said("list")
+        assert json.loads(said("list", "--json"))["service"]["lives"]
     finally:
         service.send_signal(signal.SIGTERM)
         _, told = service.communicate(timeout=60)
     assert service.returncode == 0
     assert (record.outcome, record.exit_code) == ("done", 0), Path(record.log).read_text()
     assert "tune" in Path(record.log).read_text(encoding="utf-8")
-    assert "show: begun, process" in told
-    assert "The schedule has stopped" in told
+    assert re.search(r"\bshow: ", told)
     page = (state.reports / "status.html").read_text(encoding="utf-8")
-    assert "The run of broken that was due" in page
-    assert "failed, exit code 2" in page
+    assert re.search(r"\bbroken\b.*\bexit code 2\b", page)
     assert last_beat(state).doing == "stopped"
-    listed = said("list")
-    assert "done" in listed
-    assert "The service was stopped" in listed
+    assert re.search(r"^show .*\bdone\b", said("list"), re.MULTILINE)
+    assert not json.loads(said("list", "--json"))["service"]["lives"]

@@ -1,11 +1,10 @@
 """The service on a clock that is set by hand: sleep, clock changes, kills, overlaps, the end."""
 
+import errno
 import json
 import os
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import time_machine
+from test_state import ended, forked
 
 from regraft.errors import AlreadyRuns, ScheduleError
 from regraft.schedule import Declaration, add, last_beat, record_of, remove
@@ -24,7 +24,6 @@ from regraft.schedule.runs import ServiceSettings
 from regraft.schedule.service import serve
 from regraft.state import alone, open_state
 
-ROOT = Path(__file__).resolve().parents[2]
 # What the runs are here: it writes down that it ran, and then does what its words say.
 COMMAND = """
 import os, signal, sys, time
@@ -36,8 +35,8 @@ if word == "exit":
     sys.exit(int(rest[0]))
 if word == "stubborn":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-open("ready", "w").close()
 try:
+    open("ready", "w").close()
     if word != "quick":
         time.sleep(60)
 except KeyboardInterrupt:
@@ -57,7 +56,7 @@ def until(happened, timeout_s=20.0):
     deadline = time.monotonic() + timeout_s
     while not happened():
         assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 class World:
@@ -69,7 +68,8 @@ class World:
         self.command = folder / "command.py"
         self.command.write_text(COMMAND, encoding="utf-8")
         program = (sys.executable, "-I", "-S", str(self.command))
-        self.settings = ServiceSettings(program, tick_s=0.02, beat_s=0.05, stop_s=5.0)
+        self.settings = ServiceSettings(program, tick_s=0.04, beat_s=0.08, stop_s=5.0)
+        self.n_ticks = 0  # of all services
 
     def declare(self, **changed):
         declared = replace(HOURLY, folder=str(self.folder), **changed)
@@ -89,16 +89,21 @@ class World:
     def served(self):
         stop, failed = threading.Event(), []
 
+        def is_over():
+            self.n_ticks += 1
+            return stop.is_set()
+
         def work():
             try:
-                serve(self.state, self.settings, clock, stop.is_set)
+                serve(self.state, self.settings, clock, is_over)
             except (AlreadyRuns, ScheduleError) as error:  # would be a warning, and then lost
                 failed.append(error)
 
+        n_ticks = self.n_ticks
         thread = threading.Thread(target=work)
         thread.start()
         try:
-            until(lambda: failed or self.is_served)
+            until(lambda: failed or self.n_ticks > n_ticks + 1)  # the second: it has beaten
             yield
         finally:
             stop.set()
@@ -106,21 +111,24 @@ class World:
             assert not thread.is_alive()
         assert not failed
 
-    @property
-    def is_served(self):
-        heartbeat = last_beat(self.state)
-        return heartbeat is not None and heartbeat.doing == "running"
+    def wait_ticks(self, n):
+        """Until the service has looked at the files and the clock n times more."""
+        n_ticks = self.n_ticks + n
+        until(lambda: self.n_ticks >= n_ticks)
 
     def settle(self):
-        """Time enough for the service to have begun what it is going to begin."""
-        time.sleep(0.25)
+        """Until the service has begun what it is going to begin, and that has ended."""
+        self.wait_ticks(4)
         until(lambda: self.record.outcome != "running")
 
 
 @pytest.fixture
 def world(tmp_path):
+    # What the tests' process ignores its children ignore: run in the background, it is Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     world = World(tmp_path)
     yield world
+    signal.signal(signal.SIGINT, before)
     for pid in world.pids:
         if psutil.pid_exists(pid):
             os.kill(pid, signal.SIGKILL)
@@ -189,12 +197,14 @@ def test_a_run_at_half_past_two_runs_once_on_the_day_when_clocks_are_set(
     world.declare(cron="30 2 * * *", timezone="Europe/Berlin", added=added)
     time_is.move_to(first - timedelta(hours=5))
     with world.served():
-        for half_hours in range(1, 60):
-            time_is.move_to(first - timedelta(hours=5) + half_hours * timedelta(minutes=30))
-            time.sleep(0.02)
-        world.settle()
-        assert len(world.pids) == 1 + (second <= clock())
-        assert world.record.due in (first.isoformat(), second.isoformat())
+        for n_runs, when in enumerate((first, second), 1):
+            for half_hours in range(-3, 4):
+                time_is.move_to(when + half_hours * timedelta(minutes=30))
+                world.wait_ticks(2)
+                if half_hours < 0:
+                    assert len(world.pids) == n_runs - 1
+            world.settle()
+            assert (len(world.pids), world.record.due) == (n_runs, when.isoformat())
 
 
 def test_a_run_begins_within_its_jitter(world, time_is):
@@ -242,7 +252,8 @@ def test_a_run_that_cannot_begin_says_why_and_the_service_goes_on(world, time_is
     with world.served():
         until(lambda: world.record.ended and record_of(world.state, "other").ended)
     assert world.record.outcome == "failed"
-    assert world.record.reason == f"It could not be started: No such file or directory ({gone})."
+    assert os.strerror(errno.ENOENT) in world.record.reason
+    assert str(gone) in world.record.reason
     assert record_of(world.state, "other").outcome == "done"
 
 
@@ -254,7 +265,7 @@ def test_a_run_that_still_goes_on_is_not_begun_twice(world, time_is):
         time_is.move_to(NOON + timedelta(hours=2))
         until(lambda: world.record.n_left_out == 1)
         record = world.record
-        assert record.left_out_why == "the run before it still went on"
+        assert "run before" in record.left_out_why
         assert (record.outcome, record.due) == ("running", "2026-01-05T13:00:00+00:00")
         until(lambda: last_beat(world.state).running == ("job",))
         assert len(world.pids) == 1
@@ -294,8 +305,8 @@ def test_a_run_that_takes_too_long_is_interrupted(world, time_is):
 def test_a_second_service_on_the_same_folder_ends_and_names_the_first(world, time_is):
     with world.served(), pytest.raises(AlreadyRuns) as refused:
         serve(world.state, world.settings, clock, lambda: True)
-    assert f"run the schedule alone, but process {os.getpid()} on " in str(refused.value)
-    assert "does it since 2026-01-05T12:00:0" in str(refused.value)
+    assert f" {os.getpid()} " in str(refused.value)
+    assert "2026-01-05T12:00:0" in str(refused.value)
 
 
 def test_what_is_added_and_removed_meanwhile_is_noticed(world, time_is):
@@ -371,7 +382,7 @@ def test_the_state_folder_is_named_before_the_words_that_are_no_options(world, t
 def test_a_declaration_that_is_broken_at_the_start_is_said_at_once(world, time_is):
     world.declare()
     (world.state.schedule / "declared" / "job.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ScheduleError, match=r"a declaration in .*job\.json"):
+    with pytest.raises(ScheduleError, match=r"/declared/job\.json"):
         serve(world.state, world.settings, clock, lambda: False)
     with alone(world.state, "run the schedule", NOON):
         pass  # it holds nothing up
@@ -415,30 +426,18 @@ def test_the_last_logs_stay_and_older_ones_go(world, time_is):
     assert (logs / "job-2-20250101T000000.000000Z.log").exists()
 
 
-SERVICE = textwrap.dedent(
-    """
-    import sys
-    from datetime import UTC, datetime
-    from pathlib import Path
-    from regraft.schedule.runs import ServiceSettings
-    from regraft.schedule.service import serve
-    from regraft.state import open_state
-    settings = ServiceSettings((sys.executable, "-I", "-S", sys.argv[2]), tick_s=0.02)
-    serve(open_state(Path(sys.argv[1])), settings, lambda: datetime.now(UTC), lambda: False)
-    """
-)
-
-
 @contextmanager
 def left_by_a_killed_service(world, **declared):
     """An hour after a service began a run and was killed with -9; the run goes on."""
     added = datetime.now(UTC) - timedelta(hours=2)
     world.declare(command="sleep", added=added.isoformat(), **declared)
-    command = [sys.executable, "-c", SERVICE, str(world.state.root), str(world.command)]
-    service = subprocess.Popen(command, cwd=ROOT)
-    until(lambda: world.record.process and (world.folder / "ready").exists())
-    service.kill()
-    service.wait()
+    # A copy of this process, which is cheap.
+    service = forked(lambda: serve(world.state, world.settings, clock, lambda: False))
+    try:
+        until(lambda: world.record.process and (world.folder / "ready").exists())
+    finally:
+        os.kill(service, signal.SIGKILL)
+    assert ended(service) == -signal.SIGKILL
     assert psutil.pid_exists(world.pids[0])
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=1), tick=True) as time_is:
         yield time_is
@@ -448,7 +447,7 @@ def test_a_run_lives_through_the_death_of_the_service_and_is_not_begun_twice(wor
     """The new service finds the run by its process."""
     with left_by_a_killed_service(world), world.served():
         until(lambda: world.record.n_left_out == 1)
-        assert world.record.left_out_why == "the run before it still went on"
+        assert "run before" in world.record.left_out_why
         until(lambda: last_beat(world.state).running == ("job",))
         # Nobody sees how it ends: it is begun once more, and not for ever.
         os.kill(world.pids[0], signal.SIGKILL)
@@ -477,13 +476,14 @@ def test_a_run_that_died_with_its_service_is_begun_once_more(world, time_is):
             world_as_it_is = (world.state.schedule / "records" / "job.json").read_bytes()
             if n_begun == 1:
                 assert world.record.n_tries == 1
-            time.sleep(0.2)
+            world.wait_ticks(4)
         # As if nobody had been there to write down how it ended.
         (world.state.schedule / "records" / "job.json").write_bytes(world_as_it_is)
     assert len(world.pids) == 2
     with world.served():
         until(lambda: world.record.outcome == "lost")
-    assert world.record.reason == "Nobody saw how it ended."
+    assert world.record.reason
+    assert world.record.exit_code is None
 
 
 def test_the_heartbeat_says_who_and_what_is_next(world, time_is):

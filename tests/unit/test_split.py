@@ -1,6 +1,8 @@
 """Promises of split: no photo on two sides, and none that ever changes its side."""
 
 import hashlib
+import re
+from functools import cache
 
 import fsspec
 import numpy as np
@@ -19,6 +21,11 @@ QUARANTINE = pd.DataFrame(columns=["path", "label", "reason", "detail"], dtype=s
 
 def photo_row(name, label, given="", group="", seed=None):
     """A row for a photo that exists nowhere: random pixels, so no two are near."""
+    return dict(_photo_row(name, label, given, group, seed))
+
+
+@cache
+def _photo_row(name, label, given, group, seed):
     content = f"{name}" if seed is None else f"seed{seed}"
     sha256 = hashlib.sha256(content.encode()).hexdigest()
     rng = np.random.default_rng(int(sha256[:12], 16))
@@ -241,7 +248,7 @@ def test_a_photo_that_two_runs_placed_apart_judges(tmp_path):
 
 def test_a_broken_shard_stops_the_run(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"no")
-    with pytest.raises(DataError, match=r"shard of the split's memory in .*bad\.parquet, got some"):
+    with pytest.raises(DataError, match=r"/bad\.parquet\b"):
         split(table_of(rows_of(40)), SplitConfig(memory_url=str(tmp_path)))
 
 
@@ -332,13 +339,13 @@ def test_leaks_are_an_error_on_request():
     with pytest.raises(SplitLeak) as caught:
         split(table_of(leaky()), SplitConfig(on_leak="error"))
     message = str(caught.value)
-    assert "3 photos appear on two sides" in message
-    assert "first: /photos/dog/chained.png on train = /photos/dog/nearly.png on valid" in message
-    assert "the same bytes" in message
-    assert "set split.on_leak=drop" in message
+    first = r"\b3 photos .*/dog/chained\.png on train = .*/dog/nearly\.png on validation"
+    assert re.search(first, message)
+    assert "same bytes" in message
+    assert "split.on_leak=drop" in message
     rows = given_rows()
     rows.append(near(rows[-1], 2, split="train"))
-    with pytest.raises(SplitLeak, match="nearly the same photo, 2 of 64 hash bits apart"):
+    with pytest.raises(SplitLeak, match=r"\b2 of 64 "):
         split(table_of(rows), SplitConfig(on_leak="error"))
 
 
@@ -358,17 +365,17 @@ def test_one_group_on_two_given_sides_is_a_leak():
 
 
 def test_an_empty_side_stops_the_run():
-    with pytest.raises(EmptySplit, match=r"got none for validation \(4 photos, 2 classes\)"):
+    with pytest.raises(EmptySplit, match=r"\bvalidation \(4 photos, 2 classes\)"):
         split(table_of(rows_of(4)), SplitConfig())
     rows = [row for row in given_rows() if row["split"] != "train"]
-    with pytest.raises(EmptySplit, match="got none for train"):
+    with pytest.raises(EmptySplit, match=r"\btrain \(16 photos, 2 classes\)"):
         split(table_of(rows), SplitConfig())
 
 
 def test_a_class_with_nothing_to_train_on_stops_the_run(tmp_path):
     rows = [*given_rows(), photo_row("e.png", "emu", given="test")]
     config = SplitConfig(memory_url=str(tmp_path))
-    with pytest.raises(EmptySplit, match="No photo to train on is left of emu"):
+    with pytest.raises(EmptySplit, match=r"\btrain .* of emu\b"):
         split(table_of(rows), config)
     assert not list(tmp_path.glob("*.parquet"))
 
@@ -469,3 +476,30 @@ def test_another_salt_is_another_split_and_the_same_salt_the_same():
     sides = [split(table, SplitConfig(salt=salt)).frame.side.tolist() for salt in ("", "1", "1")]
     assert sides[0] != sides[1]
     assert sides[1] == sides[2]
+
+
+@pytest.mark.parametrize(
+    ("salt", "test", "validation"),
+    [
+        ("", "g10 g11 p17 p6 p7 p8", "g2 g3 p10 p12 p13 p9"),
+        ("spring", "g2 g3 p13 p14 p3 p8", "g8 g9 p0 p1 p12 p9"),
+    ],
+)
+def test_each_photo_has_the_side_that_it_had_in_every_earlier_release(salt, test, validation):
+    """Another assignment would show old test photos to the next training."""
+    rows = rows_of(20)
+    groups = [photo_row(f"g{i}.png", "emu", group=f"nest {i // 2}") for i in range(12)]
+    splits = split(table_of([*rows, *groups]), SplitConfig(salt=salt) if salt else SplitConfig())
+    named = splits.frame.path.str.rpartition("/")[2].str.removesuffix(".png")
+    assert sorted(named[splits.frame.side == "test"]) == test.split()
+    assert sorted(named[splits.frame.side == "validation"]) == validation.split()
+
+
+def test_the_lowest_salted_hashes_of_a_class_judge():
+    rows = rows_of(40)
+    splits = split(table_of(rows), SplitConfig(salt="spring"))
+    for label in ("cat", "dog"):
+        of_class = splits.frame[splits.frame.label == label]
+        keys = [hashlib.sha256(f"spring{name}".encode()).hexdigest() for name in of_class.sha256]
+        ordered = of_class.assign(key=keys).sort_values("key").side.tolist()
+        assert ordered == ["test"] * 3 + ["validation"] * 3 + ["train"] * 14

@@ -2,7 +2,10 @@
 
 import hashlib
 import math
+import re
+import shutil
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -21,6 +24,30 @@ def frozen(folder, **options):
     """The configuration; no near copies, to be quick, unless asked for."""
     options = {"freeze_test": True, "near_duplicate_bits": 0, **options}
     return SplitConfig(memory_url=str(folder), **options)
+
+
+@pytest.fixture(scope="module")
+def first_splits(tmp_path_factory):
+    """The first split of so many photos, and the folder of its memory; to be copied."""
+
+    @cache
+    def first_split(n):
+        folder = tmp_path_factory.mktemp(f"memory of {n}")
+        return folder, split(table_of(rows_of(n)), frozen(folder))
+
+    return first_split
+
+
+@pytest.fixture
+def begin(first_splits, tmp_path):
+    """Returns the first split of so many photos, and leaves the memory of it in tmp_path."""
+
+    def begin(n):
+        folder, splits = first_splits(n)
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+        return splits
+
+    return begin
 
 
 def test_ids(splits):
@@ -44,8 +71,8 @@ def test_a_frozen_test_side_begins_as_any_other(tmp_path):
     assert first.late_facts == {WAITING: "", RELABELLED: "", WIDENED: ""}
 
 
-def test_new_photos_go_to_train_and_validation_alone(tmp_path):
-    first = split(table_of(rows_of(200)), frozen(tmp_path))
+def test_new_photos_go_to_train_and_validation_alone(tmp_path, begin):
+    first = begin(200)
     more = rows_of(200, prefix="new")
     second = split(table_of([*rows_of(200), *more]), frozen(tmp_path))
     assert test_ids(second) == test_ids(first)
@@ -87,8 +114,9 @@ def check_week(before, now):
     assert {one.why for one in now.widened} <= {"small share"}
 
 
-def test_a_year_of_photos_leaves_the_test_side_until_the_rule_widens_it(tmp_path):
-    weeks = list(a_year(tmp_path, 52, 7))
+@pytest.mark.parametrize("n_weeks", [28, pytest.param(52, marks=pytest.mark.slow)])
+def test_a_year_of_photos_leaves_the_test_side_until_the_rule_widens_it(tmp_path, n_weeks):
+    weeks = list(a_year(tmp_path, n_weeks, 7))
     for before, now in weeks:
         check_week(before, now)
     sets = [test_ids(now) for _, now in weeks]
@@ -107,11 +135,12 @@ def week_of(rng, n, week):
     ).assign(group="", side="", is_given=False, is_free=True)
 
 
-def test_week_after_week_each_class_has_on_test_what_the_rule_says_to_a_photo():
+@pytest.mark.parametrize("n_weeks", [16, pytest.param(52, marks=pytest.mark.slow)])
+def test_week_after_week_each_class_has_on_test_what_the_rule_says_to_a_photo(n_weeks):
     least = "0.07"
     rng, parts = np.random.default_rng(0), {"test": 0.15, "validation": 0.15}
     photos = week_of(rng, 60, "first")
-    for week in range(0, 52, 2):
+    for week in range(0, n_weeks, 2):
         photos["unit"] = np.arange(len(photos))
         shares = Shares(parts, "", float(least) if week else None)
         side = assign(photos, shares)
@@ -126,20 +155,17 @@ def test_week_after_week_each_class_has_on_test_what_the_rule_says_to_a_photo():
         photos = pd.concat([photos.assign(side=side), week_of(rng, n, week)], ignore_index=True)
 
 
-def test_the_test_side_is_the_same_set_for_as_long_as_its_share_is_large_enough(tmp_path):
+def test_the_test_side_is_the_same_set_for_as_long_as_its_share_is_large_enough(tmp_path, begin):
     config = frozen(tmp_path)
     rows = rows_of(200)
-    first = test_ids(split(table_of(rows), config))
-    for month in range(4):  # 15 of 100 become 15 of 300 a class: exactly 5 %
-        rows += rows_of(100, prefix=f"m{month}_")
+    first = test_ids(begin(200))
+    for month in range(2):  # 15 of 100 become 15 of 300 a class: exactly 5 %
+        rows += rows_of(200, prefix=f"m{month}_")
         assert test_ids(split(table_of(rows), config)) == first
     splits = split(table_of([*rows, photo_row("one more", "cat")]), config)
     assert splits.widened == (Widening("cat", 1, "small share"),)
     assert n_of(splits, "cat") == (16, 301)
-    assert str(splits).endswith(
-        "; the frozen test side took in 1 (1 of classes of which it had less than "
-        "split.widen_test_below)"
-    )
+    assert re.search(r" 1 \(1 .*split\.widen_test_below\)$", str(splits))
 
 
 def test_nothing_widens_where_the_least_share_is_zero(tmp_path):
@@ -158,8 +184,8 @@ def test_a_share_that_is_no_binary_number_widens_by_no_photo_too_many(tmp_path):
     assert n_of(second, "cat") == (7, 100)
 
 
-def test_a_class_that_appears_gets_its_usual_share(tmp_path):
-    first = split(table_of(rows_of(200)), frozen(tmp_path))
+def test_a_class_that_appears_gets_its_usual_share(tmp_path, begin):
+    first = begin(200)
     more = rows_of(40, labels=("emu",), prefix="new")
     second = split(table_of([*rows_of(200), *more]), frozen(tmp_path))
     assert second.counts.loc["emu"].tolist() == [28, 6, 6]
@@ -169,19 +195,19 @@ def test_a_class_that_appears_gets_its_usual_share(tmp_path):
     assert test_ids(third) == test_ids(second)
 
 
-def test_a_class_that_appears_one_photo_at_a_time_is_judged_from_the_fourth_on(tmp_path):
+def test_a_class_that_appears_one_photo_at_a_time_is_judged_from_the_fourth_on(tmp_path, begin):
     config, rows, found = frozen(tmp_path), rows_of(40), {}
-    split(table_of(rows), config)
-    for n in (1, 2, 3, 4, 20, 21, 40, 41):
+    begin(40)
+    for n in (1, 2, 3, 4, 20, 21):
         emus = [photo_row(f"e{i}", "emu") for i in range(n)]
         found[n] = split(table_of([*rows, *emus]), config).counts.loc["emu"].tolist()
     assert list(found.values())[:4] == [[1, 0, 0], [2, 0, 0], [2, 1, 0], [2, 1, 1]]
-    assert [counts[2] for counts in list(found.values())[4:]] == [1, 2, 2, 3]
+    assert [counts[2] for counts in list(found.values())[4:]] == [1, 2]
 
 
-def test_a_class_whose_test_photos_were_deleted_gets_its_share_of_the_new_ones(tmp_path):
+def test_a_class_whose_test_photos_were_deleted_gets_its_share_of_the_new_ones(tmp_path, begin):
     config = frozen(tmp_path)
-    first = split(table_of(rows_of(200)), config)
+    first = begin(200)
     gone = set(first.test.loc[first.test["label"] == "cat", "path"])
     left = [row for row in rows_of(200) if row["path"] not in gone]
     more = rows_of(40, labels=("cat",), prefix="new")
@@ -191,10 +217,10 @@ def test_a_class_whose_test_photos_were_deleted_gets_its_share_of_the_new_ones(t
     assert second.widened == (Widening("cat", 6, "new class"),)
 
 
-def test_a_test_photo_that_gets_another_label_stays_on_the_test_side(tmp_path):
+def test_a_test_photo_that_gets_another_label_stays_on_the_test_side(tmp_path, begin):
     config = frozen(tmp_path)
     rows = rows_of(200)
-    first = split(table_of(rows), config)
+    first = begin(200)
     moved = set(first.test["path"].head(5))
     rows = [row | {"label": "dog"} if row["path"] in moved else row for row in rows]
     second = split(table_of([*rows, *rows_of(10, prefix="new")]), config)
@@ -210,7 +236,7 @@ def test_a_copy_of_a_test_photo_joins_it_and_is_told(tmp_path):
     assert set(splits.test["path"]) == set(first.test["path"]) | {near(row, 2)["path"]}
     assert splits.widened == (Widening(row["label"], 1, "copy"),)
     assert splits.leaks.empty
-    assert splits.late_facts[WIDENED] == "1 (1 copies or groups of test photos)"
+    assert re.match(r"1 \(1 copies ", splits.late_facts[WIDENED])
 
 
 def test_a_group_on_the_test_side_grows_there(tmp_path):
@@ -240,7 +266,7 @@ def test_a_large_group_widens_when_it_fits(tmp_path):
 def test_the_order_of_the_rows_changes_nothing_about_the_widening(tmp_path):
     rows = [*rows_of(40), *rows_of(400, prefix="new"), *rows_of(30, ("emu",), prefix="e")]
     found = []
-    for seed in range(3):
+    for seed in range(2):
         config = frozen(tmp_path / str(seed))
         split(table_of(rows_of(40)), config)
         shuffled = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
@@ -250,9 +276,9 @@ def test_the_order_of_the_rows_changes_nothing_about_the_widening(tmp_path):
     assert {one.why for one in found[0].widened} == {"new class", "small share"}
 
 
-def test_looking_without_remembering_widens_nothing_for_good(tmp_path):
+def test_looking_without_remembering_widens_nothing_for_good(tmp_path, begin):
     config = frozen(tmp_path)
-    split(table_of(rows_of(40)), config)
+    begin(40)
     table = table_of([*rows_of(40), *rows_of(400, prefix="new")])
     looked = split(table, config, remembers=False)
     assert looked.widened
@@ -282,15 +308,14 @@ def test_what_was_given_train_does_not_fill_a_frozen_test_side(tmp_path):
 
 
 def test_freezing_needs_a_memory():
-    words = r"needs to know which .* or URL in split\.memory_url, got none\. Set it, or leave split"
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=r"split\.freeze_test .*split\.memory_url"):
         split(table_of(rows_of(40)), SplitConfig(freeze_test=True))
 
 
 def test_widening_stops_at_the_usual_share():
     SplitConfig(freeze_test=True, test_fraction=0.1, widen_test_below=0.1)
     SplitConfig(test_fraction=0.01)
-    with pytest.raises(ValidationError, match="widen_test_below must not pass test_fraction where"):
+    with pytest.raises(ValidationError, match=r"\bwiden_test_below .*\btest_fraction\b"):
         SplitConfig(freeze_test=True, test_fraction=0.1, widen_test_below=0.11)
 
 
@@ -302,14 +327,21 @@ def test_what_came_late_travels_from_the_image_table(tmp_path):
     assert split(table, SplitConfig()).late_facts[WAITING] == ""
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_in_any_sequence_the_test_side_loses_nothing_and_train_gets_no_copy(tmp_path, seed):
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("seed", "n_steps"), [(0, 4), *(pytest.param(seed, 7, marks=SLOW) for seed in range(4))]
+)
+def test_in_any_sequence_the_test_side_loses_nothing_and_train_gets_no_copy(
+    tmp_path, seed, n_steps
+):
     """Photos, near copies and groups come, photos leave and come back, labels change."""
     rng = np.random.default_rng(seed)
     config = frozen(tmp_path, near_duplicate_bits=4, widen_test_below=0.1)
     rows = {row["sha256"]: row for row in rows_of(60, prefix=f"{seed}_")}
     away, was = {}, {}
-    for step in range(7):
+    for step in range(n_steps):
         for sha256 in rng.choice(sorted(rows), 3, replace=False):
             away[sha256] = rows.pop(sha256)
         for sha256 in list(away)[: int(rng.integers(0, 4))]:
@@ -337,10 +369,7 @@ def test_in_any_sequence_the_test_side_loses_nothing_and_train_gets_no_copy(tmp_
 def test_a_widening_is_told_with_its_reasons():
     assert told(()) == ""
     one, two = Widening("cat", 2, "small share"), Widening("emu", 1, "new class")
-    assert told((one, two)) == (
-        "3 (1 of classes that it did not have, "
-        "2 of classes of which it had less than split.widen_test_below)"
-    )
+    assert re.fullmatch(r"3 \(1 .*, 2 .*split\.widen_test_below\)", told((one, two)))
 
 
 @pytest.mark.parametrize("side", ["test", "validation"])

@@ -1,10 +1,11 @@
 import json
 import os
+import re
+import signal
 import sqlite3
-import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,12 +72,34 @@ def test_a_relative_path_becomes_absolute(tmp_path, monkeypatch):
     assert open_state(Path("here")).root == tmp_path / "here"
 
 
+def forked(work):
+    """The pid of a process of its own, which does the work and ends with 0 if it returns true."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:  # whatever happens, the copy of this test run ends here
+        os._exit(0 if work() else 1)
+    finally:
+        os._exit(2)
+
+
+def ended(pid):
+    """The exit code of a process, or minus the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def test_two_openings_at_once_of_one_fresh_folder_both_succeed(tmp_path):
-    command = "import sys; from pathlib import Path; from regraft.state import open_state"
-    command += "; print(open_state(Path(sys.argv[1])).moved_from)"
-    argv = [sys.executable, "-c", command, str(tmp_path / "state")]
-    both = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate(timeout=60)[0] for process in both] == ["None\n", "None\n"]
+    begin, began = os.pipe()
+
+    def work():
+        os.close(began)
+        os.read(begin, 1)  # until the parent lets both go
+        return open_state(tmp_path / "state").moved_from is None
+
+    both = [forked(work) for _ in range(2)]
+    os.close(begin)
+    os.close(began)
+    assert [ended(pid) for pid in both] == [0, 0]
 
 
 def test_a_moved_state_is_noticed_once_and_its_files_name_the_new_place(tmp_path, database):
@@ -138,7 +161,8 @@ def test_activate_after_zenml_was_imported_for_another_state_is_refused(
 ):
     monkeypatch.setitem(sys.modules, "zenml", state_room)
     variables["ZENML_CONFIG_PATH"] = "/elsewhere/zenml"
-    with pytest.raises(StateError, match=r"imported with /elsewhere/zenml. Use one state folder a"):
+    places = rf"{re.escape(str(tmp_path))} .*/elsewhere/zenml\b"
+    with pytest.raises(StateError, match=places):
         activate(open_state(tmp_path))
 
 
@@ -156,7 +180,7 @@ def test_a_run_is_marked_as_long_as_its_block(tmp_path):
 
 def test_a_run_whose_process_was_killed_is_marked_dead(tmp_path):
     state = open_state(tmp_path)
-    killed_within(tmp_path, "run_marker(state, 'run')")
+    killed_within(lambda: run_marker(state, "run"))
     with run_marker(state, "alive"):
         assert marked_runs(state) == {"run": False, "alive": True}
     forget_run(state, "run")
@@ -168,7 +192,13 @@ def test_a_run_whose_process_was_killed_is_marked_dead(tmp_path):
 def test_a_marker_is_believed_about_nothing_but_whose_it_is(tmp_path, lie):
     """A container has another host name each time, and a clock that is set moves start times."""
     state = open_state(tmp_path)
-    killed_within(tmp_path, "run_marker(state, 'dead'), alone(state, 'retrain cats', began)")
+
+    @contextmanager
+    def both():
+        with run_marker(state, "dead"), alone(state, "retrain cats", NOW):
+            yield
+
+    killed_within(both)
 
     def rewrite(path):
         path.write_text(json.dumps(json.loads(path.read_text()) | lie))
@@ -183,27 +213,29 @@ def test_a_marker_is_believed_about_nothing_but_whose_it_is(tmp_path, lie):
         with pytest.raises(AlreadyRuns), alone(state, "retrain cats", NOW):
             pass
         (state.locks / "retrain cats.json").unlink()
-        told = "but another process does it. Wait"
-        with pytest.raises(AlreadyRuns, match=told), alone(state, "retrain cats", NOW):
-            pass
+        with pytest.raises(AlreadyRuns, match="retrain cats") as unknown:  # noqa: SIM117
+            with alone(state, "retrain cats", NOW):
+                pass
+        assert str(os.getpid()) not in str(unknown.value)
 
 
 def test_a_marker_that_is_none_says_which_file(tmp_path):
     state = open_state(tmp_path)
     (state.runs / "x.json").write_text("{}")
-    with pytest.raises(StateError, match=r"Expected a run marker in .*/runs/x.json, got something"):
+    with pytest.raises(StateError, match=re.escape(str(state.runs / "x.json"))):
         marked_runs(state)
 
 
 def test_a_file_in_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "state").write_text("")
     for root in (tmp_path / "state", tmp_path / "state" / "below"):
-        with pytest.raises(StateError, match=f"Expected the state folder at {root}, got a file"):
+        with pytest.raises(StateError, match=rf"{re.escape(str(root))}, .*\bfile\b"):
             open_state(root)
 
 
 def test_a_state_that_a_command_only_reads_is_not_created(tmp_path):
-    with pytest.raises(StateError, match=r"Expected a state folder at .*/none, found none. Run"):
+    none = re.escape(str(tmp_path / "none"))
+    with pytest.raises(StateError, match=rf"{none}, .*`regraft train PHOTOS`"):
         existing_state(tmp_path / "none")
     assert not list(tmp_path.iterdir())
     assert existing_state(open_state(tmp_path / "some").root).root == tmp_path / "some"
@@ -211,27 +243,29 @@ def test_a_state_that_a_command_only_reads_is_not_created(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder nobody can write")
 def test_a_place_that_cannot_be_written_says_why(tmp_path):
-    with pytest.raises(StateError, match=r"that I can write at /proc/regraft, got: .*permissions"):
+    with pytest.raises(OSError, match="/proc/regraft") as error:
+        Path("/proc/regraft").mkdir()
+    with pytest.raises(StateError, match=rf"/proc/regraft\b.*{re.escape(error.value.strerror)}"):
         open_state(Path("/proc/regraft"))
 
 
 @pytest.mark.parametrize("character", ["#", "?", "%", '"', "\\", "\n"])
 def test_a_character_that_urls_misread_is_refused_before_anything_is_made(tmp_path, character):
-    with pytest.raises(StateError, match=r"may not hold .* Choose another with --state"):
+    with pytest.raises(StateError, match=rf"{re.escape(repr(character))}.*--state"):
         open_state(tmp_path / f"a{character}b")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_state_of_a_newer_regraft_is_refused(tmp_path):
     (tmp_path / "state.json").write_text('{"format": 2, "root": "/x"}')
-    with pytest.raises(StateError, match=r"of format 1 or older at .*, got 2: a newer Regraft"):
+    with pytest.raises(StateError, match=rf"format 1 .*{re.escape(str(tmp_path))}.*\b2\b"):
         open_state(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x", "root": "/x"}'])
 def test_a_record_that_is_none_is_refused(tmp_path, text):
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(StateError, match=r"Expected Regraft's own record in .*state.json, got"):
+    with pytest.raises(StateError, match=re.escape(str(tmp_path / "state.json"))):
         open_state(tmp_path)
 
 
@@ -239,7 +273,7 @@ def test_a_moved_state_whose_database_is_broken_says_so(tmp_path):
     state = open_state(tmp_path / "old")
     state.mlflow_database.write_bytes(b"no database at all" * 100)
     root = state.root.rename(tmp_path / "new")
-    with pytest.raises(StateError, match=r"moved from .*/old to .*/new, and its databases could"):
+    with pytest.raises(StateError, match=r"/old to .*/new\b"):
         open_state(root)
 
 
@@ -249,7 +283,7 @@ def test_a_lock_that_stays_held_is_named(tmp_path, monkeypatch):
     failures = []
 
     def wait():
-        with pytest.raises(StateError, match=r"Waited 0 s for the lock .*\.lock, another process"):
+        with pytest.raises(StateError, match=rf"\b0 s .*{re.escape(str(state.lock))}"):
             open_state(tmp_path)
         failures.append("as it should")
 
@@ -260,25 +294,21 @@ def test_a_lock_that_stays_held_is_named(tmp_path, monkeypatch):
     assert failures == ["as it should"]
 
 
-def killed_within(root, block):
-    """A process that is killed within the block, which began in 2025."""
-    command = (
-        "import os, sys; from datetime import UTC, datetime; from pathlib import Path\n"
-        "from regraft.state import alone, open_state, run_marker\n"
-        "state, began = open_state(Path(sys.argv[1])), datetime(2025, 1, 1, tzinfo=UTC)\n"
-        f"with {block}: os.kill(os.getpid(), 9)"
-    )
-    killed = subprocess.run([sys.executable, "-c", command, str(root)], check=False)
-    assert killed.returncode == -9
+def killed_within(block):
+    """A process that is killed with -9 within the block; a copy of this one, which is cheap."""
+
+    def work():
+        with block():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert ended(forked(work)) == -signal.SIGKILL
 
 
 def test_one_process_at_a_time_is_alone(tmp_path):
     state = open_state(tmp_path)
     with alone(state, "retrain cats", NOW) as killed:
         assert killed == ()
-        told = (
-            rf"Expected to retrain cats alone, but process {os.getpid()} on .* does it since 2025"
-        )
+        told = rf"retrain cats .*\b{os.getpid()}\b.* 2025-01-01T"
         with pytest.raises(AlreadyRuns, match=told), alone(state, "retrain cats", NOW):
             pass
         with alone(state, "retrain dogs", NOW):
@@ -289,7 +319,7 @@ def test_one_process_at_a_time_is_alone(tmp_path):
 
 def test_whoever_was_killed_while_alone_is_named_to_the_next(tmp_path):
     state = open_state(tmp_path)
-    killed_within(tmp_path, "alone(state, 'retrain cats', began)")
+    killed_within(lambda: alone(state, "retrain cats", NOW))
     with alone(state, "retrain cats", NOW) as killed:
         [earlier] = killed
         assert (earlier.name, earlier.started) == ("retrain cats", "2025-01-01T00:00:00+00:00")
@@ -300,7 +330,7 @@ def test_whoever_was_killed_while_alone_is_named_to_the_next(tmp_path):
 def test_nobody_who_was_killed_is_lost_where_the_next_one_is_killed_too(tmp_path):
     state = open_state(tmp_path)
     for _ in range(3):
-        killed_within(tmp_path, "alone(state, 'retrain cats', began)")
+        killed_within(lambda: alone(state, "retrain cats", NOW))
     with pytest.raises(KeyError), alone(state, "retrain cats", NOW) as killed:
         raise KeyError  # before it could note them
     with alone(state, "retrain cats", NOW) as again:
@@ -313,7 +343,7 @@ def test_nobody_who_was_killed_is_lost_where_the_next_one_is_killed_too(tmp_path
 def test_only_a_dead_run_is_forgotten(tmp_path):
     """It may have been resumed since somebody looked."""
     state = open_state(tmp_path)
-    killed_within(tmp_path, "run_marker(state, 'run')")
+    killed_within(lambda: run_marker(state, "run"))
     with run_marker(state, "run"):
         forget_run(state, "run")
         assert marked_runs(state) == {"run": True}

@@ -1,6 +1,8 @@
 """The timeline and the status page: one event a happening, and a page that says what is to do."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 from commands import app
 from regraft import journal
 from regraft.advice import ClassDelta, Delta, Reason, RetrainAdvice
+from regraft.errors import ConfigError, RegraftError
 from regraft.journal import Attempt, Watch
 from regraft.schedule import Declaration, Heartbeat, Record, add
 from regraft.schedule.heartbeat import beat
@@ -21,7 +24,7 @@ from regraft.schedule.kept import write_record
 from regraft.state import State, open_state
 from regraft.status import rebuild, refresh, timeline
 from regraft.status.memory import Line, Measured, Memory, Remembered, keep, recall
-from regraft.status.needs import Past, needs
+from regraft.status.needs import Need, Past, needs
 from regraft.status.page import MEMORY, link
 from regraft.status.plots import (
     accuracy_plot,
@@ -105,7 +108,7 @@ def test_attempt_and_the_entry_about_its_verdict_are_one_event():
     ]
     assert events[1].when == at(9.9)
     assert events[1].said == "it was promoted"
-    assert events[1].details[0] == "90.0% on 200 test photos (85.0% to 94.0%)"
+    assert re.search(r"90\.0% .* 200 .*85\.0% .* 94\.0%", events[1].details[0])
     assert "took 12 min" in events[1].details
 
 
@@ -177,58 +180,60 @@ def test_order_of_writing_does_not_change_the_timeline():
     assert [e.when for e in told] == sorted(e.when for e in told)
 
 
-def said(found: Past) -> list[str]:
-    return [f"{need.tone}: {need.said} {need.commands}" for need in needs(found)]
+def needed(*known, **more) -> list[Need]:
+    """What waits for a person, of a past(...)."""
+    return list(needs(past(*known, **more)))
 
 
 def test_nothing_waits_where_all_is_well():
-    well = past([line(1, 0, "promote", None, 1)], [attempt(1, "skipped")], [watch(2, False)])
-    assert said(well) == []
-    assert said(past([], [])) == []
+    well = ([line(1, 0, "promote", None, 1)], [attempt(1, "skipped")], [watch(2, False)])
+    assert needed(*well) == []
+    assert needed([], []) == []
 
 
 def test_verdict_that_waits_tells_what_to_type():
     waiting = [line(1, 0, "promote", None, 1), line(2, 9.9, "hold", 1, 1, "verdict-2", "x")]
     tried = [trained(10, "waiting", 2, 1, reason="better by a point")]
-    [told] = said(past(waiting, tried, waiting=(2,)))
-    assert "Version 2 waits for your approval: better by a point" in told
-    assert "regraft approve clothes/2" in told
-    assert 'regraft reject clothes/2 --reason "..."' in told
-    assert "Version 2 waits" in said(past(waiting, tried))[0]  # read before it waited
+    commands = ("regraft approve clothes/2", 'regraft reject clothes/2 --reason "..."')
+    for known in ({"waiting": (2,)}, {}):  # also where the registry was read before it waited
+        [need] = needed(waiting, tried, **known)
+        assert (need.tone, need.commands) == ("look", commands)
+        assert re.search(r"^Version 2 .*: better by a point$", need.said)
     answered = [*waiting, line(3, 20, "promote", 1, 2, "verdict-2")]
-    assert said(past(answered, tried)) == []
+    assert needed(answered, tried) == []
 
 
 def test_failures_in_a_row_are_one_need_with_the_last_reason():
     tried = [attempt(1, "failed"), attempt(2, "killed"), attempt(3, "failed", reason="no disk")]
-    [told] = said(past([], tried))
-    assert told.startswith("bad: The last 3 retrainings failed (2026-11-24 15:00 UTC): no disk")
-    assert "regraft doctor" in told
-    assert said(past([], [*tried, attempt(4, "skipped")])) == []
-    assert said(past([], [attempt(1, "killed")]))[0].startswith("look: The last retraining was kil")
+    [need] = needed([], tried)
+    assert (need.tone, need.commands[0]) == ("bad", "regraft doctor")
+    assert re.search(r"\b3 .*2026-11-24 15:00 UTC\): no disk$", need.said)
+    assert needed([], [*tried, attempt(4, "skipped")]) == []
+    [killed] = needed([], [attempt(1, "killed")])
+    assert killed.tone == "look"
+    assert re.search(r"killed .*\(2026-11-24 13:00 UTC\)", killed.said)
 
 
 def test_drift_waits_until_somebody_looks_again_or_another_model_serves():
     first = [line(1, 0, "promote", None, 1)]
-    [told] = said(past(first, [], [watch(5, True, page="/r/a.html")]))
-    assert "New photos are of another kind (2026-11-24 17:00 UTC): darker" in told
-    assert "regraft watch '/new photos'" in told
-    [found] = needs(past(first, [], [watch(5, True, page="/r/a.html")]))
-    assert found.page == "/r/a.html"
-    assert said(past(first, [], [watch(5, True), watch(6, False)])) == []
-    assert said(past([*first, line(2, 7, "promote", 1, 2)], [], [watch(5, True)])) == []
+    [need] = needed(first, [], [watch(5, True, page="/r/a.html")])
+    assert need.said.endswith("(2026-11-24 17:00 UTC): darker")
+    assert need.commands == ("regraft watch '/new photos'",)
+    assert need.page == "/r/a.html"
+    assert needed(first, [], [watch(5, True), watch(6, False)]) == []
+    assert needed([*first, line(2, 7, "promote", 1, 2)], [], [watch(5, True)]) == []
     by_itself = [trained(5, "kept", 2, 1, advice=advice(True))]
-    assert "darker photos" in said(past(first, by_itself))[0]
-    assert said(past(first, [trained(5, "kept", 2, 1, advice=advice(False))])) == []
+    assert "darker photos" in needed(first, by_itself)[0].said
+    assert needed(first, [trained(5, "kept", 2, 1, advice=advice(False))]) == []
 
 
 def test_ledger_that_was_changed_and_an_alias_that_was_moved_are_told():
     lines = [line(1, 0, "promote", None, 1)]
-    [told] = said(past(lines, faults=("Entry 1 was changed.",)))
-    assert told.startswith("bad: The ledger is not as it was written: Entry 1 was changed.")
-    assert "regraft ledger verify clothes" in told
-    [told] = said(past(lines, champion=4))
-    assert "moved outside of Regraft, from v1 to v4" in told
+    [changed] = needed(lines, faults=("Entry 1 was changed.",))
+    assert (changed.tone, changed.commands) == ("bad", ("regraft ledger verify clothes",))
+    assert "Entry 1 was changed." in changed.said
+    [moved] = needed(lines, champion=4)
+    assert re.search(r"\bv1 .*\bv4\b", moved.said)
 
 
 HOURLY = Declaration("nightly", "0 * * * *", "UTC", "doctor", "/", at(0))
@@ -241,20 +246,17 @@ def test_schedule_that_nobody_runs_is_told(state):
     assert (stands.next, stands.lives) == (("nightly", NOON + timedelta(hours=1)), False)
     [dead] = stands.needs
     assert (dead.tone, dead.commands) == ("bad", ("regraft schedule run",))
-    for hours, said in ((0.5, []), (1.5, ["nightly was due 2026-11-24 13:00 UTC and has not"])):
+    for hours, n_needs in ((0.5, 0), (1.5, 1)):
         beat(state, Heartbeat(at(hours), at(0), 1, "engine", "running"))
         stands = service_of(state, NOON + timedelta(hours=hours))
         assert stands.lives
-        assert [need.said[: len(said[0])] for need in stands.needs] == said
+        assert len(stands.needs) == n_needs
+    assert re.search(r"\bnightly .*2026-11-24 13:00 UTC", stands.needs[0].said)
 
 
 @pytest.mark.parametrize(
     ("outcome", "code", "said"),
-    [
-        ("failed", 2, "failed, exit code 2"),
-        ("timeout", 130, "took too long and was ended, exit code 130"),
-        ("lost", None, "ended, and nobody saw how"),
-    ],
+    [("failed", 2, "exit code 2$"), ("timeout", 130, "exit code 130$"), ("lost", None, "")],
 )
 def test_scheduled_run_that_did_not_do_is_told_with_its_log(state, outcome, code, said):
     add(state, HOURLY)
@@ -265,7 +267,8 @@ def test_scheduled_run_that_did_not_do_is_told_with_its_log(state, outcome, code
         write_record(state, "nightly", made)
         needs = service_of(state, NOON).needs
         assert (ended == outcome) == bool(needs)
-    assert needs[0].said == f"The run of nightly that was due 2026-11-24 12:00 UTC {said}"
+    assert re.search(rf"\bnightly .*2026-11-24 12:00 UTC .*{said}", needs[0].said)
+    assert ("exit code" in needs[0].said) == (code is not None)
     assert needs[0].commands == (f"tail '{log}'",)
 
 
@@ -273,7 +276,7 @@ def test_broken_declaration_is_told_and_hides_no_other(state):
     add(state, HOURLY)
     (state.schedule / "declared" / "bad.json").write_text("{", encoding="utf-8")
     stands = service_of(state, NOON)
-    assert "bad.json, got something else" in stands.needs[0].said
+    assert "/bad.json" in stands.needs[0].said
     assert stands.next == ("nightly", NOON + timedelta(hours=1))
 
 
@@ -448,8 +451,8 @@ def test_page_tells_what_is_to_do_and_names_from_outside_stay_text(state):
     Page(text)
     assert "<script" not in text
     assert "&lt;b&gt;a &amp; b&lt;/b&gt;" in text
-    assert "1 thing waits for a person" in text
-    assert "The last retraining failed" in text
+    assert "1 thing waits" in text
+    assert "retraining failed" in text
 
 
 def test_page_without_any_model_says_how_to_begin(state):
@@ -524,33 +527,36 @@ def _two(state: State) -> list[Attempt]:
 
 def test_history_of_nothing_says_what_there_is(state):
     told = run("history", "--state", str(state.root)).exception
-    assert "Expected one model in" in str(told)
-    assert "found none. Run `regraft train` first." in str(told)
+    assert isinstance(told, RegraftError)
+    assert re.search(rf"{re.escape(str(state.root))}.*`regraft train`", str(told))
     fill(state, past([], [attempt(1, "failed")]))
     told = run("history", "socks", "--state", str(state.root)).exception
-    assert "Expected the model socks in" in str(told)
-    assert "found clothes. Name one of these." in str(told)
+    assert isinstance(told, RegraftError)
+    assert re.search(rf"\bsocks\b.*{re.escape(str(state.root))}.*\bclothes\b", str(told))
 
 
 def test_history_as_of_a_time_leaves_out_what_came_later(state):
     fill(state, past([], [attempt(1, "failed"), trained(30, "promoted", 1, 1)]))
     told = run("history", "--as-of", "2026-11-24", "--state", str(state.root)).output
     assert "promoted" not in told
-    assert "Served at 2026-11-24 23:59:59 UTC: clothes none" in told
-    assert "Serves now: clothes v1" in run("history", "--state", str(state.root)).output
+    assert re.search(r"2026-11-24 23:59:59 UTC: clothes none$", told.strip())
+    assert "clothes v1" in run("history", "--state", str(state.root)).output
 
 
-def test_status_command_says_it_in_a_few_lines(state, tmp_path):
+def test_status_command_says_it_in_a_few_lines(state, tmp_path, monkeypatch):
     fill(state, past([], [replace(trained(1, "waiting", 3, 0, reason="better"), champion=None)]))
     out = tmp_path / "page.html"
-    # A process of its own, because it chooses the state folder of the process.
-    command = [sys.executable, "-m", "commands", "status", "--out", str(out)]
-    command += ["--state", str(state.root)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert told.splitlines()[0] == "clothes: nothing serves"
-    assert "  > Version 3 waits for your approval: better" in told
-    assert "      regraft approve clothes/3" in told
-    assert told.splitlines()[-1] == f"The whole: {out}"
+    # It chooses the state folder of the process, which is put back afterwards.
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.delitem(sys.modules, "zenml", raising=False)
+    done = run("status", "--out", str(out), "--state", str(state.root))
+    assert (done.exit_code, done.exception) == (0, None)
+    assert os.environ["ZENML_CONFIG_PATH"] == str(state.zenml)
+    told = done.stdout
+    assert told.startswith("clothes: nothing serves\n")
+    assert re.search(r"^  > Version 3 .*: better$", told, re.MULTILINE)
+    assert "      regraft approve clothes/3\n" in told
+    assert told.splitlines()[-1].endswith(f" {out}")
     assert out.exists()
 
 
@@ -565,12 +571,13 @@ def test_notify_command_sends_to_every_target(tmp_path):
     )
     told = run("notify", "test", "--config", str(config), "--name", "clothes")
     assert told.exit_code == 2
-    assert told.output.splitlines() == [
-        "command was told",
-        "command false was not told: it ended with 1",
-    ]
+    first, second = told.stdout.splitlines()  # not the log, which another test may have let out
+    assert first == "command was told"
+    assert re.match(r"command false .*\b1$", second)
     assert json.loads(file.read_bytes())["title"] == "clothes: a test message"
-    assert "Expected targets in the section notify" in str(run("notify", "test").exception)
+    nobody = run("notify", "test").exception
+    assert isinstance(nobody, ConfigError)
+    assert "notify" in str(nobody)
 
 
 def test_templates_travel_with_the_package():

@@ -1,7 +1,9 @@
 """Fine-tuning: frozen stays frozen, the same seed gives the same weights, and it learns."""
 
 import hashlib
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from tiny import (
     CLASSES,
     COLOURS,
     N_COUNTED,
+    POLICIES,
     SETTINGS,
     keep_the_tuned_phase,
     photo,
@@ -19,7 +22,7 @@ from tiny import (
 )
 
 from regraft.classifier import ImageClassifier, regraft, tensor_bytes
-from regraft.config import FreezeConfig, TuneConfig
+from regraft.config import EmbedConfig, FreezeConfig, TuneConfig
 from regraft.embed import NO_STORE, choose_compute, logits
 from regraft.errors import EmptySplit, FreezeDrift, TrainingDiverged
 from regraft.freeze import freeze
@@ -27,6 +30,8 @@ from regraft.pixels import photos_of
 from regraft.tune import fine_tune, loop
 from regraft.tune.checkpoint import Checkpoint
 from regraft.tune.feed import Photos, Settings
+
+pytestmark = pytest.mark.usefixtures("prepared_once")
 
 STILL_NORMS = FreezeConfig(
     policy="rules", rules=(("head.*", 1), ("backbone.blocks.4.*conv*", 1), ("*", 0))
@@ -42,8 +47,50 @@ def tuned_is_kept(monkeypatch):
     keep_the_tuned_phase(monkeypatch)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """As tuned(), with a store for the whole file: what the frozen part makes of it is known."""
+    store = EmbedConfig(store_url=str(tmp_path_factory.mktemp("store")))
+
+    def train(start, splits, policy="last_block", config=SETTINGS, log=lambda record: None):
+        return fine_tune(start, freeze(start, POLICIES[policy]), splits, config, log, store)
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def probe(start, splits, trained):
+    """A probe, and the states before the steps of its optimizer; shared, to be read only."""
+    with pytest.MonkeyPatch.context() as patch:
+        steps = spied_steps(patch)
+        return SimpleNamespace(challenger=trained(start, splits, "probe"), steps=steps)
+
+
+@pytest.fixture(scope="module")
+def two_epochs(start, splits, trained):
+    """A training of two epochs without a warm-up, its log and its steps; shared, as above."""
+    log = []
+    with pytest.MonkeyPatch.context() as patch:
+        steps = spied_steps(patch)
+        config = settings(epochs=2, warmup_fraction=0.0)
+        challenger = trained(start, splits, config=config, log=log.append)
+    return SimpleNamespace(challenger=challenger, steps=steps, log=log)
+
+
+@pytest.fixture(scope="module")
+def kept_tuning(start, splits, trained):
+    """A training of which the tuned phase is kept, with a patience of 1; shared, as above."""
+    with pytest.MonkeyPatch.context() as patch:
+        keep_the_tuned_phase(patch)
+        return trained(start, splits, config=settings(epochs=2, patience=1, ema_decay=0.95))
+
+
 @pytest.fixture
 def steps(monkeypatch):
+    return spied_steps(monkeypatch)
+
+
+def spied_steps(monkeypatch):
     """The networks' states as seen before every step of the optimizer."""
     seen = []
     original = loop._step
@@ -82,13 +129,13 @@ def loop_settings(start, config):
     return Settings(plan, config, choose_compute(config), Checkpoint("", ""), print, NO_STORE)
 
 
-def test_a_probe_beats_chance_and_a_shuffled_label_run_does_not(start, tmp_path):
+def test_a_probe_beats_chance_and_a_shuffled_label_run_does_not(start, trained, tmp_path):
     rows = []
-    for number in range(90):
+    for number in range(60):
         label = CLASSES[number % 3]
         path = tmp_path / f"{number}.png"
         photo(1000 + number, colour=COLOURS[label]).save(path)
-        side = "train" if number < 45 else "validation"
+        side = "train" if number < 30 else "validation"
         rows.append(
             {
                 "path": str(path),
@@ -102,25 +149,23 @@ def test_a_probe_beats_chance_and_a_shuffled_label_run_does_not(start, tmp_path)
     frame = pd.DataFrame(rows)
     shuffled = frame.assign(label=np.random.default_rng(0).permutation(frame.label))
     accuracies = [
-        tuned(start, splits_of(one), "probe").history.validation_accuracy.max()
+        trained(start, splits_of(one), "probe").history.validation_accuracy.max()
         for one in (frame, shuffled)
     ]
     assert accuracies[0] > 0.9
     assert accuracies[1] < 0.55
 
 
-def test_a_probe_trains_nothing_but_the_head(start, splits, steps):
-    challenger = tuned(start, splits, "probe")
-    assert steps == []
+def test_a_probe_trains_nothing_but_the_head(start, probe):
+    challenger = probe.challenger
+    assert probe.steps == []
     assert set(challenger.history.phase) == {"head"}
     for name, tensor in challenger.classifier.weights.items():
         assert name.startswith("head.") or torch.equal(tensor, start.weights[name])
 
 
-def test_frozen_tensors_and_counters_are_bit_identical_under_averaging(
-    start, splits, tuned_is_kept
-):
-    challenger = tuned(start, splits, config=settings(ema_decay=0.95))
+def test_frozen_tensors_and_counters_are_bit_identical_under_averaging(start, kept_tuning):
+    challenger = kept_tuning
     assert challenger.kept_phase == "tune"
     weights, frozen = challenger.classifier.weights, challenger.plan.frozen
     assert int(weights["backbone.bn1.num_batches_tracked"]) == N_COUNTED
@@ -131,7 +176,7 @@ def test_frozen_tensors_and_counters_are_bit_identical_under_averaging(
     assert challenger.audit.n_drifted == 0
 
 
-def test_a_drift_fails_the_run_whichever_phase_is_kept(start, splits, monkeypatch):
+def test_a_drift_fails_the_run_whichever_phase_is_kept(start, splits, trained, monkeypatch):
     original = loop._train_epoch
 
     def drifting(progress, *given):
@@ -140,12 +185,12 @@ def test_a_drift_fails_the_run_whichever_phase_is_kept(start, splits, monkeypatc
         return original(progress, *given)
 
     monkeypatch.setattr(loop, "_train_epoch", drifting)
-    with pytest.raises(FreezeDrift, match=r"first: backbone\.bn1\.running_mean"):
-        tuned(start, splits)
+    with pytest.raises(FreezeDrift, match=r"backbone\.bn1\.running_mean"):
+        trained(start, splits, config=settings(epochs=1))
 
 
-def test_validation_does_not_disturb_the_modes_of_training(start, splits, steps):
-    tuned(start, splits, config=settings(epochs=2))
+def test_validation_does_not_disturb_the_modes_of_training(two_epochs):
+    steps = two_epochs.steps
     assert len(steps) == 6
     assert not any(step["frozen_norm_trains"] for step in steps)
     assert all(step["thawed_norm_trains"] for step in steps)
@@ -155,8 +200,12 @@ def test_validation_does_not_disturb_the_modes_of_training(start, splits, steps)
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"mixup_alpha": 0.4}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 0.4, "cutmix_alpha": 1.0}],
-    ids=["plain", "mixup", "cutmix", "both"],
+    [
+        pytest.param({}, id="plain", marks=pytest.mark.slow),
+        pytest.param({"mixup_alpha": 0.4}, id="mixup", marks=pytest.mark.slow),
+        pytest.param({"cutmix_alpha": 1.0}, id="cutmix", marks=pytest.mark.slow),
+        pytest.param({"mixup_alpha": 0.4, "cutmix_alpha": 1.0}, id="both"),
+    ],
 )
 def test_the_same_seed_gives_the_same_weights(start, splits, tuned_is_kept, changes):
     config = settings(epochs=1, class_weights="balanced", **changes)
@@ -169,9 +218,9 @@ def test_the_same_seed_gives_the_same_weights(start, splits, tuned_is_kept, chan
     assert hashes[0] == hashes[1]
 
 
-def test_another_seed_gives_other_weights(start, splits, tuned_is_kept):
+def test_another_seed_gives_other_weights(start, splits, trained, tuned_is_kept):
     hashes = {
-        tuned(start, splits, "all", settings(epochs=1, seed=seed)).classifier.content_hash
+        trained(start, splits, "all", settings(epochs=1, seed=seed)).classifier.content_hash
         for seed in (0, 1)
     }
     assert len(hashes) == 2
@@ -195,43 +244,43 @@ def test_training_does_not_throw_the_processes_dice(start, splits):
     ],
     ids=["bf16", "fewer photos than a batch", "everything off"],
 )
-def test_other_settings_run_too(start, splits, tuned_is_kept, changes):
-    challenger = tuned(start, splits, config=settings(epochs=1, **changes))
+def test_other_settings_run_too(start, splits, trained, tuned_is_kept, changes):
+    challenger = trained(start, splits, config=settings(epochs=1, **changes))
     assert challenger.kept_phase == "tune"
     assert all(t.dtype != torch.bfloat16 for t in challenger.classifier.weights.values())
     assert challenger.stopped == "all 1 epochs done"
 
 
-def test_no_epochs_leave_the_solved_head(start, splits, steps):
-    challenger = tuned(start, splits, "all", settings(epochs=0))
+def test_no_epochs_leave_the_solved_head(start, splits, trained, steps):
+    challenger = trained(start, splits, "all", settings(epochs=0))
     assert (steps, challenger.kept_phase) == ([], "head")
     assert challenger.stopped == "the head is solved"
 
 
 def test_on_a_tie_the_solved_head_is_kept(start, splits):
-    challenger = tuned(start, splits, config=settings(epochs=1))
-    assert challenger.history.validation_accuracy.max() == 1.0
+    plan, config = freeze(start, STILL_NORMS), settings(epochs=1, lr=1e-6)
+    challenger = fine_tune(start, plan, splits, config, lambda record: None)
+    best = challenger.history.groupby("phase").validation_accuracy.max()
+    assert best["head"] == best["tune"]
     assert challenger.kept_phase == "head"
     for name in ("backbone.blocks.4.0.conv_pw.weight", "backbone.blocks.4.0.bn1.running_mean"):
         assert torch.equal(challenger.classifier.weights[name], start.weights[name])
 
 
-def test_every_epoch_is_logged_in_order_and_stands_in_the_history(start, splits):
-    told = []
-    challenger = tuned(start, splits, log=told.append)
-    assert [(r.phase, r.epoch) for r in told] == [
+def test_every_epoch_is_logged_in_order_and_stands_in_the_history(two_epochs):
+    challenger, log = two_epochs.challenger, two_epochs.log
+    assert [(r.phase, r.epoch) for r in log] == [
         ("head", 1),
         ("head", 2),
         ("tune", 1),
         ("tune", 2),
-        ("tune", 3),
     ]
-    assert challenger.history.to_dict("records") == [vars(record) for record in told]
-    assert str(challenger).startswith("fine_tune: validation accuracy 100.0%, kept phase head")
+    assert challenger.history.to_dict("records") == [vars(record) for record in log]
+    assert re.search(r"\b100\.0%.*\bhead\b", str(challenger))
 
 
-def test_the_challenger_carries_what_it_was_trained_on(start, splits):
-    challenger = tuned(start, splits, "probe")
+def test_the_challenger_carries_what_it_was_trained_on(splits, probe):
+    challenger = probe.challenger
     assert len(challenger.manifest) == len(splits.train) + len(splits.validation)
     assert not set(challenger.manifest.sha256) & set(splits.test.sha256)
     card = challenger.classifier.card
@@ -252,15 +301,13 @@ def test_a_class_missing_from_validation_shifts_no_label(start, splits):
 
 def test_nothing_to_validate_on_is_refused(start, splits):
     only_train = splits_of(splits.frame[splits.frame.side == "train"])
-    with pytest.raises(EmptySplit, match="Expected photos to validate on, got none"):
+    with pytest.raises(EmptySplit, match=r"split\.validation_fraction"):
         tuned(start, only_train)
 
 
-def test_a_loss_that_is_no_number_names_epoch_and_step(start, splits):
-    with pytest.raises(
-        TrainingDiverged, match=r"at epoch \d, step \d\. Lower tune.lr \(now 1e\+30"
-    ):
-        tuned(start, splits, "all", settings(lr=1e30, warmup_fraction=0.0))
+def test_a_loss_that_is_no_number_names_epoch_and_step(start, splits, trained):
+    with pytest.raises(TrainingDiverged, match=r"epoch \d, step \d\b.*tune\.lr .*1e\+30"):
+        trained(start, splits, "all", settings(lr=1e30, warmup_fraction=0.0))
 
 
 def test_a_validation_loss_that_is_no_number_names_the_epoch(start, splits):
@@ -269,29 +316,28 @@ def test_a_validation_loss_that_is_no_number_names_the_epoch(start, splits):
     progress.epoch = 2
     with torch.no_grad():
         progress.average.module.head.bias[0] = torch.nan
-    with pytest.raises(TrainingDiverged, match="finite validation loss, got nan after epoch 2"):
+    with pytest.raises(TrainingDiverged, match=r"validation.*\bnan\b.*\bepoch 2\b"):
         loop._validate(progress, feed, photos)
 
 
 def test_weights_that_are_no_numbers_are_refused_before_training(start, splits):
     name = "backbone.conv_stem.weight"
     broken = ImageClassifier(start.card, start.weights | {name: start.weights[name] * torch.nan})
-    with pytest.raises(TrainingDiverged, match="Expected finite embeddings"):
+    with pytest.raises(TrainingDiverged, match=r"embeddings.*tune\.precision=fp32"):
         tuned(broken, splits, "probe")
 
 
 def test_patience_ends_a_phase_that_gains_nothing(start, splits):
     config = settings(epochs=9, patience=2, lr=1e-30, augment="none")
     challenger = fine_tune(start, freeze(start, STILL_NORMS), splits, config, lambda record: None)
-    assert challenger.stopped == "no better validation loss for 2 epochs"
+    assert challenger.stopped.endswith(" 2 epochs")
     assert (challenger.history.phase == "tune").sum() == 3
 
 
-def test_the_tuned_phase_is_measured_against_its_own_best(start, splits, tuned_is_kept):
+def test_the_tuned_phase_is_measured_against_its_own_best(kept_tuning):
     """The head claims an unbeatable loss; with patience 1 the phase would end after one epoch."""
-    challenger = tuned(start, splits, config=settings(patience=1))
-    assert challenger.history.validation_loss.iloc[0] == 0
-    assert (challenger.history.phase == "tune").sum() > 1
+    assert kept_tuning.history.validation_loss.iloc[0] == 0
+    assert (kept_tuning.history.phase == "tune").sum() > 1
 
 
 def test_the_best_epoch_is_kept_not_the_last():
@@ -307,19 +353,18 @@ def test_the_best_epoch_is_kept_not_the_last():
     assert progress.spent_s == 4.5
 
 
-def test_the_time_budget_ends_training_after_the_epoch_that_passes_it(start, splits):
-    challenger = tuned(start, splits, config=settings(time_budget_s=1e-6))
-    assert challenger.stopped == "time budget of 1e-06 s spent"
+def test_the_time_budget_ends_training_after_the_epoch_that_passes_it(start, splits, trained):
+    challenger = trained(start, splits, config=settings(time_budget_s=1e-6))
+    assert " 1e-06 s " in challenger.stopped
     assert (challenger.history.phase == "tune").sum() == 1
 
 
-def test_the_learning_rate_rises_then_falls_to_nothing(start, splits):
+def test_the_learning_rate_rises_then_falls_to_nothing(two_epochs):
     scales = [loop.lr_scale(step, 10, 0.4) for step in range(11)]
     assert scales[:4] == [0.25, 0.5, 0.75, 1.0]
     assert scales[4:] == pytest.approx([1.0, 0.933, 0.75, 0.5, 0.25, 0.067, 0.0], abs=1e-3)
     assert loop.lr_scale(0, 10, 0.0) == 1.0
-    config = settings(epochs=2, warmup_fraction=0.0)
-    tune = tuned(start, splits, config=config).history.query("phase == 'tune'")
+    tune = two_epochs.challenger.history.query("phase == 'tune'")
     assert tune.lr.tolist() == pytest.approx([0.005, 0.0])
 
 
@@ -349,9 +394,9 @@ def test_averages_follow_floats_and_copy_counters():
     assert int(averages[1]) == 123_458
 
 
-def test_a_warm_start_trains_on_with_its_classes_in_another_order(start, splits):
-    champion = tuned(start, splits, "probe").classifier
-    challenger = tuned(regraft(champion, ("green", "blue", "amber")), splits)
+def test_a_warm_start_trains_on_with_its_classes_in_another_order(splits, probe, trained):
+    champion = regraft(probe.challenger.classifier, ("green", "blue", "amber"))
+    challenger = trained(champion, splits, config=settings(epochs=2))
     scores = logits(challenger.classifier, photos_of(splits.test), NO_STORE)
     named = [challenger.classifier.card.classes[at] for at in scores.argmax(1)]
     assert named == splits.test.label.tolist()

@@ -2,12 +2,15 @@
 
 import copy
 import logging
+import shutil
+import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from tiny import POLICIES, SETTINGS, keep_the_tuned_phase, splits_of, tuned
+from tiny import POLICIES, SETTINGS, keep_the_tuned_phase, splits_of
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -18,8 +21,10 @@ from regraft.embed import Compute
 from regraft.freeze import FreezePlan, PlannedParameter, freeze, set_modes
 from regraft.tune.boundary import cut
 from regraft.tune.checkpoint import Checkpoint
-from regraft.tune.feed import Settings
+from regraft.tune.feed import Settings, feed_of
 from regraft.tune.precision import training_compute
+
+pytestmark = pytest.mark.usefixtures("prepared_once")
 
 N_TRAIN, N_VALIDATION = 18, 9
 BF16 = Compute(torch.device("cpu"), torch.bfloat16)
@@ -59,13 +64,48 @@ def train(start, splits, store=None, policy="last_block", **changes):
     return fine_tune(start, plan, splits, settings(**changes), lambda record: None, place)
 
 
+def photos_of_splits(start, splits):
+    return sys.modules["regraft.tune.fine_tune"]._photos(start, splits)
+
+
 def curves(challenger):
     return challenger.history.drop(columns="seconds")
 
 
-def test_training_from_cached_values_is_training_from_pixels(start, splits):
+@pytest.fixture(scope="module")
+def cached(start, splits):
+    """A training in fp32 from as many cached views as epochs; to be read only."""
+    with pytest.MonkeyPatch.context() as patch:
+        keep_the_tuned_phase(patch)
+        return train(start, splits, cached_views=2, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def probed(start, splits, tmp_path_factory):
+    """A store that knows what the head needs, and no more; to be copied."""
+    store = tmp_path_factory.mktemp("probed")
+    train(start, splits, store, policy="probe")
+    return store
+
+
+@pytest.fixture
+def store(probed, tmp_path):
+    return shutil.copytree(probed, tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def twice_viewed(start, splits, probed, tmp_path_factory):
+    """A store after three epochs that took turns with two views, and how many photos they cost."""
+    store = shutil.copytree(probed, tmp_path_factory.mktemp("viewed") / "store")
+    with photos_seen() as seen, pytest.MonkeyPatch.context() as patch:
+        keep_the_tuned_phase(patch)
+        train(start, splits, store, cached_views=2, epochs=3)
+    return SimpleNamespace(store=store, n_seen=sum(seen))
+
+
+def test_training_from_cached_values_is_training_from_pixels(start, splits, cached):
     """In fp32 and with as many views as epochs there is nothing that could be lost."""
-    cached, whole = (train(start, splits, cached_views=views) for views in (3, 0))
+    whole = train(start, splits, cached_views=0, epochs=2)
     for column in ("train_loss", "validation_loss"):
         torch.testing.assert_close(
             *(torch.tensor(curves(c)[column].to_numpy()) for c in (cached, whole)),
@@ -76,75 +116,94 @@ def test_training_from_cached_values_is_training_from_pixels(start, splits):
         torch.testing.assert_close(cached.classifier.weights[name], tensor, atol=2e-2, rtol=2e-2)
 
 
-def test_in_bf16_cached_values_change_what_rounding_does(start, splits):
-    """The frozen part in bf16 and folded, against the network under autocast."""
-    cached, whole = (
-        curves(train(start, splits, cached_views=views, precision="bf16")) for views in (3, 0)
+def test_in_bf16_cached_values_change_what_rounding_does(start, splits, cached):
+    """The frozen part in bf16 and folded, against itself in fp32."""
+    rounded = train(start, splits, cached_views=2, epochs=2, precision="bf16")
+    check_rounding(rounded, cached)
+    assert not np.array_equal(rounded.history.train_loss, cached.history.train_loss)  # it was bf16
+
+
+@pytest.mark.slow
+def test_in_bf16_cached_values_change_what_rounding_does_to_the_network_itself(start, splits):
+    """The same against the whole network under autocast."""
+    check_rounding(
+        *(train(start, splits, cached_views=n, epochs=3, precision="bf16") for n in (3, 0))
     )
+
+
+def check_rounding(one, other):
     for column in ("train_loss", "validation_loss"):
-        assert np.abs(cached[column] - whole[column]).max() < 0.05
-    exact = curves(train(start, splits, cached_views=3))
-    assert not np.array_equal(cached.train_loss, exact.train_loss)  # it was bf16
+        assert np.abs(one.history[column] - other.history[column]).max() < 0.05
 
 
-def test_the_frozen_part_sees_each_view_once(start, splits, tmp_path):
-    tuned(start, splits, policy="probe")
-    train(start, splits, tmp_path, policy="probe")
+def test_the_frozen_part_sees_each_view_once(twice_viewed):
+    assert twice_viewed.n_seen == 2 * N_TRAIN + N_VALIDATION
+
+
+def test_another_training_on_the_same_photos_pays_nothing(start, splits, twice_viewed):
     with photos_seen() as seen:
-        train(start, splits, tmp_path, cached_views=2, epochs=6)
-    assert sum(seen) == 2 * N_TRAIN + N_VALIDATION
-
-
-def test_without_augmentation_there_is_one_view(start, splits, tmp_path):
-    train(start, splits, tmp_path, policy="probe")
-    with photos_seen() as seen:
-        train(start, splits, tmp_path, augment="none", epochs=6)
-    assert sum(seen) == N_TRAIN + N_VALIDATION
-
-
-def test_another_training_on_the_same_photos_pays_nothing(start, splits, tmp_path):
-    train(start, splits, tmp_path)
-    with photos_seen() as seen:
-        train(start, splits, tmp_path, lr=1e-3, epochs=5)
+        train(start, splits, twice_viewed.store, cached_views=2, epochs=4, lr=1e-3)
     assert not sum(seen)
+
+
+def test_without_augmentation_there_is_one_view(start, splits, store):
+    with photos_seen() as seen:
+        train(start, splits, store, augment="none", epochs=3)
+    assert sum(seen) == N_TRAIN + N_VALIDATION
 
 
 def test_more_photos_cost_their_own_views_only(start, splits, tmp_path):
     frame = splits.frame
     fewer = splits_of(frame.drop(frame[frame.side == "train"].index[:4]))
-    train(start, fewer, tmp_path)
+    train(start, fewer, tmp_path, cached_views=1, epochs=1)
     with photos_seen() as seen:
-        train(start, splits, tmp_path, cached_views=2)
-    assert sum(seen) == 4 * (1 + 2)  # the head's embedding of each, and its two views
+        train(start, splits, tmp_path, cached_views=1, epochs=1)
+    assert sum(seen) == 4 * (1 + 1)  # the head's embedding of each, and its view
 
 
-def test_the_store_changes_no_weight(start, splits, tmp_path):
-    one, other = train(start, splits), train(start, splits, tmp_path)
-    again = train(start, splits, tmp_path)
-    assert one.classifier.content_hash == other.classifier.content_hash
-    assert other.classifier.content_hash == again.classifier.content_hash
+def test_the_store_changes_no_weight(start, splits, cached, tmp_path):
+    filled, read = (
+        train(start, splits, tmp_path, cached_views=2, epochs=2).classifier for _ in range(2)
+    )
+    assert filled.content_hash == cached.classifier.content_hash
+    assert read.content_hash == cached.classifier.content_hash
+
+
+UNCACHED = [
+    ("last_block", {"mixup_alpha": 0.4}, 1.0, "pixels"),
+    ("all", {}, 1.0, "cut off"),
+    ("last_block", {}, 1e-9, "embed.max_gb"),
+]
+
+
+@pytest.mark.parametrize(("policy", "changes", "max_gb", "why"), UNCACHED)
+def test_what_speaks_against_caching_is_said(start, splits, tmp_path, policy, changes, max_gb, why):
+    plan = freeze(start, POLICIES[policy])
+    store = EmbedConfig(store_url=str(tmp_path), max_gb=max_gb)
+    compute, nowhere = Compute(torch.device("cpu"), torch.float32), Checkpoint("", "")
+    given = Settings(plan, settings(**changes), compute, nowhere, print, store)
+    network = start.build()
+    set_modes(network, plan)
+    assert why in feed_of(network, photos_of_splits(start, splits), given).whole_because
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"mixup_alpha": 0.4}, "mixing needs pixels"),
-        ({"policy": "all"}, "nothing below is frozen"),
-        ({"store": "small"}, "there are 0.0 within embed.max_gb"),
-    ],
+    ("policy", "changes", "max_gb", "why"),
+    [UNCACHED[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in UNCACHED[1:])],
 )
 def test_where_caching_cannot_be_the_frozen_part_runs_each_epoch_and_says_why(
-    start, splits, tmp_path, caplog, changes, why
+    start, splits, tmp_path, caplog, policy, changes, max_gb, why
 ):
     from regraft.tune import fine_tune
 
-    max_gb = 1e-9 if changes.pop("store", "") else 1.0
-    plan = freeze(start, POLICIES[changes.pop("policy", "last_block")])
+    plan = freeze(start, POLICIES[policy])
     store = EmbedConfig(store_url=str(tmp_path), max_gb=max_gb)
     with caplog.at_level(logging.INFO, "regraft.fine_tune"), photos_seen() as seen:
-        fine_tune(start, plan, splits, settings(**changes), lambda record: None, store)
+        told = settings(epochs=2, **changes)
+        challenger = fine_tune(start, plan, splits, told, lambda record: None, store)
     assert why in caplog.text
-    assert sum(seen) >= 3 * (N_TRAIN + N_VALIDATION)
+    assert why in challenger.trained_as
+    assert sum(seen) >= 2 * (N_TRAIN + N_VALIDATION)
 
 
 def network_of(architecture, n_classes=3):
@@ -173,9 +232,19 @@ def plan_of(network, thawed):
             ("backbone.blocks.4", "backbone.conv_head", "backbone.bn2", "head"),
             64,
         ),
-        ("torchvision:resnet18", ("backbone.layer4", "head"), 64),
-        ("timm:vit_tiny_patch16_224", ("backbone.blocks.11", "backbone.norm", "head"), 224),
         ("timm:test_resnet", ("backbone.layer4", "head"), 64),
+        (
+            "timm:test_vit3",
+            ("backbone.blocks.8", "backbone.attn", "backbone.norm", "backbone.fc_norm", "head"),
+            160,
+        ),
+        pytest.param(
+            *("torchvision:resnet18", ("backbone.layer4", "head"), 64), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            *("timm:vit_tiny_patch16_224", ("backbone.blocks.11", "backbone.norm", "head"), 224),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_two_parts_in_a_row_are_the_network(architecture, thawed, side):
@@ -267,7 +336,7 @@ def test_bf16_that_is_not_faster_is_not_used(start):
 
         def forward(self, values):
             if torch.is_autocast_enabled("cpu"):
-                for _ in range(200):
+                for _ in range(50):
                     values = values + 0 * torch.randn(100_000).sum()
             return self.head(values)
 

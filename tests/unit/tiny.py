@@ -6,6 +6,7 @@ The photos of a class share their mean colour, so even random weights tell the c
 import hashlib
 import io
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ def photo(seed: int, size: tuple[int, int] = (40, 32), colour=(128, 128, 128)) -
     return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
 
 
+@cache
 def photo_file(seed: int, kind: str = "PNG", size: int = 8) -> bytes:
     """The bytes of a photo of noise, size by size pixels."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
