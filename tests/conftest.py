@@ -1,5 +1,6 @@
 """How every tier runs: two workers with a thread each, and a precision that can be forced."""
 
+import gc
 import logging
 import os
 from pathlib import Path
@@ -35,6 +36,12 @@ def pytest_configure(config: pytest.Config):
     import torch
 
     torch.cpu.get_capabilities = lambda: {"avx512_bf16": precision == "bf16"}
+
+
+def pytest_collection_finish():
+    """Spares garbage collections the objects of the libraries, a million of which never die."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

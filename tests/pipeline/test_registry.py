@@ -170,6 +170,17 @@ def test_served_model_takes_file_bytes_and_base64(registered):
         assert np.allclose(probs, expected_probs(trained(), len(files)), atol=1e-5)
 
 
+def test_served_answer_names_the_classes_in_order(registered):
+    model = served(version_of(registered), registered)
+    files = [Path(path).read_bytes() for path in trained().splits.test.path[:2]]
+    answer = model.predict(pd.DataFrame({"image": files}))
+    probs = [f"prob:{name}" for name in trained().splits.classes]
+    assert list(answer.columns) == ["label", "confidence", *probs]
+    assert answer[probs].sum(axis=1).to_numpy() == pytest.approx([1, 1])
+    assert (answer.confidence == answer[probs].max(axis=1)).all()
+    assert ("prob:" + answer.label == answer[probs].idxmax(axis=1)).all()
+
+
 def test_paths_are_read_only_where_the_loader_allows_them(registered):
     version = version_of(registered)
     paths = trained().splits.test.path.tolist()[:4]
