@@ -44,6 +44,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_sessionfinish():
+    """Libraries that count their objects would call them leaked at the end."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def default_logging():
     """The logger as it is after import: commands in this process set it up for their screen."""

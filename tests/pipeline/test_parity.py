@@ -246,12 +246,14 @@ def light(stored, tmp_path_factory):
     assert servers_in(folder) == []
 
 
+@pytest.mark.slow
 def test_server_gets_none_of_the_callers_secrets(light):
     names = set(ask(light, [b"environment"]).label)
     assert {"PATH", "HOME"} <= names
     assert not names & {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_URI"}
 
 
+@pytest.mark.slow
 def test_server_listens_on_this_machine_only(light):
     listening = [
         connection.laddr
@@ -262,6 +264,7 @@ def test_server_listens_on_this_machine_only(light):
     assert listening == [("127.0.0.1", urlsplit(light).port)]
 
 
+@pytest.mark.slow
 def test_refusal_says_what_the_model_said(light):
     with pytest.raises(
         RegistryError,
@@ -270,6 +273,7 @@ def test_refusal_says_what_the_model_said(light):
         ask(light, [b"refuse"])
 
 
+@pytest.mark.slow
 def test_answer_that_is_no_table_is_told(light):
     with pytest.raises(
         RegistryError,

@@ -1,0 +1,61 @@
+"""What is said of a model server's answers; the servers themselves run in the slow tier."""
+
+import http.server
+import ipaddress
+import json
+import threading
+
+import pytest
+
+from regraft.errors import RegistryError
+from regraft.registry import serving
+from regraft.registry.serving import ask
+
+TABLE = {"predictions": [{"label": "cat", "confidence": 0.5}]}
+
+
+@pytest.fixture
+def answering():
+    """The URL of a server that gives each request the status and body that are set."""
+    answer = {"status": 200, "body": json.dumps(TABLE)}
+
+    class Fixed(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(answer["status"])
+            self.end_headers()
+            self.wfile.write(answer["body"].encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fixed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", answer
+        server.shutdown()
+
+
+def test_a_table_of_predictions_is_read(answering):
+    url, _ = answering
+    assert ask(url, [b"photo"]).to_dict("records") == TABLE["predictions"]
+
+
+def test_a_refusal_ends_with_what_the_server_said(answering):
+    url, answer = answering
+    answer |= {"status": 400, "body": json.dumps({"message": "not this one", "stack_trace": "x"})}
+    with pytest.raises(RegistryError, match=r"(?s)http://127.*HTTP 400.*not this one$"):
+        ask(url, [b"photo"])
+
+
+@pytest.mark.parametrize("body", ["[1.0, 2.0]", '{"predictions": [1.0, 2.0]}', "no json", "{}"])
+def test_an_answer_that_is_no_table_is_shown(answering, body):
+    url, answer = answering
+    answer["body"] = body
+    with pytest.raises(RegistryError) as refused:
+        ask(url, [b"photo"])
+    assert url in str(refused.value)
+    assert body in str(refused.value)
+
+
+def test_servers_listen_on_this_machine_only():
+    assert ipaddress.ip_address(serving._HOST).is_loopback
