@@ -65,13 +65,5 @@ def _reset(logger: logging.Logger):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]):
-    """The files that take longest first: a worker takes whole files, and none should end alone."""
-    items.sort(key=lambda item: (not item.get_closest_marker("pipeline"), _rank(item)))
-
-
-_LONGEST = ()
-
-
-def _rank(item: pytest.Item) -> int:
-    name = item.path.stem
-    return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
+    """The pipeline tier first: its files take longest, and a worker takes whole files."""
+    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)

@@ -12,7 +12,6 @@ cannot be read, the whole request fails and says which and why: nothing is repla
 """
 
 import base64
-import binascii
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from regraft.embed import BATCH_SIZE, forward, judging_compute, prepared
 from regraft.errors import UnusablePhoto
 from regraft.ingest import decode
 from regraft.ingest.read_policy import ReadPolicy, read_allowed
-from regraft.pixels import batch_of, least_side, preprocess
+from regraft.pixels import batch_of, consecutive, least_side, preprocess
 from regraft.predict import answers, max_pixels_of
 
 # How JPEG, PNG, GIF, WebP, BMP, TIFF and BigTIFF files begin when they are written in base64.
@@ -77,9 +76,8 @@ class ServedClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no type
         return answers(torch.cat(scores or [none]), self.card)
 
     def _batches(self, cells: Sequence[object]) -> Iterator[Tensor]:
-        for start in range(0, len(cells), BATCH_SIZE):
-            batch = enumerate(cells[start : start + BATCH_SIZE], start)
-            yield batch_of([_pixels(cell, at, self.card, self.policy) for at, cell in batch])
+        for batch in consecutive(len(cells), BATCH_SIZE):
+            yield batch_of([_pixels(cells[at], at, self.card, self.policy) for at in batch])
 
 
 def image_bytes(cell: object, policy: ReadPolicy) -> bytes:
@@ -121,7 +119,7 @@ def _from_base64(text: str) -> bytes:
         return b""
     try:
         return base64.b64decode(compact, validate=True)
-    except (binascii.Error, ValueError):  # ValueError: text outside ASCII
+    except ValueError:  # no base64, or text outside ASCII
         return b""
 
 

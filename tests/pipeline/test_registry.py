@@ -201,8 +201,8 @@ def test_many_images_are_held_a_batch_at_a_time(registered, monkeypatch):
     model = served(version_of(registered), registered)
     sizes = []
     python_model = model.unwrap_python_model()
-    real = sys.modules[type(python_model).__module__].batch_of
     module = sys.modules[type(python_model).__module__]
+    real = module.batch_of
     monkeypatch.setattr(
         module, "batch_of", lambda images: sizes.append(len(images)) or real(images)
     )
