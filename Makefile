@@ -29,7 +29,7 @@ $(READY): requirements/lock.txt requirements/uv.txt pyproject.toml
 	@touch $(READY)
 
 demo: $(READY) ## train on 2223 photos of solar cells, about two minutes
-	$(BIN)/python -m commands demo
+	$(BIN)/python -m regraft.cli demo
 
 test: $(READY) ## unit and pipeline tiers, some minutes
 	$(PYTEST) -m 'not slow'
@@ -46,7 +46,7 @@ mutations: $(READY) ## break the code on purpose, see a test fail: NAMES="..." f
 lint: $(READY) ## ruff, and every YAML in configs/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m commands config check configs/*.yaml
+	$(BIN)/python -m regraft.cli config check configs/*.yaml
 
 types: $(READY) ## mypy, strict on the core
 	$(BIN)/mypy

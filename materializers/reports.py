@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 from zenml.enums import VisualizationType
 
 from materializers.tables import TablesMaterializer
-from regraft.advice import RetrainAdvice
-from regraft.evaluate import EvaluationReport
-from regraft.promote import Verdict
-from regraft.report import render
+from regraft.evaluation.evaluate import EvaluationReport
+from regraft.evaluation.report import render
+from regraft.operations.advice import RetrainAdvice
+from regraft.promotion import Verdict
 
 PAGE_FILE = "report.html"
 

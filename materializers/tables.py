@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 from zenml.enums import ArtifactType
 from zenml.materializers.base_materializer import BaseMaterializer
 
-from regraft.ingest import ImageTable
-from regraft.split import Splits
+from regraft.data.ingest import ImageTable
+from regraft.data.split import Splits
 
 PLAIN_FILE = "value.json"
 

@@ -18,10 +18,10 @@ from zenml.models import PipelineRunResponse
 from zenml.orchestrators import publish_utils
 from zenml.stack import Stack
 
-from regraft.config import TrackingConfig
-from regraft.errors import NothingWaits
-from regraft.promote import Verdict, waiting_versions
-from regraft.state import State, marked_runs, run_marker
+from regraft.core.config import TrackingConfig
+from regraft.core.errors import NothingWaits
+from regraft.core.state import State, marked_runs, run_marker
+from regraft.promotion import Verdict, waiting_versions
 from steps.carry_out import Decision, carry_out
 from steps.mirror import mirror
 

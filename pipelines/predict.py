@@ -4,10 +4,10 @@ from zenml import pipeline
 from zenml.client import Client
 from zenml.enums import ExecutionMode
 
-from regraft import errors
-from regraft.batch import BatchRequest
-from regraft.config import Config
-from regraft.errors import RegraftError, UnusablePhoto
+from regraft.core import errors
+from regraft.core.config import Config
+from regraft.core.errors import RegraftError, UnusablePhoto
+from regraft.operations.batch import BatchRequest
 from steps.predict_plan import predict_plan
 from steps.predict_shard import predict_shard
 from steps.predict_summary import predict_summary

@@ -3,7 +3,7 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-from regraft.config import Config
+from regraft.core.config import Config
 from steps.find_version import find_version
 from steps.ingest import ingest
 from steps.mirror import mirror

@@ -3,8 +3,8 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-from regraft.config import Config
-from regraft.retrain.start import of_today
+from regraft.core.config import Config
+from regraft.operations.retrain.start import of_today
 from steps.advise import advise
 from steps.begin import begin
 from steps.choose_start import choose_start

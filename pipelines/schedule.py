@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from regraft.errors import ScheduleError
-from regraft.schedule import Declaration, upcoming
+from regraft.core.errors import ScheduleError
+from regraft.operations.schedule import Declaration, upcoming
 
 _N_COMPARED = 500  # moments by which two cron expressions are seen to mean the same; guess
 _DAYS = range(0, 400, 7)  # from each of which on it is looked again: clocks are set within a year

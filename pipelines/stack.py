@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from regraft.files import write_whole
-from regraft.state import State, locked
+from regraft.core.files import write_whole
+from regraft.core.state import State, locked
 
 if TYPE_CHECKING:
     from zenml.client import Client

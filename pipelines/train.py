@@ -3,7 +3,7 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-from regraft.config import Config
+from regraft.core.config import Config
 from steps.choose_backbone import choose_backbone
 from steps.evaluate import evaluate
 from steps.fine_tune import fine_tune

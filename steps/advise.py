@@ -7,10 +7,10 @@ from typing import Annotated
 from zenml import step
 
 from materializers.reports import AdviceMaterializer
-from regraft.advice import RetrainAdvice
-from regraft.config import Config
-from regraft.retrain.circumstances import advice_about
-from regraft.split import Splits
+from regraft.core.config import Config
+from regraft.data.split import Splits
+from regraft.operations.advice import RetrainAdvice
+from regraft.operations.retrain.circumstances import advice_about
 
 logger = logging.getLogger("regraft.advise")
 

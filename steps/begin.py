@@ -6,9 +6,9 @@ from typing import Annotated
 
 from zenml import step
 
-from regraft.config import Config
-from regraft.retrain.conclude import Beginning
-from regraft.retrain.conclude import begin as core_begin
+from regraft.core.config import Config
+from regraft.operations.retrain.conclude import Beginning
+from regraft.operations.retrain.conclude import begin as core_begin
 
 logger = logging.getLogger("regraft.begin")
 

@@ -7,9 +7,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict
 from zenml import step
 
-from regraft import promote, registry
-from regraft.config import TrackingConfig
-from regraft.errors import ChampionMoved
+from regraft import promotion as promote
+from regraft import registry
+from regraft.core.config import TrackingConfig
+from regraft.core.errors import ChampionMoved
 from regraft.registry import Entry
 
 logger = logging.getLogger("regraft.carry_out")

@@ -5,15 +5,15 @@ from typing import Annotated
 
 from zenml import step
 
-from regraft.compare import choose_backbone as core_choose_backbone
-from regraft.config import BackboneConfig, EmbedConfig, SplitConfig, TuneConfig
-from regraft.split import Splits
-from steps.caching import FOLLOW_CORE
+from regraft.core.config import BackboneConfig, EmbedConfig, SplitConfig, TuneConfig
+from regraft.data.split import Splits
+from regraft.evaluation.compare import choose_backbone as core_choose_backbone
+from steps.caching import FOLLOW_EVALUATION
 
 logger = logging.getLogger("regraft.choose_backbone")
 
 
-@step(cache_policy=FOLLOW_CORE)
+@step(cache_policy=FOLLOW_EVALUATION)
 def choose_backbone(
     config: BackboneConfig,
     splits: Splits,

@@ -5,16 +5,16 @@ from typing import Annotated
 
 from zenml import step
 
-from regraft.config import BackboneConfig, Config
-from regraft.interpolate import champion_of
-from regraft.retrain.start import choose_start as core_choose_start
-from regraft.split import Splits
-from steps.caching import FOLLOW_CORE
+from regraft.core.config import BackboneConfig, Config
+from regraft.data.split import Splits
+from regraft.operations.retrain.start import choose_start as core_choose_start
+from regraft.registry.interpolate import champion_of
+from steps.caching import FOLLOW_START
 
 logger = logging.getLogger("regraft.choose_start")
 
 
-@step(cache_policy=FOLLOW_CORE)
+@step(cache_policy=FOLLOW_START)
 def choose_start(
     splits: Splits, config: Config, champion: str, champion_url: str
 ) -> tuple[Annotated[BackboneConfig, "backbone"], Annotated[str, "started_from"]]:

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from zenml import get_step_context, step
 
-from regraft.advice import RetrainAdvice
-from regraft.config import Config
-from regraft.journal import Attempt
-from regraft.retrain.conclude import Beginning, Course, Trained, conclude_course
-from regraft.split import Splits
+from regraft.core.config import Config
+from regraft.data.split import Splits
+from regraft.operations.advice import RetrainAdvice
+from regraft.operations.journal import Attempt
+from regraft.operations.retrain.conclude import Beginning, Course, Trained, conclude_course
 
 logger = logging.getLogger("regraft.conclude")
 

@@ -6,20 +6,20 @@ from typing import Annotated
 from zenml import step
 
 from materializers.reports import ReportMaterializer
-from regraft import tracking
-from regraft.config import EmbedConfig, EvaluateConfig, TrackingConfig
-from regraft.evaluate import EvaluationReport
-from regraft.evaluate import evaluate as core_evaluate
-from regraft.report import render
-from regraft.split import Splits
-from regraft.transfer import TransferGain
-from regraft.tune import Challenger
-from steps.caching import FOLLOW_CORE
+from regraft.core.config import EmbedConfig, EvaluateConfig, TrackingConfig
+from regraft.data.split import Splits
+from regraft.evaluation.evaluate import EvaluationReport
+from regraft.evaluation.evaluate import evaluate as core_evaluate
+from regraft.evaluation.report import render
+from regraft.registry import tracking
+from regraft.training.transfer import TransferGain
+from regraft.training.tune import Challenger
+from steps.caching import FOLLOW_EVALUATION
 
 logger = logging.getLogger("regraft.evaluate")
 
 
-@step(cache_policy=FOLLOW_CORE, output_materializers=ReportMaterializer)
+@step(cache_policy=FOLLOW_EVALUATION, output_materializers=ReportMaterializer)
 def evaluate(
     challenger: Challenger,
     transfer: TransferGain,

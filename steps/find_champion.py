@@ -6,7 +6,7 @@ from typing import Annotated
 from zenml import step
 
 from regraft import registry
-from regraft.config import TrackingConfig
+from regraft.core.config import TrackingConfig
 
 logger = logging.getLogger("regraft.find_champion")
 

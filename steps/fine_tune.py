@@ -8,19 +8,19 @@ from typing import Annotated
 from zenml import get_step_context, step
 
 from materializers.classifier import ChallengerMaterializer
-from regraft import tracking
-from regraft.classifier import ImageClassifier
-from regraft.config import EmbedConfig, TrackingConfig, TuneConfig
-from regraft.freeze import FreezePlan
-from regraft.split import Splits
-from regraft.tune import Challenger
-from regraft.tune import fine_tune as core_fine_tune
-from steps.caching import FOLLOW_CORE
+from regraft.core.config import EmbedConfig, TrackingConfig, TuneConfig
+from regraft.data.split import Splits
+from regraft.model.classifier import ImageClassifier
+from regraft.model.freeze import FreezePlan
+from regraft.registry import tracking
+from regraft.training.tune import Challenger
+from regraft.training.tune import fine_tune as core_fine_tune
+from steps.caching import FOLLOW_TRAINING
 
 logger = logging.getLogger("regraft.fine_tune")
 
 
-@step(cache_policy=FOLLOW_CORE, output_materializers=ChallengerMaterializer)
+@step(cache_policy=FOLLOW_TRAINING, output_materializers=ChallengerMaterializer)
 def fine_tune(
     pretrained: ImageClassifier,
     plan: FreezePlan,

@@ -5,16 +5,16 @@ from typing import Annotated
 
 from zenml import step
 
-from regraft.classifier import ImageClassifier
-from regraft.config import FreezeConfig
-from regraft.freeze import FreezePlan
-from regraft.freeze import freeze as core_freeze
-from steps.caching import FOLLOW_CORE
+from regraft.core.config import FreezeConfig
+from regraft.model.classifier import ImageClassifier
+from regraft.model.freeze import FreezePlan
+from regraft.model.freeze import freeze as core_freeze
+from steps.caching import FOLLOW_MODEL
 
 logger = logging.getLogger("regraft.freeze")
 
 
-@step(cache_policy=FOLLOW_CORE)
+@step(cache_policy=FOLLOW_MODEL)
 def freeze(pretrained: ImageClassifier, config: FreezeConfig) -> Annotated[FreezePlan, "plan"]:
     """Every parameter, frozen or its learning-rate factor."""
     plan = core_freeze(pretrained, config)

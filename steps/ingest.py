@@ -6,15 +6,15 @@ from typing import Annotated
 from zenml import step
 
 from materializers.tables import ImageTableMaterializer
-from regraft.config import IngestConfig
-from regraft.ingest import ImageTable
-from regraft.ingest import ingest as core_ingest
-from steps.caching import FOLLOW_CORE
+from regraft.core.config import IngestConfig
+from regraft.data.ingest import ImageTable
+from regraft.data.ingest import ingest as core_ingest
+from steps.caching import FOLLOW_DATA
 
 logger = logging.getLogger("regraft.ingest")
 
 
-@step(cache_policy=FOLLOW_CORE, output_materializers=ImageTableMaterializer)
+@step(cache_policy=FOLLOW_DATA, output_materializers=ImageTableMaterializer)
 def ingest(config: IngestConfig, fingerprint: str) -> Annotated[ImageTable, "table"]:
     """The table of usable photos and the quarantine.
 

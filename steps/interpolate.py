@@ -8,18 +8,18 @@ from typing import Annotated
 from zenml import step
 
 from materializers.classifier import ChallengerMaterializer
-from regraft import tracking
-from regraft.config import Config
-from regraft.interpolate import Interpolation, champion_of
-from regraft.interpolate import interpolate as core_interpolate
-from regraft.split import Splits
-from regraft.tune import Challenger
-from steps.caching import FOLLOW_CORE
+from regraft.core.config import Config
+from regraft.data.split import Splits
+from regraft.registry import tracking
+from regraft.registry.interpolate import Interpolation, champion_of
+from regraft.registry.interpolate import interpolate as core_interpolate
+from regraft.training.tune import Challenger
+from steps.caching import FOLLOW_REGISTRY
 
 logger = logging.getLogger("regraft.interpolate")
 
 
-@step(cache_policy=FOLLOW_CORE, output_materializers={"challenger": ChallengerMaterializer})
+@step(cache_policy=FOLLOW_REGISTRY, output_materializers={"challenger": ChallengerMaterializer})
 def interpolate(
     challenger: Challenger, splits: Splits, config: Config, champion: str
 ) -> tuple[Annotated[Challenger, "challenger"], Annotated[Interpolation, "interpolation"]]:

@@ -6,16 +6,16 @@ from typing import Annotated
 from zenml import step
 
 from materializers.classifier import ClassifierMaterializer
-from regraft.classifier import ImageClassifier
-from regraft.classifier import load_pretrained as core_load_pretrained
-from regraft.config import BackboneConfig, ClassesConfig
-from regraft.split import Splits
-from steps.caching import FOLLOW_CORE
+from regraft.core.config import BackboneConfig, ClassesConfig
+from regraft.data.split import Splits
+from regraft.model.classifier import ImageClassifier
+from regraft.model.classifier import load_pretrained as core_load_pretrained
+from steps.caching import FOLLOW_MODEL
 
 logger = logging.getLogger("regraft.load_pretrained")
 
 
-@step(cache_policy=FOLLOW_CORE, output_materializers=ClassifierMaterializer)
+@step(cache_policy=FOLLOW_MODEL, output_materializers=ClassifierMaterializer)
 def load_pretrained(
     config: BackboneConfig, splits: Splits, contract: ClassesConfig
 ) -> Annotated[ImageClassifier, "pretrained"]:

@@ -5,17 +5,17 @@ from typing import Annotated
 
 from zenml import step
 
-from regraft.classifier import ImageClassifier
-from regraft.config import EmbedConfig, TuneConfig
-from regraft.split import Splits
-from regraft.transfer import TransferGain
-from regraft.transfer import measure_transfer as core_measure_transfer
-from steps.caching import FOLLOW_CORE
+from regraft.core.config import EmbedConfig, TuneConfig
+from regraft.data.split import Splits
+from regraft.model.classifier import ImageClassifier
+from regraft.training.transfer import TransferGain
+from regraft.training.transfer import measure_transfer as core_measure_transfer
+from steps.caching import FOLLOW_TRAINING
 
 logger = logging.getLogger("regraft.measure_transfer")
 
 
-@step(cache_policy=FOLLOW_CORE)
+@step(cache_policy=FOLLOW_TRAINING)
 def measure_transfer(
     pretrained: ImageClassifier, splits: Splits, config: TuneConfig, store: EmbedConfig
 ) -> Annotated[TransferGain, "transfer"]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated
 from zenml import step
 
 from regraft import registry
-from regraft.config import TrackingConfig
-from regraft.errors import ModelNotFound
+from regraft.core.config import TrackingConfig
+from regraft.core.errors import ModelNotFound
 from regraft.registry import CHALLENGER, CHAMPION
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from zenml import step
 
-from regraft.batch import BatchPlan, BatchRequest, clear_unfinished, plan_batch
-from regraft.config import BatchConfig, TrackingConfig
+from regraft.core.config import BatchConfig, TrackingConfig
+from regraft.operations.batch import BatchPlan, BatchRequest, clear_unfinished, plan_batch
 
 logger = logging.getLogger("regraft.predict_plan")
 

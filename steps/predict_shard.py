@@ -6,8 +6,8 @@ from typing import Annotated
 from zenml import step
 from zenml.enums import StepRuntime
 
-from regraft.batch import Answerer, Shard, ShardAnswers, answer
-from regraft.config import EmbedConfig, TrackingConfig
+from regraft.core.config import EmbedConfig, TrackingConfig
+from regraft.operations.batch import Answerer, Shard, ShardAnswers, answer
 
 logger = logging.getLogger("regraft.predict_shard")
 

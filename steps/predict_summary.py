@@ -5,7 +5,7 @@ from typing import Annotated
 
 from zenml import step
 
-from regraft.batch import BatchPlan, BatchSummary, summarise
+from regraft.operations.batch import BatchPlan, BatchSummary, summarise
 
 logger = logging.getLogger("regraft.predict_summary")
 

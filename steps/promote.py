@@ -7,13 +7,13 @@ from typing import Annotated
 from zenml import step
 
 from materializers.reports import VerdictMaterializer
-from regraft.config import Config
-from regraft.evaluate import EvaluationReport
-from regraft.promote import Verdict
-from regraft.promote import promote as core_promote
+from regraft.core.config import Config
+from regraft.core.state import who_am_i
+from regraft.data.split import Splits
+from regraft.evaluation.evaluate import EvaluationReport
+from regraft.promotion import Verdict
+from regraft.promotion import promote as core_promote
 from regraft.registry import RegisteredVersion
-from regraft.split import Splits
-from regraft.state import who_am_i
 
 logger = logging.getLogger("regraft.promote")
 

@@ -6,11 +6,11 @@ from typing import Annotated
 from zenml import get_step_context, step
 
 from regraft import registry
-from regraft.config import Config
-from regraft.evaluate import EvaluationReport
+from regraft.core.config import Config
+from regraft.data.split import Splits
+from regraft.evaluation.evaluate import EvaluationReport
 from regraft.registry import RegisteredVersion
-from regraft.split import Splits
-from regraft.tune import Challenger
+from regraft.training.tune import Challenger
 
 logger = logging.getLogger("regraft.register")
 

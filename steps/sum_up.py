@@ -5,11 +5,11 @@ from typing import Annotated
 
 from zenml import step
 
-from regraft.evaluate import EvaluationReport
-from regraft.interpolate import Interpolation
-from regraft.promote import Verdict
-from regraft.retrain.conclude import Trained
-from regraft.retrain.conclude import sum_up as core_sum_up
+from regraft.evaluation.evaluate import EvaluationReport
+from regraft.operations.retrain.conclude import Trained
+from regraft.operations.retrain.conclude import sum_up as core_sum_up
+from regraft.promotion import Verdict
+from regraft.registry.interpolate import Interpolation
 
 logger = logging.getLogger("regraft.sum_up")
 

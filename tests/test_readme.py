@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from commands import app
-from regraft.config import load_config
+from regraft.cli import app
+from regraft.core.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -115,6 +115,6 @@ def test_every_file_that_is_named_exists(place):
 
 
 def test_bundled_backbones_that_are_named_are_there():
-    from regraft.backbone.weights import BUNDLED
+    from regraft.model.backbone.weights import BUNDLED
 
     assert set(re.findall(r"`bundled:(\w+)`", README)) <= set(BUNDLED)

@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from regraft.drift.two_sample import Floats, squared_distances
-from regraft.embed import Rows
+from regraft.model.embed import Rows
 
 NEAREST = 5  # reference photos that a photo's distance is measured to. Guess
 USUAL = 0.95  # share of the reference that counts as usually near to the rest of it. Guess

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from regraft.config import DriftConfig
+from regraft.core.config import DriftConfig
 from regraft.drift.distance import USUAL
 from regraft.drift.reference import LARGEST_HALF, Reference
 from regraft.drift.shares import shares_p_value
@@ -23,7 +23,7 @@ from regraft.drift.two_sample import (
     threads,
     whitened,
 )
-from regraft.paired import holm
+from regraft.stats import holm
 
 Outcome = Literal["drifted", "quiet", "untested"]
 

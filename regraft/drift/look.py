@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from regraft.classifier import ImageClassifier
-from regraft.config import Config
+from regraft.core.config import Config
+from regraft.core.errors import UnusablePhoto
 from regraft.drift.distance import distances
 from regraft.drift.findings import Finding, NewPhotos, findings
 from regraft.drift.reference import Reference, distinct
 from regraft.drift.shares import SHARES, shares_table
-from regraft.embed import find_rows, head_scores, judging_compute, passage, probabilities
-from regraft.errors import UnusablePhoto
-from regraft.pixels import photos_of
-from regraft.predict import max_pixels_of
+from regraft.evaluation.predict import max_pixels_of
+from regraft.model.classifier import ImageClassifier
+from regraft.model.embed import find_rows, head_scores, judging_compute, passage, probabilities
+from regraft.model.pixels import photos_of
 
 MAX_COMPARED = 2000  # new photos in the tests; the kernel of them and 1000 more takes 36 MB
 PHOTOS = ("path", "predicted", "confidence", "distance")

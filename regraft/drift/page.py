@@ -4,11 +4,11 @@ import math
 from collections.abc import Hashable
 from typing import Any
 
+from regraft.core.errors import UnusablePhoto
 from regraft.drift.look import DriftReport
-from regraft.errors import UnusablePhoto
-from regraft.evaluate.gallery import thumbnail
-from regraft.report import DriftView, FindingView, StrangeView, render_drift
-from regraft.report.drift import Answer
+from regraft.evaluation.evaluate.gallery import thumbnail
+from regraft.evaluation.report import DriftView, FindingView, StrangeView, render_drift
+from regraft.evaluation.report.drift import Answer
 
 _ANSWERS: dict[bool | None, Answer] = {None: "open", True: "drifted", False: "quiet"}
 

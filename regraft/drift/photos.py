@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import pandas as pd
 from tqdm import tqdm
 
-from regraft.config import IngestConfig
+from regraft.core.config import IngestConfig
+from regraft.core.errors import UnusablePhoto
+from regraft.core.files import absolute
+from regraft.data.ingest import n_cores, read_bytes
+from regraft.data.ingest.facts import Facts
+from regraft.data.ingest.manifest import is_manifest
+from regraft.data.ingest.memory import recall, remembering
+from regraft.data.ingest.sources import printable
+from regraft.data.ingest.table import read_one
 from regraft.drift.look import UNUSABLE
-from regraft.errors import UnusablePhoto
-from regraft.files import absolute
-from regraft.ingest import n_cores, read_bytes
-from regraft.ingest.facts import Facts
-from regraft.ingest.manifest import is_manifest
-from regraft.ingest.memory import recall, remembering
-from regraft.ingest.sources import printable
-from regraft.ingest.table import read_one
-from regraft.predict import list_photos
+from regraft.evaluation.predict import list_photos
 
 _NO_SLICES = ("image", "label", "split")  # columns of a manifest that mean something else
 

@@ -13,10 +13,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from regraft.classifier import ImageClassifier
-from regraft.config import Config
+from regraft.core.config import Config
+from regraft.core.errors import RegistryError
+from regraft.data.split import Splits, connected, find_near_pairs
 from regraft.drift.shares import Counts, Errors
-from regraft.embed import (
+from regraft.model.classifier import ImageClassifier
+from regraft.model.embed import (
     Compute,
     Found,
     find_rows,
@@ -24,9 +26,7 @@ from regraft.embed import (
     judging_compute,
     passage,
 )
-from regraft.errors import RegistryError
-from regraft.pixels import photos_of
-from regraft.split import Splits, connected, find_near_pairs
+from regraft.model.pixels import photos_of
 
 FOLDER = "drift"  # of the bundle
 TENSORS_FILE, PHOTOS_FILE = "reference.safetensors", "reference.parquet"

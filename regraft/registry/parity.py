@@ -15,12 +15,12 @@ from mlflow.pyfunc import PyFuncModel
 from safetensors import SafetensorError
 from yaml import YAMLError
 
-from regraft.classifier import load_classifier
-from regraft.config import TrackingConfig
-from regraft.errors import RegraftError, UnusablePhoto
-from regraft.files import access_errors
-from regraft.ingest import NO_LIMIT, decode, read_bytes
-from regraft.predict import predict
+from regraft.core.config import TrackingConfig
+from regraft.core.errors import RegraftError, UnusablePhoto
+from regraft.core.files import access_errors
+from regraft.data.ingest import NO_LIMIT, decode, read_bytes
+from regraft.evaluation.predict import predict
+from regraft.model.classifier import load_classifier
 from regraft.registry.serving import ask, served
 from regraft.registry.versions import BUNDLE_PATH, RegisteredVersion, downloaded
 

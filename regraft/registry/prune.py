@@ -12,10 +12,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from regraft.config import TrackingConfig
-from regraft.errors import ConfigError, RegistryError
+from regraft.core.config import TrackingConfig
+from regraft.core.errors import ConfigError, RegistryError
 from regraft.registry.champion import chain, turn
 from regraft.registry.ledger import meant, verified
+from regraft.registry.tracking import connect
 from regraft.registry.versions import (
     APPROVAL,
     SEAL,
@@ -26,7 +27,6 @@ from regraft.registry.versions import (
     names,
     set_tags,
 )
-from regraft.tracking import connect
 
 KEEP = 5  # guess: a week of nightly trainings
 PINNED = "pinned"

@@ -12,18 +12,20 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from regraft import drift
-from regraft.classifier import ImageClassifier
-from regraft.config import Config, TrackingConfig
+from regraft.core.config import Config, TrackingConfig
+from regraft.core.errors import ReloadMismatch
+from regraft.data.ingest import read_bytes
+from regraft.data.split import Splits
 from regraft.drift import Reference, make_reference, side_for
-from regraft.embed import NO_STORE, choose_compute, logits
-from regraft.errors import ReloadMismatch
-from regraft.evaluate import EvaluationReport, abstain_below
-from regraft.ingest import read_bytes
-from regraft.pixels import Photo, photos_of
-from regraft.predict import abstaining, answers
+from regraft.evaluation.evaluate import EvaluationReport, abstain_below
+from regraft.evaluation.predict import abstaining, answers
+from regraft.model.classifier import ImageClassifier
+from regraft.model.embed import NO_STORE, choose_compute, logits
+from regraft.model.pixels import Photo, photos_of
 from regraft.registry.champion import turn
 from regraft.registry.package import git_sha, save_model
 from regraft.registry.parity import UNUSABLE, difference, opened
+from regraft.registry.tracking import Run, connect, end_run, log_config, open_experiment, start_run
 from regraft.registry.versions import (
     BUNDLE_PATH,
     CHALLENGER,
@@ -37,9 +39,7 @@ from regraft.registry.versions import (
     set_tags,
     with_content,
 )
-from regraft.split import Splits
-from regraft.tracking import Run, connect, end_run, log_config, open_experiment, start_run
-from regraft.tune import Challenger
+from regraft.training.tune import Challenger
 
 
 def register(

@@ -22,13 +22,13 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from torch import Tensor
 
-from regraft.classifier import Card, load_classifier
-from regraft.embed import BATCH_SIZE, forward, judging_compute, prepared
-from regraft.errors import UnusablePhoto
-from regraft.ingest import decode
-from regraft.ingest.read_policy import ReadPolicy, read_allowed
-from regraft.pixels import batch_of, consecutive, least_side, preprocess
-from regraft.predict import answers, max_pixels_of
+from regraft.core.errors import UnusablePhoto
+from regraft.data.ingest import decode
+from regraft.data.ingest.read_policy import ReadPolicy, read_allowed
+from regraft.evaluation.predict import answers, max_pixels_of
+from regraft.model.classifier import Card, load_classifier
+from regraft.model.embed import BATCH_SIZE, forward, judging_compute, prepared
+from regraft.model.pixels import batch_of, consecutive, least_side, preprocess
 
 # How JPEG, PNG, GIF, WebP, BMP, TIFF and BigTIFF files begin when they are written in base64.
 BASE64_STARTS = (

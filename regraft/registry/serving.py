@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 import psutil
 
-from regraft.errors import RegistryError
+from regraft.core.errors import RegistryError
 
 # Measured on two cores: 7 to 8 s for the tiniest network, 8.1 s of computing (8.7 s for
 # efficientnet-lite0), nearly all of it importing MLflow and torch; 36 s where five other programs

@@ -16,11 +16,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 
 from regraft import drift
-from regraft.classifier import CARD_FILE, Card, ImageClassifier, load_classifier
-from regraft.config import TrackingConfig
+from regraft.core.config import TrackingConfig
+from regraft.core.errors import ModelNotFound
 from regraft.drift import Reference
-from regraft.errors import ModelNotFound
-from regraft.tracking import connect
+from regraft.model.classifier import CARD_FILE, Card, ImageClassifier, load_classifier
+from regraft.registry.tracking import connect
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"

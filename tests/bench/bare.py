@@ -5,9 +5,9 @@ import time
 
 import torch
 
-from regraft.classifier import load_pretrained
-from regraft.config import load_config
-from regraft.embed import BATCH_SIZE, keep_freed_memory
+from regraft.core.config import load_config
+from regraft.model.classifier import load_pretrained
+from regraft.model.embed import BATCH_SIZE, keep_freed_memory
 
 N_BATCHES = 10
 

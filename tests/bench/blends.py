@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from regraft.classifier import ImageClassifier, load_pretrained
-from regraft.config import Config, load_config
-from regraft.embed import logits
-from regraft.freeze import freeze
-from regraft.ingest import ingest
-from regraft.interpolate import aligned, blended, interpolate
-from regraft.pixels import photos_of
-from regraft.split import Splits, split
-from regraft.tune import Challenger, fine_tune
+from regraft.core.config import Config, load_config
+from regraft.data.ingest import ingest
+from regraft.data.split import Splits, split
+from regraft.model.classifier import ImageClassifier, load_pretrained
+from regraft.model.embed import logits
+from regraft.model.freeze import freeze
+from regraft.model.pixels import photos_of
+from regraft.registry.interpolate import aligned, blended, interpolate
+from regraft.training.tune import Challenger, fine_tune
 from tests.bench.measure import Row
 
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -57,7 +57,7 @@ def regraft_retrain(photos: Path | str, state: Path, expected: int) -> Measured:
 def _called(
     name: str, photos: Path | str, state: Path, settings: tuple[str, ...], expected: int
 ) -> Measured:
-    command = [sys.executable, "-m", "commands", name, str(photos), "--state", str(state)]
+    command = [sys.executable, "-m", "regraft.cli", name, str(photos), "--state", str(state)]
     for setting in settings:
         command += ["--set", setting]
     state.parent.mkdir(parents=True, exist_ok=True)

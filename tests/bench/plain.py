@@ -3,15 +3,15 @@
 import argparse
 from pathlib import Path
 
-from regraft.classifier import load_pretrained
-from regraft.config import load_config
-from regraft.evaluate import evaluate
-from regraft.freeze import freeze
-from regraft.ingest import ingest
-from regraft.report import render
-from regraft.split import split
-from regraft.transfer import measure_transfer
-from regraft.tune import fine_tune
+from regraft.core.config import load_config
+from regraft.data.ingest import ingest
+from regraft.data.split import split
+from regraft.evaluation.evaluate import evaluate
+from regraft.evaluation.report import render
+from regraft.model.classifier import load_pretrained
+from regraft.model.freeze import freeze
+from regraft.training.transfer import measure_transfer
+from regraft.training.tune import fine_tune
 
 
 def main() -> None:

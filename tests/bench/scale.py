@@ -9,15 +9,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from regraft.classifier import load_pretrained
-from regraft.config import EmbedConfig, load_config
-from regraft.embed import BATCH_SIZE, Compute, passage, prepared, rows_of
-from regraft.errors import NothingToDo
-from regraft.freeze import freeze
-from regraft.ingest import ingest
-from regraft.pixels import photos_of
-from regraft.split import split
-from regraft.tune import fine_tune
+from regraft.core.config import EmbedConfig, load_config
+from regraft.core.errors import NothingToDo
+from regraft.data.ingest import ingest
+from regraft.data.split import split
+from regraft.model.classifier import load_pretrained
+from regraft.model.embed import BATCH_SIZE, Compute, passage, prepared, rows_of
+from regraft.model.freeze import freeze
+from regraft.model.pixels import photos_of
+from regraft.training.tune import fine_tune
 from tests.bench.measure import Row, measured, regraft_retrain, regraft_train, told
 from tests.bench.sides import lay_out
 
@@ -29,7 +29,7 @@ def accuracy(photos: Path, config: str, seeds: list[int], folder: Path) -> Itera
     """A training a seed; where the photos come without a split, each with another one."""
     for seed in seeds:
         state = folder / f"accuracy-{seed}" / "state"
-        command = [sys.executable, "-m", "commands", "train", str(photos), "--config", config]
+        command = [sys.executable, "-m", "regraft.cli", "train", str(photos), "--config", config]
         command += ["--state", str(state), "--set", f"tune.seed={seed}"]
         command += ["--set", f"split.salt='split-{seed}'"]
         state.parent.mkdir(parents=True)

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from regraft.config import load_config
-from regraft.ingest import ingest
-from regraft.split import split
+from regraft.core.config import load_config
+from regraft.data.ingest import ingest
+from regraft.data.split import split
 
 
 def lay_out(photos: Path, salt: str, folder: Path) -> Path:

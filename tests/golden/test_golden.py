@@ -13,17 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
-from regraft.classifier import ImageClassifier, load_pretrained
-from regraft.config import Config, IngestConfig, load_config
-from regraft.embed import NO_STORE, Compute, embed
-from regraft.evaluate import EvaluationReport, evaluate
-from regraft.freeze import freeze
-from regraft.ingest import ingest
-from regraft.pixels import photos_of
-from regraft.predict import predict
-from regraft.split import Splits, split
-from regraft.transfer import measure_transfer
-from regraft.tune import Challenger, fine_tune
+from regraft.core.config import Config, IngestConfig, load_config
+from regraft.data.ingest import ingest
+from regraft.data.split import Splits, split
+from regraft.evaluation.evaluate import EvaluationReport, evaluate
+from regraft.evaluation.predict import predict
+from regraft.model.classifier import ImageClassifier, load_pretrained
+from regraft.model.embed import NO_STORE, Compute, embed
+from regraft.model.freeze import freeze
+from regraft.model.pixels import photos_of
+from regraft.training.transfer import measure_transfer
+from regraft.training.tune import Challenger, fine_tune
 from tests.unit.tiny import ARCHITECTURE, COLOURS, photo, write_weights
 
 ROOT = Path(__file__).resolve().parents[2]

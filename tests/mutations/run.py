@@ -21,7 +21,7 @@ from pathlib import Path
 from .table import Mutation
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("regraft", "commands", "pipelines", "steps", "materializers")
+PACKAGES = ("regraft", "pipelines", "steps", "materializers")
 HEAVY = (
     *("pytest", "torch", "torchvision", "timm", "pandas", "pyarrow.parquet", "scipy.stats"),
     *("sklearn.linear_model", "sklearn.metrics", "mlflow.pyfunc", "matplotlib.pyplot"),

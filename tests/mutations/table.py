@@ -31,7 +31,7 @@ INGEST = (
     Mutation(
         "exif-orientation",
         "A photo is turned upright as its EXIF orientation says.",
-        "regraft/ingest/decode.py",
+        "regraft/data/ingest/decode.py",
         "6: Image.Transpose.ROTATE_270",
         "6: Image.Transpose.ROTATE_90",
         unit("ingest_decode", "test_exif_orientation_is_applied"),
@@ -39,7 +39,7 @@ INGEST = (
     Mutation(
         "grey-16-bit",
         "White in a 16-bit grey photo is white, and not cut off at 255.",
-        "regraft/ingest/decode.py",
+        "regraft/data/ingest/decode.py",
         "+ 128) // 257",
         "+ 128) // 256",
         unit("ingest_decode", "test_sixteen_bit_grey_is_divided_by_257_whatever_the_photo_holds"),
@@ -47,7 +47,7 @@ INGEST = (
     Mutation(
         "decode-error-quotes-content",
         "No error about a broken file quotes what the file holds.",
-        "regraft/ingest/decode.py",
+        "regraft/data/ingest/decode.py",
         "({type(error).__name__} while decoding)",
         "({error} while decoding)",
         unit("read_policy", "test_no_error_quotes_what_the_file_holds"),
@@ -55,7 +55,7 @@ INGEST = (
     Mutation(
         "served-model-opens-files",
         "A served model opens no file that a request names, unless it is allowed to.",
-        "regraft/ingest/read_policy.py",
+        "regraft/data/ingest/read_policy.py",
         "schemes: tuple[str, ...] = ()",
         'schemes: tuple[str, ...] = ("file",)',
         unit("read_policy", "test_nothing_is_opened_unless_it_is_allowed"),
@@ -63,7 +63,7 @@ INGEST = (
     Mutation(
         "served-model-default-schemes",
         "A model without a setting of its own opens nothing that a request names.",
-        "regraft/ingest/read_policy.py",
+        "regraft/data/ingest/read_policy.py",
         'config.get("image_schemes") or []',
         'config.get("image_schemes", ["file"]) or []',
         unit("read_policy", "test_a_setting_is_what_mlflow_stores"),
@@ -71,7 +71,7 @@ INGEST = (
     Mutation(
         "chained-urls",
         "A URL of an allowed scheme leads to no other place.",
-        "regraft/ingest/read_policy.py",
+        "regraft/data/ingest/read_policy.py",
         ' or "::" in place',
         "",
         unit("read_policy", "test_a_scheme_that_is_not_listed_opens_nothing"),
@@ -79,7 +79,7 @@ INGEST = (
     Mutation(
         "broken-photos-vanish",
         "Every file that cannot be used is in quarantine with its reason.",
-        "regraft/ingest/table.py",
+        "regraft/data/ingest/table.py",
         "bad.append(Quarantined(photo.uri, photo.label, result.reason, result.detail))",
         "pass",
         unit("ingest", "test_three_hundred_broken_files_are_each_accounted_for"),
@@ -87,7 +87,7 @@ INGEST = (
     Mutation(
         "quarantine-limit",
         "A run stops where more photos are unusable than the configured share of all.",
-        "regraft/ingest/table.py",
+        "regraft/data/ingest/table.py",
         "if n_bad <= limit * (n_bad + n_usable):",
         "if n_bad <= limit * n_bad + n_usable:",
         unit("ingest", "test_too_many_unusable_photos_stop_the_run_with_counts_and_names"),
@@ -95,7 +95,7 @@ INGEST = (
     Mutation(
         "clashing-labels",
         "The same bytes under two labels are all in quarantine.",
-        "regraft/ingest/labels.py",
+        "regraft/data/ingest/labels.py",
         "if len(labels) > 1:",
         "if len(labels) > 2:",
         unit("ingest", "test_the_same_bytes_under_two_labels_are_all_in_quarantine"),
@@ -103,7 +103,7 @@ INGEST = (
     Mutation(
         "class-order",
         "Classes are sorted by name, whatever the order of the files.",
-        "regraft/ingest/table.py",
+        "regraft/data/ingest/table.py",
         'classes=tuple(sorted(set(frame["label"]))),',
         'classes=tuple(sorted(set(frame["label"]), reverse=True)),',
         unit("ingest", "test_a_folder_with_a_folder_a_class_becomes_a_table"),
@@ -111,7 +111,7 @@ INGEST = (
     Mutation(
         "photo-changed-since-listed",
         "A photo whose bytes changed since it was listed is not taken for the listed one.",
-        "regraft/ingest/decode.py",
+        "regraft/data/ingest/decode.py",
         "if sha256 and hashlib",
         "if not sha256 and hashlib",
         unit("embed_store", "test_a_photo_that_changed_since_it_was_listed_poisons_nothing"),
@@ -122,7 +122,7 @@ SPLIT = (
     Mutation(
         "split-salt",
         "A salt gives each photo the side that it gave in every earlier release.",
-        "regraft/split/sides.py",
+        "regraft/data/split/sides.py",
         'f"{salt}{name}"',
         'f"{name}{salt}"',
         unit("split", "test_each_photo_has_the_side_that_it_had_in_every_earlier_release"),
@@ -130,7 +130,7 @@ SPLIT = (
     Mutation(
         "split-default-salt",
         "Without a salt each photo has the side that it had in every earlier release.",
-        "regraft/config/photos.py",
+        "regraft/core/config/photos.py",
         'salt: str = ""',
         'salt: str = "salt"',
         unit("split", "test_each_photo_has_the_side_that_it_had_in_every_earlier_release"),
@@ -138,7 +138,7 @@ SPLIT = (
     Mutation(
         "split-forgets",
         "A photo that was given a side keeps it, whatever is added later.",
-        "regraft/split/table.py",
+        "regraft/data/split/table.py",
         'remember(config.memory_url if remembers else "", new)',
         'remember("", new)',
         unit("split", "test_adding_photos_never_moves_an_old_one"),
@@ -146,7 +146,7 @@ SPLIT = (
     Mutation(
         "split-two-memories",
         "Of two sides that are remembered of a photo, the one that judges more counts.",
-        "regraft/split/memory.py",
+        "regraft/data/split/memory.py",
         '{"test": 0, "validation": 1, "train": 2}',
         '{"test": 2, "validation": 1, "train": 0}',
         unit("split", "test_a_photo_that_two_runs_placed_apart_judges"),
@@ -154,7 +154,7 @@ SPLIT = (
     Mutation(
         "near-copies-apart",
         "Near copies of a photo are on its side.",
-        "regraft/split/table.py",
+        "regraft/data/split/table.py",
         'find_near_pairs(photos.drop_duplicates("sha256"), config.near_duplicate_bits)',
         'find_near_pairs(photos.drop_duplicates("sha256"), 0)',
         unit("split", "test_copies_and_near_copies_stay_on_one_side"),
@@ -162,7 +162,7 @@ SPLIT = (
     Mutation(
         "lookalikes-are-copies",
         "Photos that only look alike are no copies.",
-        "regraft/split/copies.py",
+        "regraft/data/split/copies.py",
         "MAX_RESIDUAL = 0.08",
         "MAX_RESIDUAL = 0.8",
         unit("split", "test_thumbnails_decide_between_copies_and_lookalikes"),
@@ -170,7 +170,7 @@ SPLIT = (
     Mutation(
         "groups-apart",
         "Photos of one group are on one side.",
-        "regraft/split/sides.py",
+        "regraft/data/split/sides.py",
         'grouped = (photos["group"] != "").to_numpy()',
         'grouped = (photos["group"] == "?").to_numpy()',
         unit("split", "test_groups_stay_together_and_miss_no_share_by_more_than_one_group"),
@@ -178,7 +178,7 @@ SPLIT = (
     Mutation(
         "leaks-into-validation",
         "A copy of a test photo among the validation photos is found.",
-        "regraft/split/leaks.py",
+        "regraft/data/split/leaks.py",
         'for side in ("validation", "train"):',
         'for side in ("train",):',
         unit("split", "test_leaks_are_dropped_from_the_side_that_judges_less"),
@@ -186,7 +186,7 @@ SPLIT = (
     Mutation(
         "leaks-drop-the-judge",
         "A leak is dropped from the side that judges less.",
-        "regraft/split/leaks.py",
+        "regraft/data/split/leaks.py",
         '_RANK = {"train": 0, "validation": 1, "test": 2}',
         '_RANK = {"train": 2, "validation": 1, "test": 0}',
         unit("split", "test_leaks_are_dropped_from_the_side_that_judges_less"),
@@ -194,7 +194,7 @@ SPLIT = (
     Mutation(
         "frozen-test-side",
         "A frozen test side takes in nothing as long as its share is large enough.",
-        "regraft/split/sides.py",
+        "regraft/data/split/sides.py",
         'if side != "test" or shares.widen_below is None:',
         'if side != "test" or shares.widen_below is not None:',
         unit("split_freeze", "test_new_photos_go_to_train_and_validation_alone"),
@@ -205,7 +205,7 @@ PIXELS = (
     Mutation(
         "normalisation",
         "The bundled networks see pixels on the scale of mean 0.5 and spread 0.5.",
-        "regraft/backbone/architecture.py",
+        "regraft/model/backbone/architecture.py",
         'mean=stated["mean"],',
         "mean=(0.485, 0.456, 0.406),",
         unit("backbone", "test_bundled_lite0_has_its_own_weights_and_preprocessing"),
@@ -213,7 +213,7 @@ PIXELS = (
     Mutation(
         "normalisation-arithmetic",
         "Pixels are normalised with the mean and the spread of the model's card.",
-        "regraft/pixels.py",
+        "regraft/model/pixels.py",
         "sub_(mean).div_(std)",
         "div_(std).sub_(mean)",
         unit("pixels", "test_normalise_is_the_cards_own_arithmetic"),
@@ -221,7 +221,7 @@ PIXELS = (
     Mutation(
         "crop-share",
         "A training crop shows half of the photo at least.",
-        "regraft/pixels.py",
+        "regraft/model/pixels.py",
         "CROP_AREA = (0.5, 1.0)",
         "CROP_AREA = (0.08, 1.0)",
         unit("pixels", "test_the_area_of_a_training_crop_is_half_of_the_photo_to_all_of_it"),
@@ -229,7 +229,7 @@ PIXELS = (
     Mutation(
         "test-crop",
         "A photo is tested and served by its centre.",
-        "regraft/pixels.py",
+        "regraft/model/pixels.py",
         "left, top = ((side - preprocessing.size) // 2 for side in size)",
         "left, top = ((side - preprocessing.size) * 0 for side in size)",
         unit("pixels", "test_the_test_crop_is_the_centre"),
@@ -237,7 +237,7 @@ PIXELS = (
     Mutation(
         "views-of-content",
         "A random view depends on the photo's content: two photos are cropped differently.",
-        "regraft/pixels.py",
+        "regraft/model/pixels.py",
         "(look.view.seed, look.view.number, content)",
         "(look.view.seed, look.view.number)",
         unit("pixels", "test_two_contents_are_cropped_differently"),
@@ -245,7 +245,7 @@ PIXELS = (
     Mutation(
         "pickle-runs",
         "Reading weights runs no code that is in them.",
-        "regraft/backbone/weights.py",
+        "regraft/model/backbone/weights.py",
         "weights_only=True",
         "weights_only=False",
         unit("backbone", "test_a_malicious_pickle_is_refused_and_nothing_in_it_runs"),
@@ -253,7 +253,7 @@ PIXELS = (
     Mutation(
         "weights-sha256",
         "A weights file with another sha256 than stated is refused.",
-        "regraft/backbone/weights.py",
+        "regraft/model/backbone/weights.py",
         "if not found.startswith(sha256):",
         "if not found:",
         unit("backbone", "test_another_sha256_than_stated_is_refused"),
@@ -261,7 +261,7 @@ PIXELS = (
     Mutation(
         "old-norm-counters",
         "Weights that are older than the step counter of norms are read, the counter at zero.",
-        "regraft/backbone/load.py",
+        "regraft/model/backbone/load.py",
         "missing, left_over = sorted({*compared.missing_keys} - {*misshapen})",
         "missing, left_over = sorted(shapes.keys() - kept.keys())",
         unit("backbone", "test_files_older_than_the_step_counter_of_norms_are_read"),
@@ -272,7 +272,7 @@ MODEL = (
     Mutation(
         "class-contract",
         "A warm start gives each kept class its own row of the champion's head.",
-        "regraft/classifier.py",
+        "regraft/model/classifier.py",
         "rows = [weights[name][old.index(then[c])] if c in then else new for c in classes]",
         "rows = [weights[name][at] if c in then else new for at, c in enumerate(classes)]",
         unit("classifier", "test_kept_classes_keep_their_rows_in_whatever_order"),
@@ -280,7 +280,7 @@ MODEL = (
     Mutation(
         "content-hash-classes",
         "What changes an answer changes the content hash, the order of classes too.",
-        "regraft/classifier.py",
+        "regraft/model/classifier.py",
         "decisive = (self.card.classes, self.card.temperature,",
         "decisive = (sorted(self.card.classes), self.card.temperature,",
         unit("classifier", "test_what_changes_an_answer_changes_the_content_hash"),
@@ -288,7 +288,7 @@ MODEL = (
     Mutation(
         "temperature-when-serving",
         "The calibrated temperature is applied to every answer.",
-        "regraft/predict.py",
+        "regraft/evaluation/predict.py",
         "probabilities(scores, card.temperature)  # (N, K)",
         "probabilities(scores, 1.0)  # (N, K)",
         unit("predict_answers", "test_the_cards_temperature_divides_the_scores"),
@@ -296,7 +296,7 @@ MODEL = (
     Mutation(
         "abstention-boundary",
         "An answer is withheld below the threshold, and not at it.",
-        "regraft/predict.py",
+        "regraft/evaluation/predict.py",
         "confidence < card.abstain_below",
         "confidence <= card.abstain_below",
         unit(
@@ -307,7 +307,7 @@ MODEL = (
     Mutation(
         "csv-output",
         "Predictions as CSV have the columns of the table and no other.",
-        "regraft/predict.py",
+        "regraft/evaluation/predict.py",
         "table.to_csv(index=False)",
         "table.to_csv()",
         unit("predict_answers", "test_a_csv_has_a_header_and_no_other_column_whatever_names_hold"),
@@ -315,7 +315,7 @@ MODEL = (
     Mutation(
         "blend-statistics",
         "A blend is the weighted mean of both models, each with its own weight.",
-        "regraft/interpolate/blend.py",
+        "regraft/registry/interpolate/blend.py",
         "torch.lerp(known.weights[name], new, alpha)",
         "torch.lerp(new, known.weights[name], alpha)",
         unit("interpolate", "test_a_blend_is_the_weighted_mean_of_parameters_and_norm_statistics"),
@@ -323,7 +323,7 @@ MODEL = (
     Mutation(
         "blend-flip-limit",
         "No blend is chosen beyond the limit of negative flips where another keeps it.",
-        "regraft/interpolate/interpolate.py",
+        "regraft/registry/interpolate/interpolate.py",
         "if _is_within(trial, photos, limit):",
         "if True:",
         unit("interpolate", "test_accuracy_counts_before_flips_but_buys_none_beyond_the_limit"),
@@ -334,7 +334,7 @@ TRAINING = (
     Mutation(
         "frozen-batchnorm",
         "The statistics of a frozen norm stay still.",
-        "regraft/freeze.py",
+        "regraft/model/freeze.py",
         "        module.eval()",
         "        module.train()",
         unit("freeze", "test_frozen_norms_keep_their_statistics_bit_for_bit"),
@@ -342,7 +342,7 @@ TRAINING = (
     Mutation(
         "frozen-gradient",
         "A frozen parameter has no gradient.",
-        "regraft/freeze.py",
+        "regraft/model/freeze.py",
         "parameter.requires_grad_(factors[name] > 0)",
         "parameter.requires_grad_(True)",
         unit("freeze", "test_frozen_stays_frozen_and_thawed_moves"),
@@ -350,7 +350,7 @@ TRAINING = (
     Mutation(
         "optimizer-contents",
         "Only thawed parameters reach the optimizer.",
-        "regraft/freeze.py",
+        "regraft/model/freeze.py",
         "        if parameter.requires_grad:",
         "        if name:",
         unit("freeze", "test_only_thawed_parameters_reach_the_optimizer_each_once"),
@@ -358,7 +358,7 @@ TRAINING = (
     Mutation(
         "norm-weight-decay",
         "Norms and biases decay no weight.",
-        "regraft/freeze.py",
+        "regraft/model/freeze.py",
         "parameter.ndim > 1",
         "parameter.ndim > 0",
         unit("freeze", "test_groups_have_their_blocks_learning_rate_and_norms_decay_no_weight"),
@@ -366,7 +366,7 @@ TRAINING = (
     Mutation(
         "freeze-audit-gone",
         "The audit notices a frozen tensor that is gone.",
-        "regraft/freeze.py",
+        "regraft/model/freeze.py",
         "if after.get(name) != sha256]",
         "if after.get(name, sha256) != sha256]",
         unit("freeze", "test_the_audit_notices_a_tensor_that_is_gone"),
@@ -374,7 +374,7 @@ TRAINING = (
     Mutation(
         "freeze-audit-moved",
         "A frozen tensor that moved fails the training, whichever phase is kept.",
-        "regraft/tune/fine_tune.py",
+        "regraft/training/tune/fine_tune.py",
         "audit(hashes, frozen_hashes(network, plan), plan)  # as the last step left it",
         "audit(hashes, hashes, plan)",
         unit("tune", "test_a_drift_fails_the_run_whichever_phase_is_kept"),
@@ -382,7 +382,7 @@ TRAINING = (
     Mutation(
         "phase-tie",
         "Where both phases are as accurate, the solved head is kept.",
-        "regraft/tune/fine_tune.py",
+        "regraft/training/tune/fine_tune.py",
         "progress.best.validation_accuracy > kept.validation_accuracy",
         "progress.best.validation_accuracy >= kept.validation_accuracy",
         unit("tune", "test_on_a_tie_the_solved_head_is_kept"),
@@ -390,7 +390,7 @@ TRAINING = (
     Mutation(
         "early-stop",
         "Training stops after as many epochs without gain as patience says.",
-        "regraft/tune/loop.py",
+        "regraft/training/tune/loop.py",
         "progress.epoch - best_epoch >= config.patience",
         "progress.epoch - best_epoch > config.patience",
         unit("tune", "test_patience_ends_a_phase_that_gains_nothing"),
@@ -398,7 +398,7 @@ TRAINING = (
     Mutation(
         "early-stop-per-phase",
         "The tuned phase is measured against its own best, not against the solved head.",
-        "regraft/tune/loop.py",
+        "regraft/training/tune/loop.py",
         "best_epoch = progress.best.epoch if progress.best else progress.epoch",
         "best_epoch = 0",
         unit("tune", "test_the_tuned_phase_is_measured_against_its_own_best"),
@@ -406,7 +406,7 @@ TRAINING = (
     Mutation(
         "best-epoch",
         "The best epoch is kept, not the last.",
-        "regraft/tune/loop.py",
+        "regraft/training/tune/loop.py",
         "record.validation_loss < progress.best.validation_loss",
         "record.epoch > progress.best.epoch",
         unit("tune", "test_the_best_epoch_is_kept_not_the_last"),
@@ -414,7 +414,7 @@ TRAINING = (
     Mutation(
         "head-penalty",
         "The head's penalty is chosen on validation.",
-        "regraft/tune/head.py",
+        "regraft/training/tune/head.py",
         "key=lambda head: head.best.validation_loss",
         "key=lambda head: head.best.train_loss",
         unit("tune_head", "test_the_penalty_is_chosen_on_validation"),
@@ -422,7 +422,7 @@ TRAINING = (
     Mutation(
         "head-warnings",
         "A head that wants more steps than it gets does not warn the user.",
-        "regraft/tune/head.py",
+        "regraft/training/tune/head.py",
         "            matrix = found.reshape(n_classes, -1)\n            losses",
         "            __import__('warnings').warn('not converged', stacklevel=1)\n"
         "            matrix = found.reshape(n_classes, -1)\n            losses",
@@ -431,7 +431,7 @@ TRAINING = (
     Mutation(
         "resume-phase",
         "An interrupted training resumes the phase that it was in, not another's state.",
-        "regraft/tune/checkpoint.py",
+        "regraft/training/tune/checkpoint.py",
         'f"{self.key}-{phase}"',
         'f"{self.key}"',
         unit("tune_resume", "test_an_interrupted_training_ends_with_the_same_weights"),
@@ -439,7 +439,7 @@ TRAINING = (
     Mutation(
         "resume-scheduler",
         "A resumed training goes on with the learning rate that it had.",
-        "regraft/tune/loop.py",
+        "regraft/training/tune/loop.py",
         'for part in ("network", "average", "optimizer", "scheduler"):',
         'for part in ("network", "average", "optimizer"):',
         unit("tune_resume", "test_an_interrupted_training_ends_with_the_same_weights"),
@@ -447,7 +447,7 @@ TRAINING = (
     Mutation(
         "checkpoint-damage",
         "A damaged checkpoint is not resumed from.",
-        "regraft/tune/checkpoint.py",
+        "regraft/training/tune/checkpoint.py",
         "if hashlib.sha256(data).digest() != digest:",
         "if not digest:",
         unit("tune_resume", "test_a_damaged_checkpoint_is_ignored"),
@@ -458,7 +458,7 @@ EMBED = (
     Mutation(
         "cache-key-weights",
         "Embeddings of other weights are not taken from the cache.",
-        "regraft/embed/embed.py",
+        "regraft/model/embed/embed.py",
         "weights=tensors_hash(body),",
         'weights="",',
         unit("embed_store", "test_what_decides_the_numbers_makes_all_photos_new"),
@@ -466,7 +466,7 @@ EMBED = (
     Mutation(
         "cache-key-preprocessing",
         "Embeddings of another preprocessing are not taken from the cache.",
-        "regraft/embed/recipe.py",
+        "regraft/model/embed/recipe.py",
         "self.model_dump_json().encode()",
         'self.model_dump_json(exclude={"preprocessing"}).encode()',
         unit("embed_store", "test_what_decides_the_numbers_makes_all_photos_new"),
@@ -474,7 +474,7 @@ EMBED = (
     Mutation(
         "cache-key-precision",
         "Embeddings of another precision are not taken from the cache.",
-        "regraft/embed/recipe.py",
+        "regraft/model/embed/recipe.py",
         "self.model_dump_json().encode()",
         'self.model_dump_json(exclude={"compute"}).encode()',
         unit("embed_store", "test_another_precision_makes_all_photos_new"),
@@ -482,7 +482,7 @@ EMBED = (
     Mutation(
         "cache-key-code",
         "Embeddings that other code made are not taken from the cache.",
-        "regraft/embed/recipe.py",
+        "regraft/model/embed/recipe.py",
         "self.model_dump_json().encode()",
         'self.model_dump_json(exclude={"maker"}).encode()',
         unit("embed_store", "test_other_code_makes_all_photos_new"),
@@ -490,7 +490,7 @@ EMBED = (
     Mutation(
         "cache-damage",
         "A damaged shard of the cache is noticed, removed and computed again.",
-        "regraft/embed/store.py",
+        "regraft/model/embed/store.py",
         "if sha256 != PurePosixPath(path).stem:",
         "if not sha256:",
         unit("embed_store", "test_a_damaged_shard_is_noticed_said_removed_and_computed_again"),
@@ -498,7 +498,7 @@ EMBED = (
     Mutation(
         "cache-eviction-order",
         "What was not used longest leaves the cache first.",
-        "regraft/embed/room.py",
+        "regraft/model/embed/room.py",
         "for shelf in reversed(shelves):",
         "for shelf in shelves:",
         unit("embed_room", "test_what_was_not_used_longest_goes_first_and_never_more_than_needed"),
@@ -509,7 +509,7 @@ EVALUATION = (
     Mutation(
         "calibrate-on-test",
         "The temperature is fitted on validation, never on the test photos.",
-        "regraft/evaluate/calibration.py",
+        "regraft/evaluation/evaluate/calibration.py",
         "fit_temperature(validation.scores, validation.codes)",
         "fit_temperature(test.scores, test.codes)",
         unit(
@@ -520,7 +520,7 @@ EVALUATION = (
     Mutation(
         "calibrate-sides-swapped",
         "The report's temperature is that of the validation photos.",
-        "regraft/evaluate/evaluation.py",
+        "regraft/evaluation/evaluate/evaluation.py",
         "calibrate(validation.answers, test.answers, config.n_bins)",
         "calibrate(test.answers, validation.answers, config.n_bins)",
         unit("evaluate", "test_the_confidence_is_fitted_on_validation_and_applied_to_test"),
@@ -528,7 +528,7 @@ EVALUATION = (
     Mutation(
         "report-confidence",
         "The report's confidences are those after the temperature.",
-        "regraft/evaluate/evaluation.py",
+        "regraft/evaluation/evaluate/evaluation.py",
         "_predictions(side, calibration.temperature, classes)",
         "_predictions(side, 1.0, classes)",
         unit("evaluate", "test_the_confidence_is_fitted_on_validation_and_applied_to_test"),
@@ -536,7 +536,7 @@ EVALUATION = (
     Mutation(
         "abstention-threshold-on-test",
         "The threshold of abstention is chosen on validation.",
-        "regraft/evaluate/abstention.py",
+        "regraft/evaluation/evaluate/abstention.py",
         'coverage_of(predictions[predictions.side == "validation"])',
         "coverage_of(predictions)",
         unit("evaluate_abstention", "test_test_photos_do_not_choose_the_threshold"),
@@ -544,7 +544,7 @@ EVALUATION = (
     Mutation(
         "baseline-of-test",
         "The baseline always names the largest class of train.",
-        "regraft/evaluate/evaluation.py",
+        "regraft/evaluation/evaluate/evaluation.py",
         "n_train = train.label.value_counts()",
         "n_train = test.photos.label.value_counts()",
         unit("evaluate", "test_the_baseline_always_says_the_largest_class_of_train"),
@@ -552,7 +552,7 @@ EVALUATION = (
     Mutation(
         "calibration-error-weights",
         "The calibration error weighs each bin by its photos.",
-        "regraft/evaluate/calibration.py",
+        "regraft/evaluation/evaluate/calibration.py",
         "(gap * filled.n).sum() / filled.n.sum()",
         "gap.mean()",
         unit(
@@ -566,7 +566,7 @@ PROMOTION = (
     Mutation(
         "mcnemar-two-sided",
         "Whether a challenger is better is tested one-sided.",
-        "regraft/paired/gain.py",
+        "regraft/stats/gain.py",
         "at_all = float(binom.sf(only_one - 1, discordant, 0.5))",
         "at_all = min(1.0, 2 * float(binom.sf(only_one - 1, discordant, 0.5)))",
         unit("paired", "test_a_gain_above_0_is_shown_by_the_one_sided_coin_flips"),
@@ -574,7 +574,7 @@ PROMOTION = (
     Mutation(
         "mcnemar-side",
         "The gain that is tested is the challenger's, not the champion's.",
-        "regraft/promote/guards.py",
+        "regraft/promotion/guards.py",
         "gain_p_value(n, b, c, margin)",
         "gain_p_value(n, c, b, margin)",
         unit("promote", "test_better_challenger_is_promoted_with_the_numbers_that_say_so"),
@@ -582,7 +582,7 @@ PROMOTION = (
     Mutation(
         "holm-factor",
         "Of K tests the smallest p-value is multiplied by K.",
-        "regraft/paired/holm.py",
+        "regraft/stats/holm.py",
         "(len(tested) - rank) * p",
         "(len(tested) - 1 - rank) * p",
         unit("paired", "test_holm_multiplies_the_smallest_by_all_the_next_by_one_less"),
@@ -590,7 +590,7 @@ PROMOTION = (
     Mutation(
         "holm-harms",
         "The guards against harm are corrected for how many they are.",
-        "regraft/promote/harms.py",
+        "regraft/promotion/harms.py",
         "adjusted = holm([harm.p_value for harm in found])",
         "adjusted = tuple(harm.p_value for harm in found)",
         unit("promote", "test_losses_in_one_of_several_classes_count_once_luck_is_ruled_out"),
@@ -598,7 +598,7 @@ PROMOTION = (
     Mutation(
         "margin-sign",
         "A challenger that is not inferior may lose no more than the margin.",
-        "regraft/promote/guards.py",
+        "regraft/promotion/guards.py",
         "0.0 - config.max_loss",
         "config.max_loss",
         unit("promote", "test_model_that_is_not_inferior_may_replace_an_equal_one"),
@@ -606,7 +606,7 @@ PROMOTION = (
     Mutation(
         "min-gain",
         "A gain must be shown to be more than promote.min_gain.",
-        "regraft/promote/guards.py",
+        "regraft/promotion/guards.py",
         'margin = config.min_gain if config.rule == "superior"',
         'margin = 0.0 if config.rule == "superior"',
         unit("promote", "test_gain_must_be_shown_to_be_more_than_min_gain"),
@@ -614,7 +614,7 @@ PROMOTION = (
     Mutation(
         "tie-promotes",
         "A tie keeps the champion.",
-        "regraft/promote/guards.py",
+        "regraft/promotion/guards.py",
         '"passed" if p_value <= config.level else "failed"\n    told = (\n        f"{new',
         '"passed" if p_value <= config.level or b == c else "failed"\n    told = (\n        f"{new',
         unit("promote", "test_tie_keeps_the_champion"),
@@ -622,7 +622,7 @@ PROMOTION = (
     Mutation(
         "negative-flip-limit",
         "Negative flips up to the limit are allowed, and not beyond it.",
-        "regraft/promote/guards.py",
+        "regraft/promotion/guards.py",
         '"failed" if share > limit else "passed"',
         '"failed" if share >= limit else "passed"',
         unit("promote", "test_negative_flips_are_counted_listed_and_limited"),
@@ -630,7 +630,7 @@ PROMOTION = (
     Mutation(
         "negative-flips-ignored",
         "Too many negative flips stop a challenger.",
-        "regraft/promote/guards.py",
+        "regraft/promotion/guards.py",
         "yield negative_flips(duel.compared, config.promote)",
         "pass",
         unit("promote", "test_negative_flips_are_counted_listed_and_limited"),
@@ -638,7 +638,7 @@ PROMOTION = (
     Mutation(
         "trained-photos-judge",
         "Photos that a contender was trained on prove nothing.",
-        "regraft/promote/duel.py",
+        "regraft/promotion/duel.py",
         "return self.photos[~self.photos.seen]",
         "return self.photos",
         unit("promote", "test_photos_that_a_contender_was_trained_on_do_not_count"),
@@ -646,7 +646,7 @@ PROMOTION = (
     Mutation(
         "near-copies-judge",
         "A near copy of a training photo counts as seen.",
-        "regraft/promote/duel.py",
+        "regraft/promotion/duel.py",
         "return np.asarray(exact | photos.sha256.isin(near).to_numpy())",
         "return np.asarray(exact)",
         unit("promote_seen", "test_a_photo_and_its_near_copies_have_been_seen"),
@@ -654,7 +654,7 @@ PROMOTION = (
     Mutation(
         "copies-count-twice",
         "Copies of one photo are one proof.",
-        "regraft/promote/duel.py",
+        "regraft/promotion/duel.py",
         'sort_values(["sha256", "path"]).drop_duplicates("unit")',
         'sort_values(["sha256", "path"])',
         unit("promote", "test_copies_of_one_photo_count_once"),
@@ -662,7 +662,7 @@ PROMOTION = (
     Mutation(
         "floor",
         "A model no better than always naming the largest class is not promoted.",
-        "regraft/promote/guards.py",
+        "regraft/promotion/guards.py",
         "if found <= share:",
         "if found < share:",
         unit("promote", "test_first_model_no_better_than_the_largest_class_is_not_promoted"),
@@ -670,7 +670,7 @@ PROMOTION = (
     Mutation(
         "serving-probabilities",
         "A way of serving that gives other probabilities stops the challenger.",
-        "regraft/promote/guards.py",
+        "regraft/promotion/guards.py",
         "way.max_difference <= tolerance and way.agreement == 1",
         "way.agreement == 1",
         unit("promote", "test_way_of_serving_must_give_both_the_probabilities_and_the_labels"),
@@ -678,7 +678,7 @@ PROMOTION = (
     Mutation(
         "serving-labels",
         "A way of serving that gives other labels stops the challenger.",
-        "regraft/promote/guards.py",
+        "regraft/promotion/guards.py",
         "way.max_difference <= tolerance and way.agreement == 1",
         "way.max_difference <= tolerance",
         unit("promote", "test_way_of_serving_must_give_both_the_probabilities_and_the_labels"),
@@ -686,7 +686,7 @@ PROMOTION = (
     Mutation(
         "approval",
         "A verdict that needs a person's approval moves nothing.",
-        "regraft/promote/verdict.py",
+        "regraft/promotion/verdict.py",
         'return self.decision == "promote" and not self.waits',
         'return self.decision == "promote"',
         unit("promote", "test_verdict_that_needs_a_human_waits_and_moves_nothing"),
@@ -814,7 +814,7 @@ RETRAINING = (
     Mutation(
         "advice-threshold",
         "A change is a reason from the configured share on.",
-        "regraft/advice.py",
+        "regraft/operations/advice.py",
         "elif share >= least:",
         "elif share > least:",
         unit("advice", "test_a_change_counts_from_the_configured_share_on"),
@@ -822,7 +822,7 @@ RETRAINING = (
     Mutation(
         "advice-drift-alone",
         "Drift without any new photo to learn from is no reason.",
-        "regraft/advice.py",
+        "regraft/operations/advice.py",
         "is_new = bool(seen.has_drifted) and delta.n_changed > 0",
         "is_new = bool(seen.has_drifted)",
         unit("advice", "test_drift_is_a_reason_if_there_is_anything_new"),
@@ -830,7 +830,7 @@ RETRAINING = (
     Mutation(
         "weekly-budget",
         "A training that would pass the budget is put off before it begins.",
-        "regraft/advice.py",
+        "regraft/operations/advice.py",
         "is_over = spent_h + expected_h > config.budget_h",
         "is_over = spent_h > config.budget_h",
         unit("advice", "test_a_training_that_would_pass_the_budget_is_put_off"),
@@ -838,7 +838,7 @@ RETRAINING = (
     Mutation(
         "weekly-budget-window",
         "The budget counts the trainings of the last seven days.",
-        "regraft/journal.py",
+        "regraft/operations/journal.py",
         "days: float = 7.0",
         "days: float = 9.0",
         unit(
@@ -849,7 +849,7 @@ RETRAINING = (
     Mutation(
         "changes-on-test",
         "What changes on the test side is no reason to train.",
-        "regraft/retrain/delta.py",
+        "regraft/operations/retrain/delta.py",
         'today = splits.frame[splits.frame["side"] != "test"].sort_values("path")',
         'today = splits.frame.sort_values("path")',
         unit("retrain_delta", "test_what_changes_on_the_test_side_is_no_reason_to_learn"),
@@ -860,7 +860,7 @@ SCHEDULE = (
     Mutation(
         "schedule-zone",
         "A time is a time on the clocks of the declaration's zone.",
-        "regraft/schedule/cron.py",
+        "regraft/operations/schedule/cron.py",
         "wall.replace(tzinfo=zone, fold=fold)",
         "wall.replace(tzinfo=UTC, fold=fold)",
         unit("schedule", "test_a_time_that_the_clocks_skip_comes_once_and_an_hour_later"),
@@ -868,7 +868,7 @@ SCHEDULE = (
     Mutation(
         "schedule-clocks-set-back",
         "A time that the clocks show twice comes once.",
-        "regraft/schedule/cron.py",
+        "regraft/operations/schedule/cron.py",
         "if first == second or not every_hour:",
         "if first == second:",
         unit("schedule", "test_a_time_that_the_clocks_show_twice_comes_once"),
@@ -876,7 +876,7 @@ SCHEDULE = (
     Mutation(
         "schedule-weekdays",
         "Weekdays are counted from Sunday as 0, as cron does.",
-        "regraft/schedule/cron.py",
+        "regraft/operations/schedule/cron.py",
         '_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")',
         '_WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun", "mon")',
         unit("schedule", "test_weekdays_are_counted_as_cron_does"),
@@ -884,7 +884,7 @@ SCHEDULE = (
     Mutation(
         "schedule-grace",
         "A run that is late by no more than its grace was not missed.",
-        "regraft/schedule/kept.py",
+        "regraft/operations/schedule/kept.py",
         "(now - when).total_seconds() > declaration.grace_s",
         "(now - when).total_seconds() > 0",
         unit("schedule", "test_a_missed_run_is_overdue_or_left_out_as_declared"),
@@ -892,7 +892,7 @@ SCHEDULE = (
     Mutation(
         "schedule-misfire-grace",
         "A run that was missed is left out where its declaration says so.",
-        "regraft/schedule/service.py",
+        "regraft/operations/schedule/service.py",
         'misfire_grace_time=None if each.missed == "run-once" else each.grace_s',
         "misfire_grace_time=None",
         unit(
@@ -903,7 +903,7 @@ SCHEDULE = (
     Mutation(
         "schedule-cut-off",
         "A run that is cut off each time is not begun for ever.",
-        "regraft/schedule/kept.py",
+        "regraft/operations/schedule/kept.py",
         "record.n_tries < MAX_TRIES",
         "record.n_tries >= 0",
         unit("schedule", "test_a_run_that_was_cut_off_is_due_again_but_not_for_ever"),
@@ -914,7 +914,7 @@ NOTIFICATION = (
     Mutation(
         "notify-tells-address",
         "No word about a target that failed tells its address or its secret.",
-        "regraft/notify/tell.py",
+        "regraft/operations/notify/tell.py",
         'return "a fault of ours, or of apprise"',
         "return str(work._value)",
         unit("notify", "test_fault_of_ours_is_a_failure_too"),
@@ -922,7 +922,7 @@ NOTIFICATION = (
     Mutation(
         "notify-webhook-redaction",
         "What a webhook's client says of a URL is not repeated.",
-        "regraft/notify/webhook.py",
+        "regraft/operations/notify/webhook.py",
         'f"it cannot be asked ({type(error).__name__})"',
         'f"it cannot be asked ({error})"',
         unit("notify", "test_webhook_gives_up_and_says_why_without_its_address"),
@@ -930,7 +930,7 @@ NOTIFICATION = (
     Mutation(
         "notify-signature",
         "A webhook is signed over the very bytes that arrive.",
-        "regraft/notify/webhook.py",
+        "regraft/operations/notify/webhook.py",
         "signature(secret, body)}",
         "signature(secret, body.strip() + b' ')}",
         unit("notify", "test_webhook_is_signed_over_the_bytes_that_arrive"),
@@ -938,7 +938,7 @@ NOTIFICATION = (
     Mutation(
         "notify-log-muted",
         "Nothing that the notification library logs reaches the user's log.",
-        "regraft/notify/services.py",
+        "regraft/operations/notify/services.py",
         "talker.propagate = False",
         "talker.propagate = True",
         unit("notify", "test_apprise_target_is_told_by_its_secret_alone"),
@@ -949,7 +949,7 @@ BATCH = (
     Mutation(
         "batch-changed-photo",
         "A photo that was changed is answered again, and its old answer counts no longer.",
-        "regraft/batch/plan.py",
+        "regraft/operations/batch/plan.py",
         "shelf.shard(one.digest, one.n_photos - n)",
         "shelf.shard(one.digest, one.n_photos)",
         unit(
@@ -960,7 +960,7 @@ BATCH = (
     Mutation(
         "batch-planned-twice",
         "A photo that two calls planned at once counts once.",
-        "regraft/batch/index.py",
+        "regraft/operations/batch/index.py",
         "AND other.stamp = planned.stamp AND other.shard < planned.shard)",
         "AND other.stamp = planned.stamp AND other.shard < 0)",
         unit("batch", "test_a_photo_that_two_calls_planned_at_once_counts_once"),
@@ -968,7 +968,7 @@ BATCH = (
     Mutation(
         "batch-answers-twice",
         "A shard that is answered is not answered again.",
-        "regraft/batch/answer.py",
+        "regraft/operations/batch/answer.py",
         "if exists(shard.answers_url):",
         "if not shard.answers_url:",
         unit("batch", "test_answers_are_those_of_predict_and_never_given_twice"),
@@ -976,7 +976,7 @@ BATCH = (
     Mutation(
         "batch-answerers-mixed",
         "Answers of two models of one name and number are never mixed.",
-        "regraft/batch/folder.py",
+        "regraft/operations/batch/folder.py",
         "/version={who.version}/content={who.content[:_N_HEX]}",
         "/version={who.version}/content=0",
         unit("batch", "test_answers_of_two_models_of_one_name_and_version_lie_apart"),
@@ -987,7 +987,7 @@ STATE = (
     Mutation(
         "state-move-mlflow",
         "A moved state folder's databases name the new place, MLflow's too.",
-        "regraft/state/folder.py",
+        "regraft/core/state/folder.py",
         "for database in (state.zenml_database, state.mlflow_database):",
         "for database in (state.zenml_database,):",
         unit("state", "test_a_moved_state_is_noticed_once_and_its_files_name_the_new_place"),
@@ -995,7 +995,7 @@ STATE = (
     Mutation(
         "state-move-neighbour",
         "A path that only begins like the moved folder's stays as it is.",
-        "regraft/relocate.py",
+        "regraft/core/relocate.py",
         '_END = r"(?=/|',
         '_END = r"(?=.|/|',
         unit("relocate", "test_another_path_stays_as_it_is"),
@@ -1003,7 +1003,7 @@ STATE = (
     Mutation(
         "state-move-spaces",
         "A path with a space is found in URLs, where the space is written as %20.",
-        "regraft/relocate.py",
+        "regraft/core/relocate.py",
         'f"file://{quote(old)}": f"file://{quote(new)}",\n        quote(old): quote(new),',
         'f"file://{old}": f"file://{new}",',
         unit("relocate", "test_a_path_is_rewritten_in_every_way_to_write_it"),
@@ -1011,7 +1011,7 @@ STATE = (
     Mutation(
         "state-foreign-variables",
         "Variables of the caller's shell lead ZenML and MLflow to no other store.",
-        "regraft/state/variables.py",
+        "regraft/core/state/variables.py",
         "        del os.environ[name]",
         "        pass",
         unit("state", "test_activate_takes_out_what_leads_to_another_store"),
@@ -1019,7 +1019,7 @@ STATE = (
     Mutation(
         "file-written-in-part",
         "A file is replaced whole or not at all.",
-        "regraft/files.py",
+        "regraft/core/files.py",
         'part = f"{path}.{uuid4().hex}.part"',
         "part = path",
         unit("files", "test_a_full_disk_leaves_the_old_file_and_no_part_of_the_new"),
@@ -1027,7 +1027,7 @@ STATE = (
     Mutation(
         "config-password",
         "No error repeats a password.",
-        "regraft/config/load.py",
+        "regraft/core/config/load.py",
         'got = "" if item["type"] == "value_error" else',
         'got = "" if not item["type"] else',
         unit("config", "test_no_error_repeats_a_password"),

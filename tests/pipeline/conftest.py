@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from regraft.state import State, environment, open_state
+from regraft.core.state import State, environment, open_state
 from tests.pipeline.tiny_train import World
 
 REPOSITORY = Path(__file__).resolve().parents[2]

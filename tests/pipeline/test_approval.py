@@ -13,13 +13,13 @@ from tiny_train import NAME as WORLD_NAME
 from tiny_train import SETTINGS, command
 from typer.testing import CliRunner
 
-from commands.approve import approve, reject
 from regraft import registry
-from regraft.config import load_config
-from regraft.errors import ChampionMoved, NothingWaits
-from regraft.promote import load_verdict, refuse
-from regraft.state import marked_runs, who_am_i
-from regraft.tracking import connect
+from regraft.cli.approve import approve, reject
+from regraft.core.config import load_config
+from regraft.core.errors import ChampionMoved, NothingWaits
+from regraft.core.state import marked_runs, who_am_i
+from regraft.promotion import load_verdict, refuse
+from regraft.registry.tracking import connect
 from tests.pipeline.conftest import one_thread
 
 pytestmark = pytest.mark.pipeline
@@ -209,9 +209,9 @@ def test_champion_that_moved_meanwhile_is_not_overwritten(folder, waiting, track
 
 
 def test_version_is_judged_again_and_the_mirror_follows(world):
-    from commands.train import completed
     from pipelines.promote import promote
-    from regraft.ingest import fingerprint
+    from regraft.cli.train import completed
+    from regraft.data.ingest import fingerprint
 
     wanted = load_config(None, (f"backbone.source=file:{world.weights}", *SETTINGS))
     config = completed(wanted, str(world.photos), WORLD_NAME, world.state)

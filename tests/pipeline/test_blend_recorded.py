@@ -8,11 +8,11 @@ import pytest
 from tiny_challenger import put, tracking_in, trained
 
 from regraft import registry
-from regraft.classifier import ImageClassifier
-from regraft.config import Config, RetrainConfig
-from regraft.errors import ModelNotFound
-from regraft.interpolate import blended_as_recorded, champion_of, interpolate
-from regraft.tracking import attached, end_run, start_run
+from regraft.core.config import Config, RetrainConfig
+from regraft.core.errors import ModelNotFound
+from regraft.model.classifier import ImageClassifier
+from regraft.registry.interpolate import blended_as_recorded, champion_of, interpolate
+from regraft.registry.tracking import attached, end_run, start_run
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.usefixtures("calm")]
 

@@ -29,8 +29,8 @@ from tiny_challenger import tracking_in
 from tiny_retrain import forget_connections
 
 from regraft import registry
-from regraft.config import TrackingConfig
-from regraft.errors import ChampionMoved
+from regraft.core.config import TrackingConfig
+from regraft.core.errors import ChampionMoved
 from regraft.registry.champion import (
     Move,
     move_champion,

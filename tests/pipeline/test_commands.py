@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from tiny_train import NAME, last_run, output
 
-from commands import main
 from regraft import registry
+from regraft.cli import main
+from regraft.core.state import open_state
 from regraft.registry.ledger import entries
 from regraft.registry.ledger import verified as verified_ledger
-from regraft.state import open_state
 
 pytestmark = pytest.mark.pipeline
 
@@ -152,8 +152,8 @@ def test_password_in_an_address_is_refused_and_stands_nowhere(call, where, world
 
 
 def test_debian_copy_of_fashion_mnist_is_found():
-    from regraft.config import IngestConfig
-    from regraft.ingest import fingerprint
+    from regraft.core.config import IngestConfig
+    from regraft.data.ingest import fingerprint
 
     if not Path("/usr/share/datasets/fashion-mnist").is_dir():
         pytest.skip("Debian's package dataset-fashion-mnist is not installed")

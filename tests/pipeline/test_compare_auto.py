@@ -9,7 +9,7 @@ from tiny_challenger import ARCHITECTURE, weights_file
 from tiny_train import NAME, SETTINGS, made_anew, output, stages
 from typer.testing import CliRunner
 
-from commands import app
+from regraft.cli import app
 
 pytestmark = pytest.mark.pipeline
 

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from regraft import registry
-from regraft.compare.cost import N_SERVED
+from regraft.evaluation.compare.cost import N_SERVED
 
 pytestmark = pytest.mark.pipeline
 
@@ -58,7 +58,7 @@ def counted(seen) -> int:
 def decodings():
     """The sha256 of each content, as often as it is decoded."""
     seen = []
-    decode, facts = (sys.modules[f"regraft.ingest.{room}"] for room in ("decode", "facts"))
+    decode, facts = (sys.modules[f"regraft.data.ingest.{room}"] for room in ("decode", "facts"))
     unpack = decode.unpack
 
     def counting(data, *arguments):
@@ -107,15 +107,31 @@ class Runs:
 
     first: of all stages. again: the same, but for an artifact that was deleted from the disk.
     touched: with a photo that has a new time only, and another gallery. probe: with another policy.
-    grown: with six more photos. head: with another head, after a change in the core.
+    page: the same, after a change of the status page's source. grown: with six more photos.
+    head: with another head, after a change in the core.
     """
 
     first: object
     again: Counted
     touched: Counted
     probe: Counted
+    page: Counted
     grown: Counted
     head: Counted
+
+
+@contextmanager
+def changed_source(folder, name):
+    """The cache policies read a copy of the core in which one file has another line."""
+    from steps import caching
+
+    copy = shutil.copytree(caching.CORE, folder / "changed source")
+    (copy / name).write_text((copy / name).read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    caching.code_hash.cache_clear()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(caching, "CORE", copy)
+        yield
+    caching.code_hash.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -126,12 +142,14 @@ def runs(shared_world) -> Runs:
     os.utime(sorted(world.photos.rglob("*.png"))[0])
     touched = count_train(world, "evaluate.n_gallery=3")
     probe = count_train(world, PROBE)
+    with changed_source(world.folder, "operations/status/templates/model.html"):
+        page = count_train(world, PROBE)
     add_photos(world, 2)
     grown = count_train(world, PROBE)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("steps.caching.core_hash", lambda: "another")
+        patched.setattr("steps.caching.code_hash", lambda places: "another")
         head = count_train(world, PROBE, "tune.head_l2=[5.0]")
-    return Runs(first, again, touched, probe, grown, head)
+    return Runs(first, again, touched, probe, page, grown, head)
 
 
 def test_same_command_again_registers_nothing_new(shared_world, runs):
@@ -166,20 +184,8 @@ def test_change_in_the_core_makes_everything_anew(runs):
     assert runs.head.made_anew == set(stages(runs.first)) - {"register", "promote", "mirror"}
 
 
-def test_core_hash_sees_every_source_file(tmp_path, monkeypatch):
-    import regraft
-    from steps.caching import core_hash
-
-    core = shutil.copytree(Path(regraft.__file__).parent, tmp_path / "regraft")
-    monkeypatch.setattr(regraft, "__file__", str(core / "__init__.py"))
-    hashes = [core_hash.__wrapped__()]
-    for name in ("split/copies.py", "report/templates/page.html"):
-        (core / name).write_text((core / name).read_text() + "\n")
-        hashes.append(core_hash.__wrapped__())
-    assert len(set(hashes)) == 3
-    (core / "__pycache__").mkdir(exist_ok=True)
-    (core / "__pycache__" / "new.cpython-311.pyc").write_bytes(b"")
-    assert core_hash.__wrapped__() == hashes[-1]
+def test_a_change_of_the_status_page_makes_nothing_anew(runs):
+    assert runs.page.made_anew == set()
 
 
 def test_new_photos_move_no_old_one_and_a_tie_keeps_the_champion(shared_world, runs):
@@ -224,7 +230,7 @@ def test_a_photo_is_decoded_twice_in_its_life(runs):
 @pytest.mark.slow  # fast, in a forked process: test_a_run_imports_nothing_that_it_does_not_need
 def test_a_run_imports_no_more_than_it_did(shared_world):
     world = shared_world
-    command = [sys.executable, "-X", "importtime", "-m", "commands", "train", str(world.photos)]
+    command = [sys.executable, "-X", "importtime", "-m", "regraft.cli", "train", str(world.photos)]
     command += ["--state", str(world.folder / "other state"), "--set", PROBE]
     for setting in (f"backbone.source=file:{world.weights}", *TINY):
         command += ["--set", setting]

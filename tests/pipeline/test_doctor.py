@@ -13,12 +13,12 @@ from tiny_registry import NAME, two_versions
 from tiny_store import in_children, state_folder
 from typer.testing import CliRunner
 
-from commands.doctor import doctor
 from pipelines.doctor import diagnose, stuck_runs, sweep_missing, sweep_stuck
 from regraft import registry
+from regraft.cli.doctor import doctor
+from regraft.core.state import marked_runs, run_marker
 from regraft.registry.ledger import ENTRY, Draft, append
-from regraft.state import marked_runs, run_marker
-from regraft.tracking import connect
+from regraft.registry.tracking import connect
 
 pytestmark = pytest.mark.pipeline
 

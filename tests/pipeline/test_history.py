@@ -11,17 +11,17 @@ from mlflow import MlflowClient
 from tiny_store import Store
 from typer.testing import CliRunner
 
-from commands import app
-from regraft import journal
-from regraft.config import TrackingConfig
-from regraft.errors import ModelNotFound
-from regraft.journal import Attempt
+from regraft.cli import app
+from regraft.core.config import TrackingConfig
+from regraft.core.errors import ModelNotFound
+from regraft.core.state import State, environment, open_state
+from regraft.operations import journal
+from regraft.operations.journal import Attempt
+from regraft.operations.status import rebuild, refresh
+from regraft.operations.status.memory import recall
+from regraft.operations.status.page import MEMORY
 from regraft.registry.champion import Move, Note, move_champion, record, roll_back
 from regraft.registry.ledger import entries, faults
-from regraft.state import State, environment, open_state
-from regraft.status import rebuild, refresh
-from regraft.status.memory import recall
-from regraft.status.page import MEMORY
 
 pytestmark = pytest.mark.pipeline
 

@@ -23,8 +23,8 @@ import psutil
 import pytest
 from tiny_challenger import put, tracking_in, trained
 
-from regraft.embed import NO_STORE, logits, probabilities
-from regraft.pixels import photos_of
+from regraft.model.embed import NO_STORE, logits, probabilities
+from regraft.model.pixels import photos_of
 from regraft.registry.serving import ask, served
 from tests.pipeline.conftest import one_thread
 

@@ -23,12 +23,12 @@ from tiny_challenger import tracking_in
 from tiny_store import Store, registered_pair, weak_model
 from typer.testing import CliRunner
 
-from commands.history import history, moment_of
-from commands.ledger import ledger_app
-from commands.rollback import rollback
 from regraft import registry
-from regraft.config import TrackingConfig
-from regraft.errors import (
+from regraft.cli.history import history, moment_of
+from regraft.cli.ledger import ledger_app
+from regraft.cli.rollback import rollback
+from regraft.core.config import TrackingConfig
+from regraft.core.errors import (
     ChampionMoved,
     ConfigError,
     LedgerBroken,
@@ -36,6 +36,8 @@ from regraft.errors import (
     NoWayBack,
     RegistryError,
 )
+from regraft.core.relocate import relocate_database
+from regraft.core.state import environment, open_state, who_am_i
 from regraft.registry.champion import (
     Move,
     Note,
@@ -63,8 +65,6 @@ from regraft.registry.ledger import (
     verified,
 )
 from regraft.registry.versions import LEDGER
-from regraft.relocate import relocate_database
-from regraft.state import environment, open_state, who_am_i
 
 pytestmark = pytest.mark.pipeline
 

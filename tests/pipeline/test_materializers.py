@@ -9,10 +9,10 @@ import torch
 from tiny_challenger import trained
 from tiny_train import last_run, output
 
-from regraft.classifier import ImageClassifier
-from regraft.config import FreezeConfig, IngestConfig
-from regraft.freeze import freeze
-from regraft.ingest import ingest
+from regraft.core.config import FreezeConfig, IngestConfig
+from regraft.data.ingest import ingest
+from regraft.model.classifier import ImageClassifier
+from regraft.model.freeze import freeze
 
 pytestmark = pytest.mark.pipeline
 

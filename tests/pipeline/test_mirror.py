@@ -9,10 +9,10 @@ from tiny_registry import NAME, add_version, crown, two_versions
 from tiny_store import state_folder
 from typer.testing import CliRunner
 
-from commands.doctor import doctor
 from pipelines.doctor import check_mirror
-from regraft.config import TrackingConfig
-from regraft.tracking import connect
+from regraft.cli.doctor import doctor
+from regraft.core.config import TrackingConfig
+from regraft.registry.tracking import connect
 
 pytestmark = pytest.mark.pipeline
 

@@ -24,10 +24,10 @@ from conftest import one_thread as in_one_thread
 from safetensors.torch import load_file, save_file
 from tiny_challenger import put, tracking_in, trained
 
-from regraft.embed import NO_STORE, logits
-from regraft.errors import RegistryError, UnusablePhoto
-from regraft.pixels import photos_of
-from regraft.predict import answers
+from regraft.core.errors import RegistryError, UnusablePhoto
+from regraft.evaluation.predict import answers
+from regraft.model.embed import NO_STORE, logits
+from regraft.model.pixels import photos_of
 from regraft.registry import serving
 from regraft.registry.parity import difference, golden_parity, golden_photos
 from regraft.registry.serving import ask, served

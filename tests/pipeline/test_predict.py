@@ -15,10 +15,9 @@ from mlflow.pyfunc import load_model
 from tiny_challenger import tracking_in, trained
 from typer.testing import CliRunner
 
-from commands import app
 from regraft import registry
-from regraft.classifier import UNSURE
-from regraft.config import (
+from regraft.cli import app
+from regraft.core.config import (
     Config,
     EmbedConfig,
     EvaluateConfig,
@@ -27,13 +26,20 @@ from regraft.config import (
     TrackingConfig,
     TuneConfig,
 )
-from regraft.embed import NO_STORE, logits, probabilities
-from regraft.errors import ConfigError, ManifestError, NoPhotos
-from regraft.evaluate import evaluate
-from regraft.pixels import photos_of
-from regraft.predict import abstaining, list_photos, max_pixels_of, predict, write_predictions
-from regraft.state import environment, open_state
-from regraft.tune import fine_tune
+from regraft.core.errors import ConfigError, ManifestError, NoPhotos
+from regraft.core.state import environment, open_state
+from regraft.evaluation.evaluate import evaluate
+from regraft.evaluation.predict import (
+    abstaining,
+    list_photos,
+    max_pixels_of,
+    predict,
+    write_predictions,
+)
+from regraft.model.classifier import UNSURE
+from regraft.model.embed import NO_STORE, logits, probabilities
+from regraft.model.pixels import photos_of
+from regraft.training.tune import fine_tune
 
 pytestmark = pytest.mark.pipeline  # not for its stores, but for the training behind trained()
 

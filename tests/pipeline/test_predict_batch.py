@@ -14,8 +14,8 @@ import pyarrow.dataset
 import pytest
 from typer.testing import CliRunner
 
-from regraft.batch import BatchSummary
-from regraft.config import load_config
+from regraft.core.config import load_config
+from regraft.operations.batch import BatchSummary
 from tests.pipeline.conftest import REPOSITORY
 from tests.pipeline.tiny_train import NAME, SETTINGS, last_run, output, stages
 
@@ -93,7 +93,7 @@ def words(world, *places, out: Path | str, settings: tuple[str, ...] = ()) -> li
 
 
 def call(world, *places, out: Path | str, settings: tuple[str, ...] = ()):
-    from commands import app
+    from regraft.cli import app
 
     done = CliRunner().invoke(app, words(world, *places, out=out, settings=settings))
     if done.exception and not isinstance(done.exception, SystemExit):
@@ -123,7 +123,7 @@ def version_of(out: Path, version: int) -> Path:
 
 
 def test_every_photo_has_the_answer_that_predict_gives(world, first, tmp_path):
-    from commands import app
+    from regraft.cli import app
 
     assert re.match(rf"15 .*{NAME}/1.*\b1 .*{re.escape(str(first.out))}\n", first.stdout)
     assert (first.summary.n_answered, first.summary.n_shards, first.n_steps) == (3, 3, 3)
@@ -232,7 +232,7 @@ def test_a_new_champion_answers_everything_and_the_old_answers_stay(world, answe
 def test_a_shard_that_fails_ends_the_run_and_no_other_is_begun(
     world, album, tmp_path, n_parallel, n_shards
 ):
-    from regraft.errors import StateError
+    from regraft.core.errors import StateError
 
     out, setting = tmp_path / "out", f"batch.n_parallel={n_parallel}"
     add(world, album, range(SHARD * n_shards))
@@ -268,7 +268,7 @@ def test_photos_of_which_none_can_be_read_end_with_3(world, tmp_path):
 
 
 def test_an_empty_folder_is_told_and_nothing_is_written(world, tmp_path):
-    from regraft.errors import NoPhotos
+    from regraft.core.errors import NoPhotos
 
     (tmp_path / "empty").mkdir()
     with pytest.raises(NoPhotos, match=rf"{re.escape(str(tmp_path))}/empty\b.*\.jpg"):
@@ -302,7 +302,7 @@ def test_several_shards_at_a_time_give_the_same_answers(world, answered, tmp_pat
 PEAK = """
 import resource, sys, tempfile
 from pathlib import Path
-from regraft.batch import Answerer, plan
+from regraft.operations.batch import Answerer, plan
 
 who = Answerer(name="tiny", version=1, abstain_below=0.0, content="0" * 64)
 def peak(n):
@@ -325,7 +325,7 @@ def test_memory_of_python_stays_flat_whatever_the_number_of_photos(tmp_path):
 
 def peak_mb(folder: Path, n: int) -> float:
     """Of Python's memory, while n photos are planned, and planned again."""
-    from regraft.batch import Answerer, plan
+    from regraft.operations.batch import Answerer, plan
 
     folder.mkdir()
     lines = "".join(f"/nowhere/a folder/photo number {number}.jpg\n" for number in range(n))
@@ -351,8 +351,8 @@ def test_memory_stays_flat_whatever_the_number_of_photos():
 
 
 def test_another_model_under_the_same_number_is_not_taken_for_the_planned_one(world):
-    from regraft.batch import Answerer, classifier_of
-    from regraft.errors import ReloadMismatch
+    from regraft.core.errors import ReloadMismatch
+    from regraft.operations.batch import Answerer, classifier_of
 
     other = Answerer(name=NAME, version=1, abstain_below=0.0, content="0" * 64)
     with pytest.raises(ReloadMismatch, match=rf"{NAME}/1\b.*\b{other.content[:12]}\b"):
@@ -360,14 +360,14 @@ def test_another_model_under_the_same_number_is_not_taken_for_the_planned_one(wo
 
 
 def test_a_folder_whose_name_is_no_text_is_refused_before_anything_runs(world, tmp_path):
-    from regraft.errors import ConfigError
+    from regraft.core.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"UTF-8.*caf.xe9"):
         call(world, f"{tmp_path}/caf\udce9", out=tmp_path / "out")
 
 
 def test_a_risk_is_refused_as_predict_refuses_it(world, tmp_path):
-    from regraft.errors import ConfigError
+    from regraft.core.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"predict\.target_risk=0\.05\b.*predict\.abstain_below"):
         call(world, tmp_path, out=tmp_path / "out", settings=("predict.target_risk=0.05",))

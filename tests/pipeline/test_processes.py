@@ -36,12 +36,12 @@ from tiny_train import (
 )
 from typer.testing import CliRunner
 
-from commands import app
-from commands.train import run_training
 from pipelines.stack import bootstrap
 from regraft import registry
-from regraft.config import TrackingConfig, load_config
-from regraft.state import marked_runs, open_state
+from regraft.cli import app
+from regraft.cli.train import run_training
+from regraft.core.config import TrackingConfig, load_config
+from regraft.core.state import marked_runs, open_state
 from tests.pipeline.conftest import REPOSITORY, enter, reset_zenml
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.usefixtures("calm")]
@@ -58,7 +58,7 @@ STAGES = [
 UNWANTED = {"matplotlib.pyplot", "torch._inductor.compile_fx", "transformers"}
 SOURCES = sorted(
     path
-    for folder in ("commands", "pipelines", "steps", "materializers", "regraft")
+    for folder in ("pipelines", "steps", "materializers", "regraft")
     for path in (REPOSITORY / folder).rglob("*.py")
 )
 ELSEWHERE = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "UV_CACHE_DIR")
@@ -289,7 +289,7 @@ def killed(user, template, tmp_path_factory):
     root = tmp_path_factory.mktemp("killed") / "state"
     open_state(shutil.copytree(template, root))
     in_training = Interruption(
-        *("regraft.tune.loop._train_epoch", 2),
+        *("regraft.training.tune.loop._train_epoch", 2),
         *(root / "checkpoints", "*-tune.pt", 1),
         signals=(signal.SIGKILL,),
     )
@@ -358,7 +358,7 @@ def batch(world: World, album: Path) -> list[str]:
 def interrupted(user: User, world: World, album: Path, *signals: signal.Signals) -> Ended:
     """A call of predict-batch that got the signals while it wrote the third shard."""
     interruption = Interruption(
-        *("regraft.batch.folder.write_whole", 3),
+        *("regraft.operations.batch.folder.write_whole", 3),
         *(album.parent / "out", "name=*/**/*.parquet", 2),
         signals=signals,
     )

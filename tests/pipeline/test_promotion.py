@@ -25,13 +25,13 @@ from tiny_store import (
 )
 
 from regraft import registry
-from regraft.classifier import regraft as warm_start
-from regraft.config import EvaluateConfig
-from regraft.errors import ChampionMoved, ModelNotFound, NothingWaits
-from regraft.evaluate import evaluate
-from regraft.promote import carry_out, explain, load_verdict, promote, refuse, rehearse, what_if
+from regraft.core.config import EvaluateConfig
+from regraft.core.errors import ChampionMoved, ModelNotFound, NothingWaits
+from regraft.evaluation.evaluate import evaluate
+from regraft.model.classifier import regraft as warm_start
+from regraft.promotion import carry_out, explain, load_verdict, promote, refuse, rehearse, what_if
 from regraft.registry import parity, serving
-from regraft.tracking import start_run
+from regraft.registry.tracking import start_run
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.usefixtures("calm")]
 
@@ -547,7 +547,7 @@ def test_only_the_transaction_moves_the_champion():
     root = Path(registry.__file__).parents[2]
     writers = {
         str(path.relative_to(root))
-        for floor in ("regraft", "steps", "pipelines", "commands", "materializers")
+        for floor in ("regraft", "steps", "pipelines", "materializers")
         for path in (root / floor).rglob("*.py")
         if "set_alias(" in path.read_text() or "_model_alias(" in path.read_text()
     }

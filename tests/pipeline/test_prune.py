@@ -9,15 +9,15 @@ import torch
 from tiny_challenger import put, tracking_in, trained
 from typer.testing import CliRunner
 
-from commands import app
 from regraft import registry
-from regraft.errors import ConfigError, LedgerBroken, ModelNotFound, RegistryError
+from regraft.cli import app
+from regraft.core.errors import ConfigError, LedgerBroken, ModelNotFound, RegistryError
+from regraft.core.state import environment, open_state
 from regraft.registry import prune as room
 from regraft.registry.champion import Move, move_champion, roll_back
 from regraft.registry.prune import LEFT_OVER, pin, prunable, prune, unpin
+from regraft.registry.tracking import connect, open_experiment, start_run
 from regraft.registry.versions import SEAL
-from regraft.state import environment, open_state
-from regraft.tracking import connect, open_experiment, start_run
 
 pytestmark = pytest.mark.pipeline
 

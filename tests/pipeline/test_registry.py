@@ -24,15 +24,15 @@ from tiny_challenger import Trained, put, trained
 from tiny_store import Store, in_children, registered_pair
 
 from regraft import registry
-from regraft.classifier import ImageClassifier
-from regraft.embed import BATCH_SIZE, NO_STORE, logits, probabilities
-from regraft.errors import ModelNotFound, ReloadMismatch, UnusablePhoto
-from regraft.ingest.read_policy import ReadPolicy
-from regraft.pixels import photos_of
+from regraft.core.errors import ModelNotFound, ReloadMismatch, UnusablePhoto
+from regraft.data.ingest.read_policy import ReadPolicy
+from regraft.model.classifier import ImageClassifier
+from regraft.model.embed import BATCH_SIZE, NO_STORE, logits, probabilities
+from regraft.model.pixels import photos_of
 from regraft.registry.package import git_sha, requirements
 from regraft.registry.served import image_bytes
+from regraft.registry.tracking import connect, start_run
 from regraft.registry.versions import with_content
-from regraft.tracking import connect, start_run
 from tests.pipeline.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.usefixtures("calm")]
@@ -147,6 +147,15 @@ def test_manifest_says_what_was_trained_and_chosen_on(registered):
 def test_same_content_is_registered_once(registered):
     assert put(trained(), registered) == replace(version_of(registered), created=False)
     assert len(registry.list_versions(registered)) == PAIR
+
+
+def test_bundle_holds_the_code_that_serving_imports_and_no_other(first):
+    code = Path(version_of(first, 1).bundle_url).parents[1] / "code" / "regraft"
+    packages = {path.parent.relative_to(code).as_posix() for path in code.rglob("*.py")}
+    assert packages == {
+        *(".", "core", "core/config", "data", "data/ingest", "evaluation"),
+        *("model", "model/backbone", "model/embed"),
+    }
 
 
 def test_bundle_holds_no_pickle_and_no_index_address(first):

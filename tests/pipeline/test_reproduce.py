@@ -11,23 +11,23 @@ from PIL import Image
 from tiny_challenger import ARCHITECTURE, tracking_in, weights_file
 from typer.testing import CliRunner
 
-from commands import app
 from regraft import registry
-from regraft.classifier import load_pretrained
-from regraft.config import Config, load_config
-from regraft.errors import ConfigError, DataError, NotReproduced, WeightsNotFound
-from regraft.evaluate import evaluate
-from regraft.freeze import freeze
-from regraft.ingest import ingest
-from regraft.model_card import card_of, html, markdown
-from regraft.relocate import relocate_database
-from regraft.report import render
-from regraft.reproduce import Reproduction, refuse_another, reproduce
-from regraft.split import split
-from regraft.state import environment, open_state
-from regraft.tracking import connect, log_report, log_training, running
-from regraft.transfer import measure_transfer
-from regraft.tune import fine_tune
+from regraft.cli import app
+from regraft.core.config import Config, load_config
+from regraft.core.errors import ConfigError, DataError, NotReproduced, WeightsNotFound
+from regraft.core.relocate import relocate_database
+from regraft.core.state import environment, open_state
+from regraft.data.ingest import ingest
+from regraft.data.split import split
+from regraft.evaluation.evaluate import evaluate
+from regraft.evaluation.report import render
+from regraft.model.classifier import load_pretrained
+from regraft.model.freeze import freeze
+from regraft.promotion.reproduce import Reproduction, refuse_another, reproduce
+from regraft.registry.model_card import card_of, html, markdown
+from regraft.registry.tracking import connect, log_report, log_training, running
+from regraft.training.transfer import measure_transfer
+from regraft.training.tune import fine_tune
 
 pytestmark = pytest.mark.pipeline
 

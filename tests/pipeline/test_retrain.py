@@ -10,9 +10,9 @@ from tiny_challenger import draw_photos
 from tiny_train import NAME, last_run, output
 
 from regraft import registry
-from regraft.classifier import ImageClassifier
-from regraft.evaluate import EvaluationReport
-from regraft.promote import Verdict
+from regraft.evaluation.evaluate import EvaluationReport
+from regraft.model.classifier import ImageClassifier
+from regraft.promotion import Verdict
 
 pytestmark = pytest.mark.pipeline
 

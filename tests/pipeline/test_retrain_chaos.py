@@ -18,9 +18,9 @@ from tiny_retrain import add_photos, past, run
 from tiny_train import NAME, World
 
 from regraft import registry
+from regraft.core.state import marked_runs
+from regraft.data.split.memory import recall
 from regraft.registry.ledger import read
-from regraft.split.memory import recall
-from regraft.state import marked_runs
 from tests.pipeline.conftest import copy_of, one_thread, reset_zenml
 
 pytestmark = pytest.mark.pipeline

@@ -16,14 +16,15 @@ from tiny_retrain import add_photos, past
 from tiny_train import NAME, SETTINGS, last_run, stages
 from typer.testing import CliRunner
 
-from commands import app
-from regraft import journal, registry
-from regraft.config import load_config
-from regraft.errors import AlreadyRuns, ConfigError, NoPhotos, NothingToDo
-from regraft.journal import Attempt
+from regraft import registry
+from regraft.cli import app
+from regraft.core.config import load_config
+from regraft.core.errors import AlreadyRuns, ConfigError, NoPhotos, NothingToDo
+from regraft.core.state import alone, marker_of
+from regraft.operations import journal
+from regraft.operations.journal import Attempt
 from regraft.registry.champion import serving_version
-from regraft.state import alone, marker_of
-from regraft.tracking import connect
+from regraft.registry.tracking import connect
 
 pytestmark = pytest.mark.pipeline
 
@@ -147,7 +148,7 @@ def test_what_somebody_did_to_the_registry_is_not_skipped(world):
 
 @pytest.mark.slow
 def test_the_photos_that_are_named_are_the_ones_that_are_read(world):
-    from commands.retrain import as_before
+    from regraft.cli.retrain import as_before
 
     other = world.folder / "other"
     for _ in range(2):  # the model's card knows its own folder; later the journal knows none
@@ -158,8 +159,8 @@ def test_the_photos_that_are_named_are_the_ones_that_are_read(world):
 
 
 def test_remote_places_are_remembered_and_local_ones_are_not(world):
-    from commands.retrain import as_before
-    from regraft.retrain.conclude import settings_of
+    from regraft.cli.retrain import as_before
+    from regraft.operations.retrain.conclude import settings_of
 
     places = ("embed.store_url=s3://b/e", f"tune.checkpoint_url={world.folder}/c")
     said = settings_of(load_config(None, (*SETTINGS, *places)))
@@ -172,7 +173,7 @@ def test_remote_places_are_remembered_and_local_ones_are_not(world):
 
 @pytest.mark.slow
 def test_settings_of_a_failed_attempt_are_not_remembered(world):
-    from commands.retrain import as_before
+    from regraft.cli.retrain import as_before
 
     world.retrain()
     with pytest.raises(NoPhotos):

@@ -9,8 +9,8 @@ import pytest
 from tiny_store import state_folder
 from typer.testing import CliRunner
 
-from regraft.errors import ScheduleError
-from regraft.schedule import Declaration, find
+from regraft.core.errors import ScheduleError
+from regraft.operations.schedule import Declaration, find
 from tests.pipeline.conftest import reset_zenml
 
 pytestmark = pytest.mark.pipeline
@@ -136,7 +136,7 @@ def test_a_time_that_utc_cannot_say_is_refused(zone, cron):
 
 
 def command(state, *arguments):
-    from commands import app
+    from regraft.cli import app
 
     done = CliRunner().invoke(
         app, ["schedule", *arguments, "--state", str(state.root)], catch_exceptions=False

@@ -14,7 +14,7 @@ import pytest
 from tiny_store import in_children, state_folder
 
 from pipelines.stack import bootstrap
-from regraft.state import activate, environment, open_state
+from regraft.core.state import activate, environment, open_state
 from tests.pipeline.conftest import enter, reset_zenml
 
 pytestmark = pytest.mark.pipeline
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.pipeline
 BOOTSTRAP = """
 import sys
 from pathlib import Path
-from regraft.state import activate, open_state
+from regraft.core.state import activate, open_state
 from pipelines.stack import bootstrap
 state = open_state(Path(sys.argv[1]))
 activate(state)

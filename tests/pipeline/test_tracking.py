@@ -9,9 +9,9 @@ import pytest
 from mlflow import MlflowClient
 from tiny_challenger import tracking_in, trained
 
-from regraft.config import Config, IngestConfig, TrackingConfig
-from regraft.errors import ConfigError, RegistryError
-from regraft.tracking import (
+from regraft.core.config import Config, IngestConfig, TrackingConfig
+from regraft.core.errors import ConfigError, RegistryError
+from regraft.registry.tracking import (
     end_dead_runs,
     end_run,
     log_config,
@@ -22,7 +22,7 @@ from regraft.tracking import (
     running,
     start_run,
 )
-from regraft.tune import EpochRecord
+from regraft.training.tune import EpochRecord
 
 pytestmark = pytest.mark.pipeline
 

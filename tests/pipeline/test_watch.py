@@ -15,10 +15,9 @@ from PIL import Image, ImageFilter
 from tiny_challenger import TUNE, Trained, draw_photos, tracking_in, trained
 from typer.testing import CliRunner
 
-from commands import app
-from regraft import journal, registry
-from regraft.classifier import load_pretrained
-from regraft.config import (
+from regraft import registry
+from regraft.cli import app
+from regraft.core.config import (
     BackboneConfig,
     Config,
     DriftConfig,
@@ -29,16 +28,18 @@ from regraft.config import (
     SplitConfig,
     TrackingConfig,
 )
+from regraft.core.errors import ConfigError, DriftFound, ModelNotFound, RegistryError
+from regraft.core.state import State, open_state
+from regraft.data.ingest import ingest
+from regraft.data.split import split
 from regraft.drift import FOLDER, gather, look, make_reference, watch
-from regraft.errors import ConfigError, DriftFound, ModelNotFound, RegistryError
-from regraft.freeze import freeze
-from regraft.ingest import ingest
-from regraft.journal import Watch
+from regraft.model.classifier import load_pretrained
+from regraft.model.freeze import freeze
+from regraft.operations import journal
+from regraft.operations.journal import Watch
+from regraft.operations.status.page import PAGE
 from regraft.registry import RegisteredVersion
-from regraft.split import split
-from regraft.state import State, open_state
-from regraft.status.page import PAGE
-from regraft.tune import fine_tune
+from regraft.training.tune import fine_tune
 from tests.pipeline.conftest import enter, one_thread
 
 pytestmark = pytest.mark.pipeline

@@ -20,16 +20,17 @@ from scipy.stats import binomtest
 from tiny_challenger import ARCHITECTURE, draw_photos, weights_file
 from tiny_train import stages
 
-from regraft import journal, registry
-from regraft.config import TrackingConfig, load_config
-from regraft.journal import Attempt
-from regraft.promote.kept import kept_of
+from regraft import registry
+from regraft.core.config import TrackingConfig, load_config
+from regraft.core.state import State, activate
+from regraft.data.split.memory import recall
+from regraft.operations import journal
+from regraft.operations.journal import Attempt
+from regraft.operations.schedule import Declaration, upcoming
+from regraft.operations.status import rebuild, timeline
+from regraft.promotion.kept import kept_of
 from regraft.registry.champion import champion_at, roll_back
 from regraft.registry.ledger import read
-from regraft.schedule import Declaration, upcoming
-from regraft.split.memory import recall
-from regraft.state import State, activate
-from regraft.status import rebuild, timeline
 from tests.pipeline.conftest import copy_of, one_thread, reset_zenml
 
 CLOTHES = Path(__file__).resolve().parents[3] / "shared" / "datasets" / "clothes"
@@ -213,8 +214,8 @@ class Stream:
             self.grow(plan.n_usual)
 
     def retrain(self) -> Attempt:
-        from commands.retrain import attempt
-        from commands.train import completed
+        from regraft.cli.retrain import attempt
+        from regraft.cli.train import completed
 
         wanted = load_config(None, (*SETTINGS, *self.settings))
         config = completed(wanted, str(self.photos), self.plan.name, self.state)

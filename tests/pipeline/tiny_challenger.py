@@ -15,9 +15,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from safetensors.torch import save_file
 
-from regraft.backbone import build_body
-from regraft.classifier import load_pretrained
-from regraft.config import (
+from regraft.core.config import (
     BackboneConfig,
     Config,
     EmbedConfig,
@@ -29,13 +27,15 @@ from regraft.config import (
     TrackingConfig,
     TuneConfig,
 )
-from regraft.evaluate import EvaluationReport, evaluate
-from regraft.freeze import freeze
-from regraft.ingest import ingest
+from regraft.data.ingest import ingest
+from regraft.data.split import Splits, split
+from regraft.evaluation.evaluate import EvaluationReport, evaluate
+from regraft.model.backbone import build_body
+from regraft.model.classifier import load_pretrained
+from regraft.model.freeze import freeze
 from regraft.registry import RegisteredVersion, register
-from regraft.split import Splits, split
-from regraft.transfer import measure_transfer
-from regraft.tune import Challenger, fine_tune
+from regraft.training.transfer import measure_transfer
+from regraft.training.tune import Challenger, fine_tune
 
 ARCHITECTURE = "timm:test_efficientnet"
 # Training and registration get the same one, as in a pipeline; the same on every processor.

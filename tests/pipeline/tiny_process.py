@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
-from commands import main
-from regraft.state import environment, open_state
+from regraft.cli import main
+from regraft.core.state import environment, open_state
 from tests.pipeline.conftest import reset_zenml
 from tests.pipeline.tiny_retrain import forget_connections
 from tests.pipeline.tiny_train import Interruption

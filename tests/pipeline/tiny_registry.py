@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 
 from regraft import registry
-from regraft.config import TrackingConfig
+from regraft.core.config import TrackingConfig
 from regraft.registry import Move, RegisteredVersion
-from regraft.tracking import connect
+from regraft.registry.tracking import connect
 
 NAME = "tiny"
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

@@ -16,9 +16,9 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Regi
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
 from threadpoolctl import threadpool_limits
 
-from regraft import journal
-from regraft.journal import Attempt
-from regraft.state import activate, environment
+from regraft.core.state import activate, environment
+from regraft.operations import journal
+from regraft.operations.journal import Attempt
 from tests.pipeline.conftest import reset_zenml
 from tests.pipeline.tiny_challenger import draw_photos
 from tests.pipeline.tiny_train import NAME, World

@@ -22,11 +22,17 @@ import torch
 from tiny_challenger import Trained, put, tracking_in, trained
 
 from regraft import registry
-from regraft.config import BehaviourConfig, Config, EvaluateConfig, PromoteConfig, TrackingConfig
-from regraft.evaluate import evaluate
-from regraft.promote import Verdict, promote
-from regraft.relocate import relocate_database
-from regraft.state import State
+from regraft.core.config import (
+    BehaviourConfig,
+    Config,
+    EvaluateConfig,
+    PromoteConfig,
+    TrackingConfig,
+)
+from regraft.core.relocate import relocate_database
+from regraft.core.state import State
+from regraft.evaluation.evaluate import evaluate
+from regraft.promotion import Verdict, promote
 from tests.pipeline.conftest import copy_of, reset_zenml
 from tests.pipeline.tiny_retrain import forget_connections
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from regraft.config import TrackingConfig, load_config
-from regraft.state import State, open_state
+from regraft.core.config import TrackingConfig, load_config
+from regraft.core.state import State, open_state
 
 NAME = "colours"
 SETTINGS = (
@@ -63,7 +63,7 @@ class World:
 
     def train(self, *settings: str, photos: Path | None = None, called: str = NAME):
         """The pipeline run that `regraft train` makes."""
-        from commands.train import run_training
+        from regraft.cli.train import run_training
 
         source = f"backbone.source=file:{self.weights}"
         config = load_config(None, (source, *SETTINGS, *settings))
@@ -72,9 +72,9 @@ class World:
 
     def retrain(self, *settings: str):
         """The attempt that `regraft retrain` makes, as its last record in the journal says it."""
-        from commands.retrain import attempt
-        from commands.train import completed
-        from regraft.state import activate
+        from regraft.cli.retrain import attempt
+        from regraft.cli.train import completed
+        from regraft.core.state import activate
 
         source = f"backbone.source=file:{self.weights}"
         config = load_config(None, (source, *SETTINGS, *settings))
@@ -137,7 +137,7 @@ def write_dull_weights(start: Path, path: Path) -> Path:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "commands", *arguments]
+    return [sys.executable, "-m", "regraft.cli", *arguments]
 
 
 def begin(arguments: list[str], variables: dict[str, str], cwd: Path) -> subprocess.Popen[str]:

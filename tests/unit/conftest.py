@@ -7,7 +7,7 @@ import torch
 from tiny import classifier_of, draw_splits, write_weights
 from torch.nn.modules.module import register_module_forward_hook
 
-from regraft.classifier import tensors_hash
+from regraft.model.classifier import tensors_hash
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def prepared_once(known_networks):
     thirty photos take to pass a tiny network. test_embed_network.py tests the preparation itself,
     which this leaves as it is.
     """
-    embed = sys.modules["regraft.embed.embed"]  # the package gives its name to the function
+    embed = sys.modules["regraft.model.embed.embed"]  # the package gives its name to the function
     prepare = embed.prepared
 
     def once(key, make):
@@ -61,7 +61,7 @@ def prepared_once(known_networks):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embed, "Passage", BuiltOnce)
         patch.setattr(embed, "prepared", prepared)
-        patch.setattr(sys.modules["regraft.tune.feed"], "prepared", prepared)
+        patch.setattr(sys.modules["regraft.training.tune.feed"], "prepared", prepared)
         yield
 
 

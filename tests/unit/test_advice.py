@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from regraft.advice import Circumstances, ClassDelta, Delta, advise
-from regraft.config import RetrainConfig
+from regraft.core.config import RetrainConfig
+from regraft.operations.advice import Circumstances, ClassDelta, Delta, advise
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 

@@ -14,20 +14,20 @@ from safetensors.torch import save_file
 from tiny import ARCHITECTURE, photo, write_weights
 from torchvision.models import ResNet18_Weights, ShuffleNet_V2_X0_5_Weights, VisionTransformer
 
-from regraft.backbone import (
+from regraft.core.config import BackboneConfig
+from regraft.core.errors import UnknownBackbone, UnsafeWeights, WeightsMismatch, WeightsNotFound
+from regraft.model.backbone import (
     build_body,
     load_backbone,
     ordered_blocks,
     preprocessing_of,
     read_weights,
 )
-from regraft.backbone.architecture import Body
-from regraft.backbone.load import _fill
-from regraft.backbone.weights import OLD_DENSENET_NAME, timm_weights
-from regraft.classifier import graft
-from regraft.config import BackboneConfig
-from regraft.errors import UnknownBackbone, UnsafeWeights, WeightsMismatch, WeightsNotFound
-from regraft.pixels import normalise, preprocess
+from regraft.model.backbone.architecture import Body
+from regraft.model.backbone.load import _fill
+from regraft.model.backbone.weights import OLD_DENSENET_NAME, timm_weights
+from regraft.model.classifier import graft
+from regraft.model.pixels import normalise, preprocess
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LITE2_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"

@@ -17,15 +17,21 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import photo
 
-from regraft.batch import Answerer, answer_shard, answers, current, plan, summarise, walk
-from regraft.batch.folder import Shelf, clear_unfinished, read_plan, write_answers, write_plan
-from regraft.batch.index import index
-from regraft.batch.walk import Entry
-from regraft.config import EmbedConfig
-from regraft.embed import NO_STORE
-from regraft.errors import ManifestError, NoPhotos, StateError
-from regraft.ingest.walk import MISSING
-from regraft.predict import label
+from regraft.core.config import EmbedConfig
+from regraft.core.errors import ManifestError, NoPhotos, StateError
+from regraft.data.ingest.walk import MISSING
+from regraft.evaluation.predict import label
+from regraft.model.embed import NO_STORE
+from regraft.operations.batch import Answerer, answer_shard, answers, current, plan, summarise, walk
+from regraft.operations.batch.folder import (
+    Shelf,
+    clear_unfinished,
+    read_plan,
+    write_answers,
+    write_plan,
+)
+from regraft.operations.batch.index import index
+from regraft.operations.batch.walk import Entry
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 SIZE = 3

@@ -14,11 +14,11 @@ from PIL import Image
 from test_embed_store import counted
 from tiny import CLASSES, COLOURS, classifier_of, photo
 
-from regraft.behaviour import Behaviour, MustPass, behave
-from regraft.config import BehaviourConfig, EmbedConfig
-from regraft.embed import NO_STORE, embed, judging_compute
-from regraft.errors import ManifestError, NoPhotos, UnusablePhoto
-from regraft.pixels import photos_of
+from regraft.core.config import BehaviourConfig, EmbedConfig
+from regraft.core.errors import ManifestError, NoPhotos, UnusablePhoto
+from regraft.evaluation.behaviour import Behaviour, MustPass, behave
+from regraft.model.embed import NO_STORE, embed, judging_compute
+from regraft.model.pixels import photos_of
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 FEW = BehaviourConfig(n_photos=6)
@@ -62,7 +62,7 @@ def known(tmp_path_factory):
 @pytest.fixture
 def only_flip(monkeypatch):
     """Of the changes only the flip: N_PASSES becomes two."""
-    monkeypatch.setattr("regraft.behaviour.CHANGES", {"flip": ("flip",)})
+    monkeypatch.setattr("regraft.evaluation.behaviour.CHANGES", {"flip": ("flip",)})
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 from memory_registry import use_memory_registry
 
-from regraft.config import TrackingConfig
-from regraft.errors import ChampionMoved, NoWayBack
+from regraft.core.config import TrackingConfig
+from regraft.core.errors import ChampionMoved, NoWayBack
 from regraft.registry import Move, Note, aliases, entries, move_champion, record, roll_back
 from regraft.registry.versions import SEAL
 

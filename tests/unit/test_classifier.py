@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import save_file
 from tiny import CLASSES, classifier_of
 
-from regraft.backbone import BackboneInfo, Preprocessing, SourceTask
-from regraft.classifier import (
+from regraft.core.config import BackboneConfig
+from regraft.core.errors import WeightsMismatch, WeightsNotFound
+from regraft.model.backbone import BackboneInfo, Preprocessing, SourceTask
+from regraft.model.classifier import (
     CARD_FILE,
     WEIGHTS_FILE,
     Card,
@@ -23,8 +25,6 @@ from regraft.classifier import (
     regraft,
     tensor_bytes,
 )
-from regraft.config import BackboneConfig
-from regraft.errors import WeightsMismatch, WeightsNotFound
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-import commands
-from commands import app, main
-from regraft import errors
-from regraft.config import Config
+from regraft import cli as commands
+from regraft.cli import app, main
+from regraft.core import errors
+from regraft.core.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "torchvision", "timm", "zenml", "mlflow", "pandas", "numpy", "sklearn"}
@@ -52,7 +52,7 @@ QUICK = (
     ("config", "show"),
     ("--version",),
 )
-# Runs each of several command lines as `python -m commands`, one after the other in one process,
+# Runs each of several command lines as `python -m regraft.cli`, one after the other in one process,
 # and prints after each its exit code, the size of its answer and all modules imported so far.
 RUN_EACH = """
 import contextlib, io, json, runpy, sys
@@ -61,7 +61,7 @@ for arguments in json.loads(sys.argv[1]):
     sys.argv, answer, code = ["regraft", *arguments], io.StringIO(), None
     with contextlib.redirect_stdout(answer):
         try:
-            runpy.run_module("commands", run_name="__main__", alter_sys=True)
+            runpy.run_module("regraft.cli", run_name="__main__", alter_sys=True)
         except SystemExit as end:
             code = end.code or 0
     print(json.dumps([code, len(answer.getvalue()), [*sys.modules]]))
@@ -116,7 +116,7 @@ def test_error_is_its_sentence_and_its_exit_code(call, monkeypatch, error):
     def fail(path):
         raise error(*arguments)
 
-    monkeypatch.setattr("commands.config.load_config", fail)
+    monkeypatch.setattr("regraft.cli.config.load_config", fail)
     said = f"{error.__name__}: {error(*arguments)}\n"
     assert call("config", "check", "x.yaml") == (error.exit_code, "", said)
 
@@ -124,9 +124,9 @@ def test_error_is_its_sentence_and_its_exit_code(call, monkeypatch, error):
 def test_fault_of_ours_has_no_traceback_and_says_how_to_see_it():
     """In a process: what prints the traceback is the interpreter, after main() has left."""
     code = (
-        "import sys, commands, commands.config\n"
-        "commands.config.load_config = lambda path: {}['no such key']\n"
-        "commands.main()"
+        "import sys, regraft.cli, regraft.cli.config\n"
+        "regraft.cli.config.load_config = lambda path: {}['no such key']\n"
+        "regraft.cli.main()"
     )
     command = [sys.executable, "-c", code, "config", "check", "x.yaml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -140,7 +140,7 @@ def test_debug_shows_the_traceback(monkeypatch, capsys):
     """main() lets the fault through and leaves the interpreter's hook, which prints it."""
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     monkeypatch.setattr(sys, "argv", ["regraft", "--debug", "config", "check", "x.yaml"])
-    monkeypatch.setattr("commands.config.load_config", lambda path: {}["no such key"])
+    monkeypatch.setattr("regraft.cli.config.load_config", lambda path: {}["no such key"])
     with pytest.raises(KeyError) as fault:
         main()
     sys.excepthook(fault.type, fault.value, fault.tb)
@@ -215,7 +215,7 @@ def test_predictions_of_an_unknown_kind_are_refused_before_anything_is_read(call
 
 
 def test_demo_without_its_photos_says_what_to_install(call, monkeypatch, tmp_path):
-    monkeypatch.setattr(sys.modules["commands.demo"], "find_spec", lambda name: None)
+    monkeypatch.setattr(sys.modules["regraft.cli.demo"], "find_spec", lambda name: None)
     code, _, err = call("demo", "--state", str(tmp_path / "state"))
     assert code == 3
     assert "pip install 'regraft[demo]'" in err
@@ -235,7 +235,7 @@ def test_demo_without_its_photos_says_what_to_install(call, monkeypatch, tmp_pat
     ],
 )
 def test_model_is_called_as_its_photos_are(photos, name):
-    from commands.train import model_name
+    from regraft.cli.train import model_name
 
     assert model_name(photos) == name
     assert Config.model_validate({"tracking": {"name": name}}).tracking.name == name

@@ -7,11 +7,11 @@ import pytest
 import torch
 from test_cli import run as run_cli
 
-from regraft.backbone import Preprocessing
-from regraft.embed import Recipe
-from regraft.embed.store import Shard, Shelf
-from regraft.errors import StateError
-from regraft.state import State, open_state
+from regraft.core.errors import StateError
+from regraft.core.state import State, open_state
+from regraft.model.backbone import Preprocessing
+from regraft.model.embed import Recipe
+from regraft.model.embed.store import Shard, Shelf
 
 LOOK = Preprocessing(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1), interpolation="bilinear")
 

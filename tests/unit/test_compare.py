@@ -10,18 +10,18 @@ from matplotlib import pyplot
 from safetensors.torch import load_file, save_file
 from tiny import ARCHITECTURE, splits_of, write_weights
 
-from regraft.classifier import load_pretrained
-from regraft.compare import choose_backbone, compare, config_of, plot, settings_of
-from regraft.compare import comparison as room
-from regraft.compare.candidate import label_of
-from regraft.compare.folds import folds_of
-from regraft.compare.measure import _embeddings, probe
-from regraft.config import BackboneConfig, EmbedConfig, SplitConfig, TuneConfig
-from regraft.embed import choose_compute, embed, judging_compute
-from regraft.errors import ConfigError, UnusablePhoto, WeightsNotFound
-from regraft.ingest import read_photo
-from regraft.pixels import photos_of
-from regraft.split import Splits
+from regraft.core.config import BackboneConfig, EmbedConfig, SplitConfig, TuneConfig
+from regraft.core.errors import ConfigError, UnusablePhoto, WeightsNotFound
+from regraft.data.ingest import read_photo
+from regraft.data.split import Splits
+from regraft.evaluation.compare import choose_backbone, compare, config_of, plot, settings_of
+from regraft.evaluation.compare import comparison as room
+from regraft.evaluation.compare.candidate import label_of
+from regraft.evaluation.compare.folds import folds_of
+from regraft.evaluation.compare.measure import _embeddings, probe
+from regraft.model.classifier import load_pretrained
+from regraft.model.embed import choose_compute, embed, judging_compute
+from regraft.model.pixels import photos_of
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 SPLIT = SplitConfig(near_duplicate_bits=0)
@@ -37,8 +37,8 @@ def file_candidate(path, sha256: str = "") -> str:
 def _two_small_batches():
     """How fast these networks are is no promise here; that it is measured is one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("regraft.compare.cost.N_TIMED", 2)
-        patch.setattr("regraft.compare.cost.BATCH_SIZE", 4)
+        patch.setattr("regraft.evaluation.compare.cost.N_TIMED", 2)
+        patch.setattr("regraft.evaluation.compare.cost.BATCH_SIZE", 4)
         yield
 
 
@@ -174,7 +174,7 @@ def test_any_source_but_auto_is_answered_unchanged_and_costs_nothing(photos, mon
 def test_auto_is_answered_with_the_chosen_candidate(
     photos, weights_path, store, caplog, monkeypatch
 ):
-    monkeypatch.setattr("regraft.compare.folds.N_FOLDS", 2)
+    monkeypatch.setattr("regraft.evaluation.compare.folds.N_FOLDS", 2)
     sha256 = hashlib.sha256(weights_path.read_bytes()).hexdigest()
     caplog.set_level("INFO", "regraft.compare")
     config = BackboneConfig(source="auto", candidates=(file_candidate(weights_path, sha256),))

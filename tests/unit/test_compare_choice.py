@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from regraft.compare.choice import Speed, choose, pareto_front
+from regraft.evaluation.compare.choice import Speed, choose, pareto_front
 
 
 def answers(*n_right: int, n: int = 100) -> np.ndarray:

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regraft.compare.folds import folds_of, units_of
-from regraft.compare.measure import neighbours, probe
-from regraft.config import TuneConfig
-from regraft.errors import DataError
+from regraft.core.config import TuneConfig
+from regraft.core.errors import DataError
+from regraft.evaluation.compare.folds import folds_of, units_of
+from regraft.evaluation.compare.measure import neighbours, probe
 
 
 def table(n: int, **columns) -> pd.DataFrame:

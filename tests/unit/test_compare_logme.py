@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
-from regraft.compare.logme import logme
+from regraft.evaluation.compare.logme import logme
 
 
 def evidence_of(labels, x, log_alpha: float, log_beta: float) -> float:

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from regraft.config import Config, Section, load_config, override_all
-from regraft.errors import ConfigError
+from regraft.core.config import Config, Section, load_config, override_all
+from regraft.core.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SECTIONS = sorted(Config.model_fields)

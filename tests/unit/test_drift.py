@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from regraft.config import DriftConfig
+from regraft.core.config import DriftConfig
 from regraft.drift import NewPhotos, Reference, findings
 from regraft.drift.shares import SHARES, Errors, estimated_shares, shares_p_value, shares_table
 from regraft.drift.two_sample import Shuffles, kernel, ks, mmd, p_values, whitened

@@ -15,16 +15,16 @@ import torch
 from PIL import Image, ImageFilter
 from tiny import CLASSES, POLICIES, SETTINGS, photo, splits_of
 
-from regraft.config import Config, DriftConfig, EmbedConfig, IngestConfig
+from regraft.core.config import Config, DriftConfig, EmbedConfig, IngestConfig
+from regraft.core.errors import ManifestError, NoPhotos, RegistryError
+from regraft.data.ingest.facts import find_facts
 from regraft.drift import gather, load_reference, look, make_reference, side_for, watch
 from regraft.drift.page import render_look
 from regraft.drift.reference import Reference, distinct
-from regraft.embed import Compute, choose_compute, judging_compute, logits
-from regraft.errors import ManifestError, NoPhotos, RegistryError
-from regraft.freeze import freeze
-from regraft.ingest.facts import find_facts
-from regraft.pixels import photos_of
-from regraft.tune import fine_tune
+from regraft.model.embed import Compute, choose_compute, judging_compute, logits
+from regraft.model.freeze import freeze
+from regraft.model.pixels import photos_of
+from regraft.training.tune import fine_tune
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 COLOURS = {"amber": (220, 160, 30), "blue": (30, 60, 220), "green": (40, 200, 60)}
@@ -334,7 +334,7 @@ def test_no_photos_are_told_as_everywhere(tmp_path, config):
 def test_what_a_photo_was_found_to_be_is_remembered(tmp_path, config, monkeypatch):
     folder = draw(tmp_path / "new", 1300, 1)
     first = gather(str(folder), config.ingest)
-    monkeypatch.setattr("regraft.ingest.table.find_facts", None)
+    monkeypatch.setattr("regraft.data.ingest.table.find_facts", None)
     pd.testing.assert_frame_equal(gather(str(folder), config.ingest).photos, first.photos)
 
 

@@ -5,11 +5,11 @@ import sys
 import pytest
 import torch
 
-from regraft import embed as room
-from regraft.config import TuneConfig
-from regraft.embed import NO_STORE
-from regraft.errors import ConfigError, UnusablePhoto
-from regraft.pixels import Photo, normalise, photo_batches, photos_of, stacked
+from regraft.core.config import TuneConfig
+from regraft.core.errors import ConfigError, UnusablePhoto
+from regraft.model import embed as room
+from regraft.model.embed import NO_STORE
+from regraft.model.pixels import Photo, normalise, photo_batches, photos_of, stacked
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 FP32 = room.Compute(torch.device("cpu"), torch.float32)
@@ -24,7 +24,9 @@ def photos(splits):
 @pytest.fixture
 def batches_of(monkeypatch):
     """Sets how many photos go through the network at once."""
-    return lambda size: monkeypatch.setattr(sys.modules["regraft.embed.embed"], "BATCH_SIZE", size)
+    return lambda size: monkeypatch.setattr(
+        sys.modules["regraft.model.embed.embed"], "BATCH_SIZE", size
+    )
 
 
 @pytest.fixture(scope="module")

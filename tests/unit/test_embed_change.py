@@ -11,12 +11,27 @@ import torch
 from PIL import Image, ImageDraw
 from tiny import photo
 
-from regraft.backbone import Preprocessing
-from regraft.config import EmbedConfig
-from regraft.embed import Change, Compute, Recipe, contents, find_rows, maker, passage, rows_of
-from regraft.embed.change import BRIGHTER, DARKER, DEGREES, changed_batches, preprocess_changed
-from regraft.errors import UnusablePhoto
-from regraft.pixels import Look, Photo, photos_of, preprocess
+from regraft.core.config import EmbedConfig
+from regraft.core.errors import UnusablePhoto
+from regraft.model.backbone import Preprocessing
+from regraft.model.embed import (
+    Change,
+    Compute,
+    Recipe,
+    contents,
+    find_rows,
+    maker,
+    passage,
+    rows_of,
+)
+from regraft.model.embed.change import (
+    BRIGHTER,
+    DARKER,
+    DEGREES,
+    changed_batches,
+    preprocess_changed,
+)
+from regraft.model.pixels import Look, Photo, photos_of, preprocess
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 FP32 = Compute(torch.device("cpu"), torch.float32)
@@ -147,7 +162,11 @@ def test_what_is_kept_of_unchanged_photos_keeps_its_name():
 
 def test_only_changed_photos_depend_on_the_code_of_changes(start):
     assert passage(start, FP32).recipe.maker == maker()
-    assert passage(start, FP32, change="flip").recipe.maker == maker("embed/change.py") != maker()
+    assert (
+        passage(start, FP32, change="flip").recipe.maker
+        == maker("model/embed/change.py")
+        != maker()
+    )
 
 
 def test_each_change_is_computed_once_and_kept_apart(start, splits, tmp_path, caplog):

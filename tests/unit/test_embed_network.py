@@ -8,9 +8,9 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from regraft.backbone import build_body
-from regraft.classifier import tensors_hash
-from regraft.embed import Compute, prepared
+from regraft.model.backbone import build_body
+from regraft.model.classifier import tensors_hash
+from regraft.model.embed import Compute, prepared
 
 CPU = torch.device("cpu")
 FP32, BF16 = Compute(CPU, torch.float32), Compute(CPU, torch.bfloat16)
@@ -232,7 +232,7 @@ def test_freed_memory_is_kept_as_far_as_this_glibc_can(
             asked.append((option, size))
             return int(option == -1 or size <= largest)
 
-    room = sys.modules["regraft.embed.compute"]
+    room = sys.modules["regraft.model.embed.compute"]
     monkeypatch.setattr(room.platform, "libc_ver", lambda: ("glibc", "2.31"))
     monkeypatch.setattr(room.ctypes, "CDLL", lambda _: Allocator())
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)

@@ -8,9 +8,9 @@ import fsspec
 import pytest
 import torch
 
-from regraft.backbone import Preprocessing
-from regraft.embed import Recipe, contents, count_photos, make_room
-from regraft.embed.store import Shard, Shelf
+from regraft.model.backbone import Preprocessing
+from regraft.model.embed import Recipe, contents, count_photos, make_room
+from regraft.model.embed.store import Shard, Shelf
 
 LOOK = Preprocessing(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1), interpolation="bilinear")
 

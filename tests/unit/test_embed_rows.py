@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from regraft.embed import Rows
+from regraft.model.embed import Rows
 
 NUMBERS = torch.arange(24, dtype=torch.float32).reshape(8, 3)
 ORDER = np.array([5, 0, 7, 3, 3, 6])

@@ -20,16 +20,16 @@ from fsspec.implementations.memory import MemoryFileSystem
 from safetensors.torch import load_file, save_file
 from test_files import full_disk
 
-from regraft.config import EmbedConfig
-from regraft.embed import NO_STORE, Compute, contents, embed, find_rows, passage
-from regraft.errors import UnusablePhoto
-from regraft.pixels import photos_of
+from regraft.core.config import EmbedConfig
+from regraft.core.errors import UnusablePhoto
+from regraft.model.embed import NO_STORE, Compute, contents, embed, find_rows, passage
+from regraft.model.pixels import photos_of
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 FP32 = Compute(torch.device("cpu"), torch.float32)
 BF16 = Compute(torch.device("cpu"), torch.bfloat16)
 PHOTO = (3, 32, 32)  # not the random one of 96 pixels that a network is prepared with
-ROOM = sys.modules["regraft.embed.embed"]  # the package gives its name to the function
+ROOM = sys.modules["regraft.model.embed.embed"]  # the package gives its name to the function
 
 
 @contextmanager
@@ -183,7 +183,7 @@ def test_other_code_makes_all_photos_new(start, photos, config, monkeypatch):
 
 
 def test_the_code_on_the_way_and_the_libraries_are_in_the_fingerprint(monkeypatch):
-    recipe = sys.modules["regraft.embed.recipe"]
+    recipe = sys.modules["regraft.model.embed.recipe"]
     before = recipe.maker()
     assert recipe.maker() == before
     monkeypatch.setattr(recipe, "ROOMS", recipe.ROOMS[1:])
@@ -363,7 +363,7 @@ def test_a_shard_that_another_process_removes_meanwhile_is_computed(
 ):
     """make_room in another process, between the look at the heads and the reading."""
     passing(start, photos[:28], config)
-    store = sys.modules["regraft.embed.store"]
+    store = sys.modules["regraft.model.embed.store"]
     listed = store._listed
 
     def evicted(folder):

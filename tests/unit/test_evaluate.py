@@ -8,17 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from regraft import evaluate as room
-from regraft.backbone import BackboneInfo, Preprocessing, SourceTask
-from regraft.classifier import Card, ClassContract, ImageClassifier
-from regraft.config import EvaluateConfig
-from regraft.errors import DataError, EmptySplit
-from regraft.evaluate import judge
-from regraft.freeze import FreezeAudit, FreezePlan, PlannedParameter
-from regraft.pixels import photos_of
-from regraft.split import Splits
-from regraft.transfer import TransferGain
-from regraft.tune import Challenger
+from regraft.core.config import EvaluateConfig
+from regraft.core.errors import DataError, EmptySplit
+from regraft.data.split import Splits
+from regraft.evaluation import evaluate as room
+from regraft.evaluation.evaluate import judge
+from regraft.model.backbone import BackboneInfo, Preprocessing, SourceTask
+from regraft.model.classifier import Card, ClassContract, ImageClassifier
+from regraft.model.freeze import FreezeAudit, FreezePlan, PlannedParameter
+from regraft.model.pixels import photos_of
+from regraft.training.transfer import TransferGain
+from regraft.training.tune import Challenger
 
 CLASSES = ("ant", "bee", "cat")
 TRANSFER = TransferGain(4, 10, 0.8, 0.5, 0.4, 0.3, 0.1, 0.5)
@@ -273,7 +273,7 @@ def test_the_classifier_is_asked_once_about_every_held_out_photo(photos, monkeyp
         asked.extend(photos)
         return scores_for(["ant", "bee", "cat", "ant"])
 
-    monkeypatch.setattr("regraft.evaluate.evaluation.logits", logits)
+    monkeypatch.setattr("regraft.evaluation.evaluate.evaluation.logits", logits)
     train, validation = photos(list(CLASSES), "train"), photos(["ant"], "validation")
     test = photos(list(CLASSES), "test")
     splits = splits_of(pd.concat([validation, train, test]))

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from tiny import classifier_of
 
-from regraft.classifier import UNSURE
-from regraft.config import PredictConfig
-from regraft.errors import ConfigError
-from regraft.evaluate import abstain_below, coverage_at, coverage_table
-from regraft.evaluate.abstention import LEAST_COVERAGE, LEVEL
-from regraft.predict import abstaining
+from regraft.core.config import PredictConfig
+from regraft.core.errors import ConfigError
+from regraft.evaluation.evaluate import abstain_below, coverage_at, coverage_table
+from regraft.evaluation.evaluate.abstention import LEAST_COVERAGE, LEVEL
+from regraft.evaluation.predict import abstaining
+from regraft.model.classifier import UNSURE
 
 RISK = 0.1
 STEEP = 0.5  # of the synthetic model: the chance that the least sure answer is wrong

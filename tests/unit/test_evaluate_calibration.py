@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from regraft.evaluate import (
+from regraft.evaluation.evaluate import (
     calibration_error,
     fit_temperature,
     likely_label_errors,
     mean_nll,
     reliability_table,
 )
-from regraft.evaluate.calibration import Answers, calibrate
+from regraft.evaluation.evaluate.calibration import Answers, calibrate
 
 
 def binary(n_right, n_wrong, logit):

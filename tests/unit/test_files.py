@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import fsspec
 import pytest
 
-from regraft.files import filesystem, listed, write_once, write_whole
+from regraft.core.files import filesystem, listed, write_once, write_whole
 
 PLACES = ("{folder}/deep/down/file", "memory://deep/down/file")
 

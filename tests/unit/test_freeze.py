@@ -7,10 +7,10 @@ import torch
 from tiny import N_COUNTED, POLICIES
 from torch import nn
 
-from regraft.classifier import GraftedNetwork, tensor_bytes
-from regraft.config import FreezeConfig
-from regraft.errors import FreezeDrift, FreezeError
-from regraft.freeze import (
+from regraft.core.config import FreezeConfig
+from regraft.core.errors import FreezeDrift, FreezeError
+from regraft.model.classifier import GraftedNetwork, tensor_bytes
+from regraft.model.freeze import (
     FreezePlan,
     PlannedParameter,
     audit,

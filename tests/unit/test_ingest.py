@@ -13,8 +13,8 @@ from PIL import Image
 from test_ingest_decode import claiming
 from tiny import photo_file, write_files
 
-from regraft.config import IngestConfig, SplitConfig
-from regraft.errors import (
+from regraft.core.config import IngestConfig, SplitConfig
+from regraft.core.errors import (
     ClassVanished,
     ConfigError,
     DataError,
@@ -22,9 +22,9 @@ from regraft.errors import (
     NoPhotos,
     TooManyQuarantined,
 )
-from regraft.files import write_once
-from regraft.ingest import fingerprint, ingest
-from regraft.split.copies import find_near_pairs
+from regraft.core.files import write_once
+from regraft.data.ingest import fingerprint, ingest
+from regraft.data.split.copies import find_near_pairs
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 
@@ -255,7 +255,7 @@ def test_files_and_folders_that_may_not_be_read_are_in_quarantine(tmp_path, monk
         return (scandir if not arguments else opened)(path, *arguments, **options)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    monkeypatch.setattr(sys.modules["regraft.ingest.decode"], "open", guarded, raising=False)
+    monkeypatch.setattr(sys.modules["regraft.data.ingest.decode"], "open", guarded, raising=False)
     table = read(tmp_path)
     assert table.quarantine["reason"].tolist() == ["unreadable", "unreadable"]
     assert table.quarantine["detail"].str.contains("Permission denied").all()

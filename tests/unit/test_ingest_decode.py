@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regraft.errors import ConfigError, UnusablePhoto
-from regraft.ingest import decode, n_cores, read_photo
-from regraft.ingest.decode import unpack
+from regraft.core.errors import ConfigError, UnusablePhoto
+from regraft.data.ingest import decode, n_cores, read_photo
+from regraft.data.ingest.decode import unpack
 
 LIMIT = 10_000
 

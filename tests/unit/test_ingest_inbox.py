@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 from tiny import photo_file, write_files
 
-from regraft.config import IngestConfig
-from regraft.errors import ClassVanished, ConfigError, ManifestError, NoPhotos
-from regraft.ingest import fingerprint, ingest
-from regraft.ingest import inbox as inbox_room
-from regraft.ingest import sources as sources_room
-from regraft.ingest.facts import find_facts
-from regraft.ingest.manifest import list_manifest
-from regraft.ingest.memory import recall
+from regraft.core.config import IngestConfig
+from regraft.core.errors import ClassVanished, ConfigError, ManifestError, NoPhotos
+from regraft.data.ingest import fingerprint, ingest
+from regraft.data.ingest import inbox as inbox_room
+from regraft.data.ingest import sources as sources_room
+from regraft.data.ingest.facts import find_facts
+from regraft.data.ingest.manifest import list_manifest
+from regraft.data.ingest.memory import recall
 
 LABELS = ("cat", "dog", "emu")
 
@@ -27,7 +27,7 @@ LABELS = ("cat", "dog", "emu")
 def _content_is_looked_at_once():
     """What a content is found to be depends on nothing else; these tests are about its labels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("regraft.ingest.table.find_facts", cache(find_facts))
+        patch.setattr("regraft.data.ingest.table.find_facts", cache(find_facts))
         yield
 
 

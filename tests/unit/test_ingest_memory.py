@@ -10,11 +10,11 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from tiny import photo_file
 
-from regraft.config import IngestConfig
-from regraft.ingest import ingest
-from regraft.ingest import memory as room
+from regraft.core.config import IngestConfig
+from regraft.data.ingest import ingest
+from regraft.data.ingest import memory as room
 
-facts_room = sys.modules["regraft.ingest.facts"]
+facts_room = sys.modules["regraft.data.ingest.facts"]
 
 
 def add(folder, seeds):
@@ -166,7 +166,7 @@ def test_after_a_change_of_code_or_library_all_is_found_out_anew(
 
 
 def test_the_hash_sees_another_file_and_another_version(monkeypatch):
-    maker_room = sys.modules["regraft.ingest.maker"]
+    maker_room = sys.modules["regraft.data.ingest.maker"]
     first = room.code_hash(room.ROOMS, room.LIBRARIES)
     assert room.code_hash(room.ROOMS[:1], room.LIBRARIES) != first
     monkeypatch.setattr(maker_room, "version", lambda library: "another")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torchvision
 
-from regraft.config import IngestConfig
-from regraft.errors import ConfigError, NoPhotos
-from regraft.ingest import arrays, fingerprint, ingest, read_photo
+from regraft.core.config import IngestConfig
+from regraft.core.errors import ConfigError, NoPhotos
+from regraft.data.ingest import arrays, fingerprint, ingest, read_photo
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
 

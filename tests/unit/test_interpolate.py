@@ -8,11 +8,12 @@ import pytest
 import torch
 from tiny import CLASSES, keep_the_tuned_phase, tuned
 
-from regraft.classifier import ImageClassifier, load_classifier
-from regraft.config import Config, EmbedConfig, PromoteConfig, RetrainConfig
-from regraft.embed import logits
-from regraft.errors import ConfigError
-from regraft.interpolate import (
+from regraft.core.config import Config, EmbedConfig, PromoteConfig, RetrainConfig
+from regraft.core.errors import ConfigError
+from regraft.model.classifier import ImageClassifier, load_classifier
+from regraft.model.embed import logits
+from regraft.model.pixels import photos_of
+from regraft.registry.interpolate import (
     Trial,
     aligned,
     blend_of,
@@ -20,7 +21,6 @@ from regraft.interpolate import (
     interpolate,
     start_of,
 )
-from regraft.pixels import photos_of
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 HALVES = Config(retrain=RetrainConfig(interpolations=(0.5,)))

@@ -3,10 +3,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from regraft import journal
-from regraft.advice import ClassDelta, Delta, Reason, RetrainAdvice
-from regraft.errors import JournalBroken
-from regraft.journal import Attempt, Watch
+from regraft.core.errors import JournalBroken
+from regraft.operations import journal
+from regraft.operations.advice import ClassDelta, Delta, Reason, RetrainAdvice
+from regraft.operations.journal import Attempt, Watch
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 ADVICE = RetrainAdvice(

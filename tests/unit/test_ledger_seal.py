@@ -8,8 +8,8 @@ from dataclasses import fields
 import pytest
 from memory_registry import use_memory_registry
 
-from regraft.config import TrackingConfig
-from regraft.errors import ChampionMoved
+from regraft.core.config import TrackingConfig
+from regraft.core.errors import ChampionMoved
 from regraft.registry.ledger import ENTRY, HASH, Draft, append, mark_applied, read
 
 TRACKING = TrackingConfig(uri="memory", name="tiny")

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from regraft.backbone import BackboneInfo
-from regraft.backbone.architecture import Preprocessing
-from regraft.backbone.load import SourceTask
-from regraft.classifier import Card, ClassContract
-from regraft.model_card import ModelCard, html, markdown
-from regraft.model_card.render import escape
-from regraft.model_card.sections import sections
+from regraft.model.backbone import BackboneInfo
+from regraft.model.backbone.architecture import Preprocessing
+from regraft.model.backbone.load import SourceTask
+from regraft.model.classifier import Card, ClassContract
+from regraft.registry.model_card import ModelCard, html, markdown
+from regraft.registry.model_card.render import escape
+from regraft.registry.model_card.sections import sections
 
 NASTY = ("<b>|x", "**loud** `code`", "[a](javascript:alert(1))", "&lt; \\| $x$ http://a.b", "~~a~~")
 METRICS = {

@@ -25,11 +25,11 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from regraft.config import NotifyConfig, Target, load_config
-from regraft.errors import ConfigError
-from regraft.journal import Attempt, Outcome, Watch
-from regraft.notify import Failure, Message, of_attempt, of_watch, signature, tell
-from regraft.notify.message import trial
+from regraft.core.config import NotifyConfig, Target, load_config
+from regraft.core.errors import ConfigError
+from regraft.operations.journal import Attempt, Outcome, Watch
+from regraft.operations.notify import Failure, Message, of_attempt, of_watch, signature, tell
+from regraft.operations.notify.message import trial
 
 # What apprise imports for PGP.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -58,7 +58,7 @@ def heard(monkeypatch):
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("REGRAFT_TEST_SECRET", f"{SECRET}\n")
-    monkeypatch.setattr("regraft.notify.webhook._FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr("regraft.operations.notify.webhook._FIRST_WAIT_S", 0.05)
     handler, root = Heard(), logging.getLogger()
     level = root.level
     root.addHandler(handler)
@@ -223,15 +223,16 @@ def test_receiver_that_drips_is_left_alone_after_the_time_out():
         thread.join()
 
 
-# Says what `import regraft.notify` imports, and is left alone by a target that never answers.
+# Says what `import regraft.operations.notify` imports, and is left alone by a target that never
+# answers.
 PROCESS = """
 import sys, time
-import regraft.notify
+import regraft.operations.notify
 print(*sys.modules)
 from datetime import UTC, datetime
-from regraft.config import NotifyConfig, Target
-from regraft.notify import Message, tell
-from regraft.notify import webhook
+from regraft.core.config import NotifyConfig, Target
+from regraft.operations.notify import Message, tell
+from regraft.operations.notify import webhook
 webhook.post = lambda *a: time.sleep(60)
 target = Target(kind='webhook', to='http://127.0.0.1/', timeout_s=0.1)
 message = Message('failed', 'm', 't', 'x', {}, datetime.now(UTC))
@@ -479,7 +480,7 @@ def test_fault_of_ours_is_a_failure_too(monkeypatch):
     def broken(*arguments):
         raise TypeError(f"hidden-path {SECRET}")
 
-    monkeypatch.setattr("regraft.notify.webhook.post", broken)
+    monkeypatch.setattr("regraft.operations.notify.webhook.post", broken)
     assert failure_of(webhook("http://127.0.0.1/")).where == "127.0.0.1"
 
 
@@ -595,5 +596,5 @@ def test_same_message_has_the_same_delivery_and_json_takes_every_number():
 def test_notify_is_imported_without_anything_heavy(process):
     imported = set(process[0].stdout.splitlines()[0].split())
     heavy = {"torch", "mlflow", "zenml", "apprise", "requests", "pandas", "numpy"}
-    assert "regraft.notify" in imported
+    assert "regraft.operations.notify" in imported
     assert not heavy & imported

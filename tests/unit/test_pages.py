@@ -2,7 +2,7 @@
 
 from jinja2 import DictLoader
 
-from regraft import pages
+from regraft.core import pages
 
 
 def compiled(source: str, **filters):

@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, bootstrap, multinomial
 
-from regraft.paired import (
+from regraft.stats import (
     discordant_share,
     gain_p_value,
     holm,
@@ -20,7 +20,7 @@ from regraft.paired import (
     power_of,
     smallest_gain,
 )
-from regraft.paired.score import score
+from regraft.stats.score import score
 
 LEVEL = 0.05
 N_DRAWS = 2000

@@ -13,10 +13,10 @@ import torch
 from PIL import Image, ImageDraw
 from tiny import photo
 
-from regraft import pixels as room
-from regraft.backbone import Preprocessing
-from regraft.errors import UnusablePhoto
-from regraft.ingest import read_photo
+from regraft.core.errors import UnusablePhoto
+from regraft.data.ingest import read_photo
+from regraft.model import pixels as room
+from regraft.model.backbone import Preprocessing
 
 SEEN = Preprocessing(
     size=32, resize=36, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2), interpolation="bicubic"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import CLASSES
 
-from regraft.predict import answers, write_predictions
+from regraft.evaluation.predict import answers, write_predictions
 
 SIX = math.log(6)  # scores (ln 6, 0, 0) are probabilities (6, 1, 1) / 8
 

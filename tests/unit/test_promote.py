@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regraft.behaviour import Behaviour, MustPass
-from regraft.classifier import contract_of
-from regraft.config import Config, with_settings
-from regraft.promote import Contenders, Duel, judge
+from regraft.core.config import Config, with_settings
+from regraft.evaluation.behaviour import Behaviour, MustPass
+from regraft.model.classifier import contract_of
+from regraft.promotion import Contenders, Duel, judge
 from regraft.registry.parity import WayParity
 
 LABELS = "aaaabbbccc" * 10  # the majority class is a: 40 %
@@ -23,7 +23,7 @@ WRONG = {"a": "b", "b": "c", "c": "a"}
 @pytest.fixture(autouse=True)
 def least_samples(monkeypatch):
     """The bootstrap of a verdict draws as few samples as its p-value allows."""
-    monkeypatch.setattr(sys.modules["regraft.promote.harms"], "N_RESAMPLES", 200)
+    monkeypatch.setattr(sys.modules["regraft.promotion.harms"], "N_RESAMPLES", 200)
 
 
 def rule(*settings: str) -> Config:

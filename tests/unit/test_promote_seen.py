@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from regraft.promote.duel import seen_in, units_of
+from regraft.promotion.duel import seen_in, units_of
 
 SHAPE, OTHER = bytes(range(256)), bytes(range(255, -1, -1))  # thumbnails
 

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 from test_promote import duel, rule
 
-from regraft.paired import gain_p_value, power_of, smallest_gain
-from regraft.promote import judge
-from regraft.promote.guards import accuracy
-from regraft.promote.harms import harms
+from regraft.promotion import judge
+from regraft.promotion.guards import accuracy
+from regraft.promotion.harms import harms
+from regraft.stats import gain_p_value, power_of, smallest_gain
 
 N, LEVEL = 150, 0.05
 LABELS = "abc" * (N // 3)
@@ -43,7 +43,7 @@ def cached_p_values():
             ("guards", "smallest_gain"),
             ("harms", "gain_p_value"),
         ):
-            patch.setattr(sys.modules[f"regraft.promote.{module}"], name, cached[name])
+            patch.setattr(sys.modules[f"regraft.promotion.{module}"], name, cached[name])
         yield
 
 
@@ -51,7 +51,7 @@ def cached_p_values():
 def least_samples(request, monkeypatch):
     """Outside of the slow tier the bootstrap draws as few samples as its p-value allows."""
     if not request.node.get_closest_marker("slow"):
-        monkeypatch.setattr(sys.modules["regraft.promote.harms"], "N_RESAMPLES", 200)
+        monkeypatch.setattr(sys.modules["regraft.promotion.harms"], "N_RESAMPLES", 200)
 
 
 def answers(right: np.ndarray) -> str:

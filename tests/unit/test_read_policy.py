@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from regraft.errors import ConfigError, UnusablePhoto
-from regraft.ingest.decode import decode, read_bytes
-from regraft.ingest.read_policy import SCHEMES, ReadPolicy, read_allowed
+from regraft.core.errors import ConfigError, UnusablePhoto
+from regraft.data.ingest.decode import decode, read_bytes
+from regraft.data.ingest.read_policy import SCHEMES, ReadPolicy, read_allowed
 
 LOCAL = ReadPolicy(("file",), max_bytes=10)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regraft.relocate import relocate_database, relocate_yaml, rewriter
+from regraft.core.relocate import relocate_database, relocate_yaml, rewriter
 
 OLD, NEW = Path("/old place/s"), Path("/new ü/t")
 

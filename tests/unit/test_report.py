@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regraft.evaluate import (
+from regraft.evaluation.evaluate import (
     EvaluationReport,
     Interval,
     class_table,
@@ -21,12 +21,12 @@ from regraft.evaluate import (
     reliability_table,
     wilson,
 )
-from regraft.freeze import FreezeAudit
-from regraft.report import GuardView, ScoreView, VerdictView, render
-from regraft.report.environment import short_path
-from regraft.report.findings import confused_pairs, findings
-from regraft.report.matrix import MAX_CLASSES, matrix
-from regraft.transfer import TransferGain
+from regraft.evaluation.report import GuardView, ScoreView, VerdictView, render
+from regraft.evaluation.report.environment import short_path
+from regraft.evaluation.report.findings import confused_pairs, findings
+from regraft.evaluation.report.matrix import MAX_CLASSES, matrix
+from regraft.model.freeze import FreezeAudit
+from regraft.training.transfer import TransferGain
 
 PHOTO = ("path", "label", "side")
 DASH = "\N{EN DASH}"

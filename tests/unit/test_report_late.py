@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from test_report import report_of
 
-from regraft.report.findings import findings
-from regraft.split import RELABELLED, WAITING, WIDENED
+from regraft.data.split import RELABELLED, WAITING, WIDENED
+from regraft.evaluation.report.findings import findings
 
 
 def said(**late):

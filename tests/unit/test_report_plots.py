@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regraft.evaluate import coverage_at, coverage_table, reliability_table
-from regraft.report.plots import coverage_curve, learning_curves, reliability_bars
+from regraft.evaluation.evaluate import coverage_at, coverage_table, reliability_table
+from regraft.evaluation.report.plots import coverage_curve, learning_curves, reliability_bars
 
 
 def epochs(phase, n):

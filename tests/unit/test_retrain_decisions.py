@@ -17,14 +17,15 @@ import pytest
 from memory_registry import use_memory_registry
 from tiny import photo_file, write_files
 
-from commands.retrain import as_before, attempt
-from commands.train import completed
-from regraft import journal
-from regraft.advice import ClassDelta, Delta, Reason, RetrainAdvice
-from regraft.config import load_config, with_settings
-from regraft.errors import AlreadyRuns, ModelNotFound, NoPhotos
-from regraft.journal import Attempt
-from regraft.retrain.conclude import (
+from regraft.cli.retrain import as_before, attempt
+from regraft.cli.train import completed
+from regraft.core.config import load_config, with_settings
+from regraft.core.errors import AlreadyRuns, ModelNotFound, NoPhotos
+from regraft.core.state import alone, marker_of, open_state, this_process
+from regraft.operations import journal
+from regraft.operations.advice import ClassDelta, Delta, Reason, RetrainAdvice
+from regraft.operations.journal import Attempt
+from regraft.operations.retrain.conclude import (
     Beginning,
     Course,
     Trained,
@@ -36,11 +37,10 @@ from regraft.retrain.conclude import (
     sum_up,
     untrained,
 )
-from regraft.retrain.unchanged import aliases_of, unchanged_since
-from regraft.state import alone, marker_of, open_state, this_process
+from regraft.operations.retrain.unchanged import aliases_of, unchanged_since
 
 NAME = "cats"
-COMMAND = sys.modules["commands.retrain"]  # the package gives its name to the function
+COMMAND = sys.modules["regraft.cli.retrain"]  # the package gives its name to the function
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 FIELDS = ("version", "verdict", "champion", "accuracy", "n_test", "flips", "started_from")
 
@@ -376,10 +376,10 @@ def test_a_verdict_that_nobody_wrote_down_is_told_by_the_next(
     config, memory, monkeypatch, change, outcome
 ):
     """Killed after the verdict was carried out, and before the journal was written."""
-    from regraft.promote.kept import Kept
-    from regraft.promote.verdict import Verdict
+    from regraft.operations.retrain.cut_off import cut_off
+    from regraft.promotion.kept import Kept
+    from regraft.promotion.verdict import Verdict
     from regraft.registry import Note, record
-    from regraft.retrain.cut_off import cut_off
 
     marker = marker_of(f"retrain {NAME}", os.getpid(), NOW)
     judge = "1@elsewhere" if change == "another process judged it" else this_process()
@@ -400,7 +400,7 @@ def test_a_verdict_that_nobody_wrote_down_is_told_by_the_next(
             raise ModelNotFound("gone")
         return Kept(verdict, None, with_settings(config, ("tune.epochs=3",)))
 
-    monkeypatch.setattr("regraft.retrain.cut_off.kept_of", load)
+    monkeypatch.setattr("regraft.operations.retrain.cut_off.kept_of", load)
     one = cut_off(config, marker, NOW + timedelta(hours=1))
     assert one.outcome == outcome
     assert (one.began, f"process {os.getpid()} " in one.reason) == (NOW.isoformat(), True)

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regraft.advice import MAX_TOLD, ClassDelta
-from regraft.errors import ConfigError
-from regraft.retrain.delta import delta_of
-from regraft.split import Splits
+from regraft.core.errors import ConfigError
+from regraft.data.split import Splits
+from regraft.operations.advice import MAX_TOLD, ClassDelta
+from regraft.operations.retrain.delta import delta_of
 
 PETS = ("cat", "dog")
 

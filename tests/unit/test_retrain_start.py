@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save
 from tiny import ARCHITECTURE, CLASSES, SETTINGS, draw_splits
 
-from regraft.classifier import load_pretrained
-from regraft.config import BackboneConfig, Config, EmbedConfig, FreezeConfig, RetrainConfig
-from regraft.errors import ConfigError
-from regraft.retrain.start import choose_start, of_today, pretrained_of
+from regraft.core.config import BackboneConfig, Config, EmbedConfig, FreezeConfig, RetrainConfig
+from regraft.core.errors import ConfigError
+from regraft.model.classifier import load_pretrained
+from regraft.operations.retrain.start import choose_start, of_today, pretrained_of
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 

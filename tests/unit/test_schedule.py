@@ -13,8 +13,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from regraft.errors import ScheduleError
-from regraft.schedule import (
+from regraft.core.errors import ScheduleError
+from regraft.core.state import open_state
+from regraft.operations.schedule import (
     Declaration,
     Heartbeat,
     Record,
@@ -32,11 +33,10 @@ from regraft.schedule import (
     with_settings,
     words_of,
 )
-from regraft.schedule.cron import check_cron, last_moment, moments, zone_of
-from regraft.schedule.declaration import latest_due
-from regraft.schedule.kept import MAX_TRIES, write_record
-from regraft.schedule.trigger import Due
-from regraft.state import open_state
+from regraft.operations.schedule.cron import check_cron, last_moment, moments, zone_of
+from regraft.operations.schedule.declaration import latest_due
+from regraft.operations.schedule.kept import MAX_TRIES, write_record
+from regraft.operations.schedule.trigger import Due
 
 ROOT = Path(__file__).resolve().parents[2]
 BERLIN = "Europe/Berlin"
@@ -378,7 +378,7 @@ def test_a_record_of_a_removed_namesake_does_not_count(state):
 
 
 def test_reading_the_schedule_imports_nothing_heavy():
-    command = [sys.executable, "-X", "importtime", "-c", "import regraft.schedule"]
+    command = [sys.executable, "-X", "importtime", "-c", "import regraft.operations.schedule"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = re.findall(r"^import time:.*\| +(\d+) \| +([\w.]+)", done.stderr, re.MULTILINE)
     names = {name.split(".")[0] for _, name in lines}

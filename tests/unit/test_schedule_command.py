@@ -19,15 +19,25 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from commands import app
-from regraft.errors import AlreadyRuns, ScheduleError
-from regraft.schedule import Declaration, Start, add, declarations, last_beat, record_of, render
-from regraft.schedule.runs import ServiceSettings
-from regraft.state import open_state
+from regraft.cli import app
+from regraft.core.errors import AlreadyRuns, ScheduleError
+from regraft.core.state import open_state
+from regraft.operations.schedule import (
+    Declaration,
+    Start,
+    add,
+    declarations,
+    last_beat,
+    record_of,
+    render,
+)
+from regraft.operations.schedule.runs import ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 ODD = Path('/srv/my photos/100% of "them" $HOME')
-START = Start((str(ODD / "python"), "-m", "commands", "50%", "$x", "a\\b"), ODD, ODD / "a log", 30)
+START = Start(
+    (str(ODD / "python"), "-m", "regraft.cli", "50%", "$x", "a\\b"), ODD, ODD / "a log", 30
+)
 
 
 @pytest.fixture
@@ -111,14 +121,14 @@ def test_an_unknown_kind_of_unit_is_refused(here):
 def test_a_unit_runs_this_python_on_this_state_folder(here):
     text = said("render", "--kind", "systemd", "--state", "a state")
     assert f'schedule run --state "{here}/a state"' in text
-    assert f"ExecStart={sys.executable} -P -m commands " in text
+    assert f"ExecStart={sys.executable} -P -m regraft.cli " in text
     assert f"WorkingDirectory={here}\n" in text
 
 
 def test_systemd_reads_odd_paths_as_they_are():
     text = render("systemd", START)
     odd = str(ODD).replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    words = (f'"{odd}/python"', "-m", "commands", '"50%%"', '"$$x"', r'"a\\b"')
+    words = (f'"{odd}/python"', "-m", "regraft.cli", '"50%%"', '"$$x"', r'"a\\b"')
     assert f"ExecStart={' '.join(words)}\n" in text
     assert f"WorkingDirectory={str(ODD).replace('%', '%%')}\n" in text
     for line in ("Restart=on-failure", "KillMode=mixed", "TimeoutStopSec=45"):
@@ -162,7 +172,7 @@ def test_launchd_gets_a_property_list_that_starts_the_service_again():
     assert plist["KeepAlive"] == {"SuccessfulExit": False}
     assert plist["RunAtLoad"] is True
     assert plist["ExitTimeOut"] == 45
-    assert "LaunchAgents/regraft.schedule.plist" in text
+    assert "LaunchAgents/regraft.operations.schedule.plist" in text
 
 
 def wait_until(happened, timeout_s=60.0):
@@ -195,9 +205,9 @@ def test_the_service_runs_what_was_missed_says_what_failed_and_stops_when_told(
     here, monkeypatch, restored_process
 ):
     """In this process and with a small program; the slow tier has both of them real."""
-    monkeypatch.setattr("commands.schedule.PROGRAM", (sys.executable, "-I", "-S", "-c", PROGRAM))
+    monkeypatch.setattr("regraft.cli.schedule.PROGRAM", (sys.executable, "-I", "-S", "-c", PROGRAM))
     quick = partial(ServiceSettings, tick_s=0.02)
-    monkeypatch.setattr("regraft.schedule.runs.ServiceSettings", quick)
+    monkeypatch.setattr("regraft.operations.schedule.runs.ServiceSettings", quick)
     state, happened = open_state(here / ".regraft"), []
     declare_missed(state, here)
     page = state.reports / "status.html"
@@ -242,9 +252,9 @@ def deaf():
 def test_the_service_runs_a_real_command_that_was_missed_and_stops_when_told(here):
     state = open_state(here / ".regraft")
     declare_missed(state, here)
-    (here / "commands").mkdir()  # not ours, and not to be taken for ours
-    (here / "commands" / "__main__.py").write_text("raise SystemExit(1)", encoding="utf-8")
-    command = [sys.executable, "-P", "-m", "commands", "schedule", "run"]
+    (here / "regraft").mkdir()  # not ours, and not to be taken for ours
+    (here / "regraft" / "cli.py").write_text("raise SystemExit(1)", encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "regraft.cli", "schedule", "run"]
     service = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=deaf)
     try:
         wait_until(lambda: record_of(state, "show").ended and record_of(state, "broken").ended)

@@ -17,12 +17,12 @@ import pytest
 import time_machine
 from test_state import ended, forked
 
-from regraft.errors import AlreadyRuns, ScheduleError
-from regraft.schedule import Declaration, add, last_beat, record_of, remove
-from regraft.schedule.child import N_LOGS
-from regraft.schedule.runs import ServiceSettings
-from regraft.schedule.service import serve
-from regraft.state import alone, open_state
+from regraft.core.errors import AlreadyRuns, ScheduleError
+from regraft.core.state import alone, open_state
+from regraft.operations.schedule import Declaration, add, last_beat, record_of, remove
+from regraft.operations.schedule.child import N_LOGS
+from regraft.operations.schedule.runs import ServiceSettings
+from regraft.operations.schedule.service import serve
 
 # What the runs are here: it writes down that it ran, and then does what its words say.
 COMMAND = """

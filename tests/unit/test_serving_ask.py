@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from regraft.errors import RegistryError
+from regraft.core.errors import RegistryError
 from regraft.registry import serving
 from regraft.registry.serving import ask
 

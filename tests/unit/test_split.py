@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance
 
-from regraft.config import IngestConfig, SplitConfig
-from regraft.errors import DataError, EmptySplit, SplitLeak
-from regraft.ingest import ImageTable, ingest
-from regraft.split import split
-from regraft.split.copies import MAX_PARTNERS, find_near_pairs
+from regraft.core.config import IngestConfig, SplitConfig
+from regraft.core.errors import DataError, EmptySplit, SplitLeak
+from regraft.data.ingest import ImageTable, ingest
+from regraft.data.split import split
+from regraft.data.split.copies import MAX_PARTNERS, find_near_pairs
 
 QUARANTINE = pd.DataFrame(columns=["path", "label", "reason", "detail"], dtype=str)
 

@@ -13,11 +13,11 @@ import pytest
 from pydantic import ValidationError
 from test_split import given_rows, near, photo_row, rows_of, sides, table_of
 
-from regraft.config import SplitConfig
-from regraft.errors import ConfigError
-from regraft.split import RELABELLED, WAITING, WIDENED, Widening, split
-from regraft.split.sides import Shares, assign
-from regraft.split.widening import told
+from regraft.core.config import SplitConfig
+from regraft.core.errors import ConfigError
+from regraft.data.split import RELABELLED, WAITING, WIDENED, Widening, split
+from regraft.data.split.sides import Shares, assign
+from regraft.data.split.widening import told
 
 
 def frozen(folder, **options):

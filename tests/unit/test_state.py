@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from regraft.errors import AlreadyRuns, StateError
-from regraft.state import (
+from regraft.core.errors import AlreadyRuns, StateError
+from regraft.core.state import (
     activate,
     alone,
     environment,
@@ -24,7 +24,7 @@ from regraft.state import (
     open_state,
     run_marker,
 )
-from regraft.state import folder as state_room
+from regraft.core.state import folder as state_room
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 

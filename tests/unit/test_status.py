@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from commands import app
-from regraft import journal
-from regraft.advice import ClassDelta, Delta, Reason, RetrainAdvice
-from regraft.errors import ConfigError, RegraftError
-from regraft.journal import Attempt, Watch
-from regraft.schedule import Declaration, Heartbeat, Record, add
-from regraft.schedule.heartbeat import beat
-from regraft.schedule.kept import write_record
-from regraft.state import State, open_state
-from regraft.status import rebuild, refresh, timeline
-from regraft.status.memory import Line, Measured, Memory, Remembered, keep, recall
-from regraft.status.needs import Need, Past, needs
-from regraft.status.page import MEMORY, link
-from regraft.status.plots import (
+from regraft.cli import app
+from regraft.core.errors import ConfigError, RegraftError
+from regraft.core.state import State, open_state
+from regraft.operations import journal
+from regraft.operations.advice import ClassDelta, Delta, Reason, RetrainAdvice
+from regraft.operations.journal import Attempt, Watch
+from regraft.operations.schedule import Declaration, Heartbeat, Record, add
+from regraft.operations.schedule.heartbeat import beat
+from regraft.operations.schedule.kept import write_record
+from regraft.operations.status import rebuild, refresh, timeline
+from regraft.operations.status.memory import Line, Measured, Memory, Remembered, keep, recall
+from regraft.operations.status.needs import Need, Past, needs
+from regraft.operations.status.page import MEMORY, link
+from regraft.operations.status.plots import (
     accuracy_plot,
     drift_plot,
     photos_plot,
@@ -34,9 +34,9 @@ from regraft.status.plots import (
     scores,
     wilson,
 )
-from regraft.status.scales import number_scale, time_scale
-from regraft.status.schedule import service_of
-from regraft.status.view import N_DECISIONS, view_of
+from regraft.operations.status.scales import number_scale, time_scale
+from regraft.operations.status.schedule import service_of
+from regraft.operations.status.view import N_DECISIONS, view_of
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 WHO = "svc@engine"
@@ -492,7 +492,7 @@ def test_page_after_a_run_without_work_needs_neither_mlflow_nor_torch(state):
     fill(state, year())
     code = (
         "import sys\nfrom pathlib import Path\nfrom datetime import UTC, datetime\n"
-        "from regraft.state import open_state\nfrom regraft.status import refresh\n"
+        "from regraft.core.state import open_state\nfrom regraft.operations.status import refresh\n"
         "refresh(open_state(Path(sys.argv[1])), datetime.now(UTC))\nprint(*sys.modules)\n"
     )
     command = [sys.executable, "-c", code, str(state.root)]
@@ -582,4 +582,4 @@ def test_notify_command_sends_to_every_target(tmp_path):
 
 def test_templates_travel_with_the_package():
     root = Path(__file__).resolve().parents[2]
-    assert '"regraft.status" = ["templates/*"]' in (root / "pyproject.toml").read_text()
+    assert '"regraft.operations.status" = ["templates/*"]' in (root / "pyproject.toml").read_text()

@@ -10,10 +10,10 @@ import pytest
 import torch
 from tiny import COLOURS, SETTINGS, draw_splits, splits_of
 
-from regraft.config import EmbedConfig
-from regraft.embed import NO_STORE, Compute, choose_compute, embed, judging_compute
-from regraft.pixels import photos_of
-from regraft.transfer import (
+from regraft.core.config import EmbedConfig
+from regraft.model.embed import NO_STORE, Compute, choose_compute, embed, judging_compute
+from regraft.model.pixels import photos_of
+from regraft.training.transfer import (
     N_TEST,
     N_TRAIN,
     N_VALIDATION,
@@ -55,7 +55,7 @@ def measured(classifier, splits, store):
 def test_weights_that_see_colour_gain_over_weights_that_see_nothing(
     start, colours, shared_store, monkeypatch
 ):
-    monkeypatch.setattr("regraft.transfer.with_random_weights", blind)
+    monkeypatch.setattr("regraft.training.transfer.with_random_weights", blind)
     gain = measured(start, colours, shared_store)
     assert (gain.n_train, gain.n_test) == (24, 36)
     assert gain.pretrained_accuracy > 0.9
@@ -94,7 +94,7 @@ def test_the_majority_class_is_that_of_all_training_photos(start, colours, share
 def test_embeddings_as_small_as_dust_are_not_taken_for_constant(
     start, colours, shared_store, monkeypatch
 ):
-    monkeypatch.setattr("regraft.transfer.with_random_weights", blind)
+    monkeypatch.setattr("regraft.training.transfer.with_random_weights", blind)
     last = {n: t * 1e-9 for n, t in start.weights.items() if n.startswith("backbone.bn2.")}
     still = {n: start.weights[n] for n in last if "running" in n or "tracked" in n}
     assert len(last) == 5

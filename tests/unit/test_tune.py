@@ -21,15 +21,15 @@ from tiny import (
     tuned,
 )
 
-from regraft.classifier import ImageClassifier, regraft, tensor_bytes
-from regraft.config import EmbedConfig, FreezeConfig, TuneConfig
-from regraft.embed import NO_STORE, choose_compute, logits
-from regraft.errors import EmptySplit, FreezeDrift, TrainingDiverged
-from regraft.freeze import freeze
-from regraft.pixels import photos_of
-from regraft.tune import fine_tune, loop
-from regraft.tune.checkpoint import Checkpoint
-from regraft.tune.feed import Photos, Settings
+from regraft.core.config import EmbedConfig, FreezeConfig, TuneConfig
+from regraft.core.errors import EmptySplit, FreezeDrift, TrainingDiverged
+from regraft.model.classifier import ImageClassifier, regraft, tensor_bytes
+from regraft.model.embed import NO_STORE, choose_compute, logits
+from regraft.model.freeze import freeze
+from regraft.model.pixels import photos_of
+from regraft.training.tune import fine_tune, loop
+from regraft.training.tune.checkpoint import Checkpoint
+from regraft.training.tune.feed import Photos, Settings
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 

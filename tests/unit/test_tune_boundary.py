@@ -14,15 +14,15 @@ from tiny import POLICIES, SETTINGS, keep_the_tuned_phase, splits_of
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from regraft.backbone import build_body
-from regraft.classifier import GraftedNetwork
-from regraft.config import EmbedConfig, FreezeConfig
-from regraft.embed import Compute
-from regraft.freeze import FreezePlan, PlannedParameter, freeze, set_modes
-from regraft.tune.boundary import cut
-from regraft.tune.checkpoint import Checkpoint
-from regraft.tune.feed import Settings, feed_of
-from regraft.tune.precision import training_compute
+from regraft.core.config import EmbedConfig, FreezeConfig
+from regraft.model.backbone import build_body
+from regraft.model.classifier import GraftedNetwork
+from regraft.model.embed import Compute
+from regraft.model.freeze import FreezePlan, PlannedParameter, freeze, set_modes
+from regraft.training.tune.boundary import cut
+from regraft.training.tune.checkpoint import Checkpoint
+from regraft.training.tune.feed import Settings, feed_of
+from regraft.training.tune.precision import training_compute
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 
@@ -57,7 +57,7 @@ def settings(**changes):
 
 def train(start, splits, store=None, policy="last_block", **changes):
     """Also for what the head needs: its rows are in the store before counting starts."""
-    from regraft.tune import fine_tune
+    from regraft.training.tune import fine_tune
 
     place = EmbedConfig(store_url=str(store)) if store else EmbedConfig()
     plan = freeze(start, POLICIES[policy])
@@ -65,7 +65,7 @@ def train(start, splits, store=None, policy="last_block", **changes):
 
 
 def photos_of_splits(start, splits):
-    return sys.modules["regraft.tune.fine_tune"]._photos(start, splits)
+    return sys.modules["regraft.training.tune.fine_tune"]._photos(start, splits)
 
 
 def curves(challenger):
@@ -194,7 +194,7 @@ def test_what_speaks_against_caching_is_said(start, splits, tmp_path, policy, ch
 def test_where_caching_cannot_be_the_frozen_part_runs_each_epoch_and_says_why(
     start, splits, tmp_path, caplog, policy, changes, max_gb, why
 ):
-    from regraft.tune import fine_tune
+    from regraft.training.tune import fine_tune
 
     plan = freeze(start, POLICIES[policy])
     store = EmbedConfig(store_url=str(tmp_path), max_gb=max_gb)

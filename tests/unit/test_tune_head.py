@@ -10,10 +10,10 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from regraft.config import TuneConfig
-from regraft.embed import Rows
-from regraft.tune import solve_head
-from regraft.tune.head import Embedded, head_of, state_of
+from regraft.core.config import TuneConfig
+from regraft.model.embed import Rows
+from regraft.training.tune import solve_head
+from regraft.training.tune.head import Embedded, head_of, state_of
 
 
 def embedded(x, y):
@@ -145,8 +145,8 @@ def test_a_weak_penalty_does_not_warn_the_user(monkeypatch, caplog):
         results.append(minimize(*given, **named))
         return results[-1]
 
-    monkeypatch.setattr("regraft.tune.head.minimize", spied)
-    monkeypatch.setattr("regraft.tune.head.MAX_ITERATIONS", 4)
+    monkeypatch.setattr("regraft.training.tune.head.minimize", spied)
+    monkeypatch.setattr("regraft.training.tune.head.MAX_ITERATIONS", 4)
     with warnings.catch_warnings(), caplog.at_level(logging.DEBUG):
         warnings.simplefilter("error")
         head = solve_head(clouds(3, spread=0.01), clouds(3, seed=1), 3, settings(1e-12))
@@ -168,7 +168,7 @@ def test_more_photos_than_fit_at_once_have_the_same_head(monkeypatch):
     """In pieces of seven, and in float32 as pieces are."""
     train, validation = clouds(3, n_each=15), clouds(3, seed=1)
     whole = solve_head(train, validation, 3, settings(0.1))
-    monkeypatch.setattr("regraft.tune.head.CHUNK", 7)
+    monkeypatch.setattr("regraft.training.tune.head.CHUNK", 7)
     pieces = solve_head(train, validation, 3, settings(0.1))
     close = {"rtol": 2e-3, "atol": 2e-3}
     np.testing.assert_allclose(scores(pieces, validation), scores(whole, validation), **close)

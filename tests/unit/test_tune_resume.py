@@ -16,14 +16,14 @@ import torch
 from test_state import ended, forked
 from tiny import POLICIES, SETTINGS, keep_the_tuned_phase, splits_of, tuned
 
-from regraft.config import EmbedConfig, FreezeConfig
-from regraft.embed import Compute
-from regraft.errors import ConfigError
-from regraft.freeze import freeze, set_modes
-from regraft.tune import feed, fine_tune, loop, precision
-from regraft.tune.arrangement import Arrangement
-from regraft.tune.boundary import cut
-from regraft.tune.checkpoint import Checkpoint, checkpoint_of
+from regraft.core.config import EmbedConfig, FreezeConfig
+from regraft.core.errors import ConfigError
+from regraft.model.embed import Compute
+from regraft.model.freeze import freeze, set_modes
+from regraft.training.tune import feed, fine_tune, loop, precision
+from regraft.training.tune.arrangement import Arrangement
+from regraft.training.tune.boundary import cut
+from regraft.training.tune.checkpoint import Checkpoint, checkpoint_of
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 
@@ -35,7 +35,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import pandas as pd
 from tiny import *
-from regraft.tune import loop
+from regraft.training.tune import loop
 from pytest import MonkeyPatch
 keep_the_tuned_phase(MonkeyPatch())
 step = loop._step
@@ -346,7 +346,7 @@ def trained_as(start, splits, config, log=lambda _: None, **places):
 def uncached_reason(start, splits, **places):
     """Why the frozen part would run in each epoch, "" if it would not: nothing is trained."""
     plan = freeze(start, POLICIES["last_block"])
-    photos = sys.modules["regraft.tune.fine_tune"]._photos(start, splits)
+    photos = sys.modules["regraft.training.tune.fine_tune"]._photos(start, splits)
     compute = Compute(torch.device("cpu"), torch.float32)
     nowhere = Checkpoint("", "")
     store = EmbedConfig(**places)
@@ -369,7 +369,9 @@ def places_below(folder):
 def take_bf16_where_it_pays(patch):
     bf16 = Compute(torch.device("cpu"), torch.bfloat16)
     for room in ("fine_tune", "checkpoint"):
-        patch.setattr(sys.modules[f"regraft.tune.{room}"], "choose_compute", lambda _: bf16)
+        patch.setattr(
+            sys.modules[f"regraft.training.tune.{room}"], "choose_compute", lambda _: bf16
+        )
     patch.setattr(precision, "FEWEST_STEPS", 1)
     patch.setattr(precision, "WORTH_IT", 0.0)
 

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from regraft.backbone import build_body
-from regraft.classifier import ImageClassifier, load_pretrained
-from regraft.config import BackboneConfig, FreezeConfig, TuneConfig
-from regraft.freeze import freeze
-from regraft.split import Splits
-from regraft.tune import Challenger, EpochRecord, SolvedHead, fine_tune
+from regraft.core.config import BackboneConfig, FreezeConfig, TuneConfig
+from regraft.data.split import Splits
+from regraft.model.backbone import build_body
+from regraft.model.classifier import ImageClassifier, load_pretrained
+from regraft.model.freeze import freeze
+from regraft.training.tune import Challenger, EpochRecord, SolvedHead, fine_tune
 
 torch.set_num_threads(1)  # for networks this small, a second thread costs more than it brings
 
@@ -99,7 +99,7 @@ def splits_of(frame: pd.DataFrame) -> Splits:
 
 def keep_the_tuned_phase(patch) -> None:
     """For tests of the loop: the solved head is replaced by one that anything beats."""
-    patch.setattr(sys.modules["regraft.tune.fine_tune"], "solve_head", _worthless_head)
+    patch.setattr(sys.modules["regraft.training.tune.fine_tune"], "solve_head", _worthless_head)
 
 
 def _worthless_head(train, validation, n_classes, config) -> SolvedHead:

@@ -1,0 +1,211 @@
+"""The whole configuration, from a YAML file and from overrides; what is wrong is said in words."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from regraft.core.config.network import BackboneConfig, EmbedConfig, FreezeConfig, TuneConfig
+from regraft.core.config.photos import IngestConfig, SplitConfig
+from regraft.core.config.retraining import BatchConfig, DriftConfig, NotifyConfig, RetrainConfig
+from regraft.core.config.section import Section
+from regraft.core.config.service import (
+    BehaviourConfig,
+    ClassesConfig,
+    EvaluateConfig,
+    PredictConfig,
+    PromoteConfig,
+    RegistryConfig,
+    TrackingConfig,
+)
+from regraft.core.errors import ConfigError
+
+
+class Config(Section):
+    """One training run."""
+
+    ingest: IngestConfig = IngestConfig()
+    split: SplitConfig = SplitConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    freeze: FreezeConfig = FreezeConfig()
+    embed: EmbedConfig = EmbedConfig()
+    tune: TuneConfig = TuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    registry: RegistryConfig = RegistryConfig()
+    classes: ClassesConfig = ClassesConfig()
+    behaviour: BehaviourConfig = BehaviourConfig()
+    predict: PredictConfig = PredictConfig()
+    promote: PromoteConfig = PromoteConfig()
+    drift: DriftConfig = DriftConfig()
+    batch: BatchConfig = BatchConfig()
+    retrain: RetrainConfig = RetrainConfig()
+    notify: NotifyConfig = NotifyConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    def flat(self) -> dict[str, str]:
+        """Every value that a model may depend on as text, by "section.field".
+
+        Whom to tell is left out: it is nobody's business who has the model's card.
+        """
+        sections = self.model_dump(mode="json", exclude={"notify"}).items()
+        return {f"{name}.{key}": _text(v) for name, part in sections for key, v in part.items()}
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+
+
+def _parsed(text: str) -> object:
+    try:
+        return yaml.safe_load(text)  # JSON, and what older cards wrote
+    except yaml.YAMLError:
+        return text  # its field will refuse it
+
+
+def load_config(path: Path | None, overrides: tuple[str, ...] = ()) -> Config:
+    """The defaults, changed by a YAML file, changed by `a.b=value` overrides.
+
+    Args:
+        path: YAML file, or None for the defaults.
+        overrides: each "section.field=value"; the value is read as YAML ("5", "true", "[0.1, 1]").
+
+    Raises:
+        ConfigError: no such file, no YAML, an unknown key (with the nearest), a bad value.
+
+    >>> load_config(None, ("tune.epochs=3",)).tune.epochs
+    3
+    """
+    raw = _read_yaml(path) if path else {}
+    for override in overrides:
+        raw = _with_override(raw, override)
+    return _validated(raw, str(path) if path else "--set")
+
+
+def override_all(config: Config, values: Mapping[str, str]) -> Config:
+    """The configuration with {"section.field": value} set where the field is still empty.
+
+    Raises:
+        ConfigError: a value that its field refuses.
+    """
+    raw = config.model_dump()
+    for dotted, value in values.items():
+        section, field = dotted.split(".")
+        raw[section][field] = raw[section][field] or value
+    return _validated(raw, "command line")
+
+
+def with_settings(config: Config, overrides: tuple[str, ...]) -> Config:
+    """The configuration, changed by `section.field=value` overrides as load_config() reads them.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest), a bad value.
+    """
+    raw = config.model_dump()
+    for override in overrides:
+        raw = _with_override(raw, override)
+    return _validated(raw, "--set")
+
+
+def config_of(flat: Mapping[str, str]) -> Config:
+    """The configuration that flat() was made of; what it does not say is as the defaults say.
+
+    Args:
+        flat: as a model's card keeps it; keys that no section knows any more are left out.
+
+    Raises:
+        ConfigError: a value that its field refuses.
+
+    >>> config_of(load_config(None, ("tune.head_l2=[0.1, 1]",)).flat()).tune.head_l2
+    (0.1, 1.0)
+    """
+    raw: dict[str, Any] = {}
+    defaults = Config()
+    for dotted, text in flat.items():
+        section, _, field = dotted.partition(".")
+        if field in _known_keys([section]):
+            kind = type(getattr(defaults, section).model_dump(mode="json")[field])
+            raw.setdefault(section, {})[field] = _parsed(text) if kind in (list, dict) else text
+    return _validated(raw, "the model's card")
+
+
+def _validated(raw: dict[str, Any], where: str) -> Config:
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, where)) from None
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """YAML in which a key stands once: PyYAML would keep the last and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            problem = f"the key {twice[0]!r} stands there twice"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)  # a SafeLoader
+    except OSError as error:
+        raise ConfigError(
+            f"Expected a YAML file at {path}, found none ({error.strerror}). See configs/."
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        # str(error) would quote the line, and the line may hold a password.
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(
+            f"{path} is not YAML: line {line}, {error.problem}. Mend that line."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ConfigError(f"{path} is not YAML but something binary. Save it as UTF-8.") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"Expected sections such as 'tune:' in {path}, got {type(raw).__name__}.")
+    return raw
+
+
+def _with_override(raw: dict[str, Any], override: str) -> dict[str, Any]:
+    dotted, equals, text = override.partition("=")
+    section, dot, field = dotted.partition(".")
+    if not (equals and dot):
+        raise ConfigError(f"Expected --set section.field=value, got {dotted!r}.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"The value in --set {dotted}=... is not YAML; quote it.") from None
+    inner = raw.get(section)
+    return raw | {section: (inner if isinstance(inner, dict) else {}) | {field: value}}
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    return "\n".join(_explain_one(dict(item), where) for item in error.errors())
+
+
+def _explain_one(item: dict[str, Any], where: str) -> str:
+    location = [str(part) for part in item["loc"]]
+    dotted = ".".join(location)
+    if item["type"] != "extra_forbidden":
+        message = item["msg"].removeprefix("Value error, ")
+        got = "" if item["type"] == "value_error" else f" (got {item.get('input')!r})"
+        return f"{where}: {dotted}: {message}{got}."
+    known = _known_keys(location[:-1])
+    near = difflib.get_close_matches(location[-1], known, n=1)
+    hint = f"did you mean {'.'.join([*location[:-1], near[0]])}? " if near else ""
+    return f"{where}: no key {dotted}; {hint}Known here: {', '.join(known)}."
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    if location:
+        known = Config.model_fields.get(location[0])
+        section = known.annotation if known else None
+        return list(section.model_fields) if section and issubclass(section, Section) else []
+    return list(Config.model_fields)

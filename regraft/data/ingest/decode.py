@@ -1,0 +1,279 @@
+"""Bytes in, an upright RGB photo out; or the reason why there is none."""
+
+import hashlib
+import io
+import os
+import re
+import stat
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from regraft.core.config import IngestConfig
+from regraft.core.errors import UnusablePhoto
+from regraft.core.files import access_errors, filesystem, is_url
+
+# The openers are called directly: Image.open would judge the size by a global limit and by a
+# warning, and neither is safe in threads.
+_Opener = Callable[[io.BytesIO], Image.Image]
+_OPENERS: tuple[tuple[bytes, _Opener], ...] = (
+    (rb"\xff\xd8\xff", JpegImagePlugin.jpeg_factory),
+    (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
+    (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
+    # The size of the second header is a part of the magic: any text may begin with BM.
+    (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", BmpImagePlugin.BmpImageFile),
+    (rb"II[*+]\x00|MM\x00[*+]", TiffImagePlugin.TiffImageFile),
+)
+# What Pillow's decoders are known to raise on broken files; TIFF and GIF are the inventive ones.
+_BROKEN = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+    Warning,
+    struct.error,
+    zlib.error,
+)
+_FORMATS = "JPEG, PNG, WebP, GIF, BMP nor TIFF"
+_LFS = b"version https://git-lfs.github.com/spec/"
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ON_ITS_SIDE = (5, 6, 7, 8)  # the orientations that swap width and height
+
+
+class Unpacked(NamedTuple):
+    """An upright RGB photo, maybe at a reduced scale, and its full width and height in pixels."""
+
+    photo: Image.Image
+    width: int
+    height: int
+
+
+NO_LIMIT = sys.maxsize  # bytes of a file, or pixels of a photo whose size ingest has judged
+
+
+def read_bytes(uri: str, max_bytes: int = NO_LIMIT) -> bytes:
+    """The bytes of a regular file.
+
+    Args:
+        uri: local path or fsspec URL.
+        max_bytes: size limit, >= 1; no more than one byte above it is read.
+
+    Raises:
+        UnusablePhoto: "missing", "unreadable" (also a pipe, a device or a folder) or "too large".
+        ConfigError: no file system knows this kind of URL.
+    """
+    try:
+        data = _read_url(uri, max_bytes) if is_url(uri) else _read_local(uri, max_bytes)
+    except FileNotFoundError:
+        raise UnusablePhoto("missing", f"no file at {uri}") from None
+    except access_errors() as error:
+        raise UnusablePhoto("unreadable", f"{type(error).__name__}: {error}") from None
+    if len(data) > max_bytes:
+        raise UnusablePhoto("too large", f"more than {max_bytes} bytes at {uri}")
+    return data
+
+
+def _read_local(path: str, max_bytes: int) -> bytes:
+    """At most max_bytes + 1 bytes; a pipe is not waited for."""
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UnusablePhoto("unreadable", f"not a regular file: {path}")
+        return file.read() if max_bytes == NO_LIMIT else file.read(max_bytes + 1)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _read_url(url: str, max_bytes: int) -> bytes:
+    """At most max_bytes + 1 bytes."""
+    fs, path = filesystem(url)
+    if max_bytes == NO_LIMIT:
+        return bytes(fs.cat_file(path))
+    with fs.open(path, "rb") as file:
+        return bytes(file.read(max_bytes + 1))
+
+
+def read_photo(
+    uri: str, max_pixels: int = IngestConfig().max_pixels, at_least: int = 0, sha256: str = ""
+) -> Image.Image:
+    """The upright RGB photo in a file.
+
+    Args:
+        uri: local path or fsspec URL.
+        max_pixels: width * height at most, >= 1.
+        at_least: as in unpack.
+        sha256: of the file as it was listed; "" = whatever is there now.
+
+    Raises:
+        UnusablePhoto: there is no usable photo in that file, or another one than was listed; the
+            message names the file.
+    """
+    try:
+        data = read_bytes(uri)
+        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+            raise UnusablePhoto("changed", "not the file that was listed; run again")
+        return decode(data, max_pixels, at_least)
+    except UnusablePhoto as error:
+        raise UnusablePhoto(error.reason, f"{error.detail} (in {uri})") from None
+
+
+def decode(data: bytes, max_pixels: int, at_least: int = 0) -> Image.Image:
+    """The upright RGB photo in these bytes; arguments and errors as in unpack."""
+    return unpack(data, max_pixels, at_least).photo
+
+
+def unpack(data: bytes, max_pixels: int, at_least: int = 0) -> Unpacked:
+    """The upright RGB photo in these bytes; the format is told by content, never by name.
+
+    The rule, by what the file holds:
+        transparency (RGBA, LA, PA, a palette or grey with a transparent entry): laid on white;
+        palette, 1 bit, grey, CMYK, YCbCr: converted, grey repeated in three channels;
+        16-bit grey: divided by 257, so that 65535 is white, whatever the photo holds;
+        32-bit grey, integer or float: its own minimum is black and its own maximum white, because
+            nothing in the file says what unit it has;
+        several frames or pages: the first;
+        EXIF orientation: applied; EXIF that cannot be read is no orientation.
+
+    Args:
+        data: the whole file: JPEG, PNG, WebP, GIF, BMP or TIFF.
+        max_pixels: width * height at full scale at most, >= 1, checked before the pixels are
+            unpacked.
+        at_least: pixels; a JPEG is unpacked at a half, a quarter or an eighth of its size, the
+            smallest of them whose shorter side is no shorter than this and whose sides are whole
+            numbers. 0 = at full scale, as is every other format.
+
+    Raises:
+        UnusablePhoto: "empty file", "git-lfs pointer", "too many pixels", "truncated" or
+            "unreadable".
+    """
+    opener = _opener(data)
+    try:
+        image = opener(io.BytesIO(data))
+        _check_size(image, max_pixels)
+        width, height = image.size
+        if at_least and isinstance(image, JpegImagePlugin.JpegImageFile):
+            _reduce(image, at_least)
+        image.load()
+        orientation = _orientation(image)
+        if orientation in _ON_ITS_SIDE:
+            width, height = height, width
+        return Unpacked(_to_rgb(_upright(image, orientation)), width, height)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnusablePhoto("too many pixels", f"ingest.max_pixels is {max_pixels}") from None
+    except _BROKEN as error:
+        cut = _is_cut_off(data) or "truncated" in str(error).lower()
+        reason = "truncated" if cut else "unreadable"
+        # Not the decoder's own message, which quotes bytes of the file.
+        detail = f"a damaged or unsupported file ({type(error).__name__} while decoding)"
+        raise UnusablePhoto(reason, detail) from None
+
+
+def _opener(data: bytes) -> _Opener:
+    if not data:
+        raise UnusablePhoto("empty file", "0 bytes")
+    if data.startswith(_LFS):
+        raise UnusablePhoto("git-lfs pointer", "the photo was never fetched; run: git lfs pull")
+    for magic, opener in _OPENERS:
+        if re.match(magic, data, re.DOTALL):
+            return opener
+    raise UnusablePhoto("unreadable", f"neither {_FORMATS}, by its content")
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        size = f"{image.width} x {image.height}"
+        raise UnusablePhoto("too many pixels", f"{size}, ingest.max_pixels is {max_pixels}")
+
+
+def _reduce(image: JpegImagePlugin.JpegImageFile, at_least: int) -> None:
+    """Tells Pillow to unpack at the smallest scale that at_least allows.
+
+    Only where both sides divide: else the last column is a part of a pixel, the photo seems wider
+    than it is, and an embedding differs twice as much (measured).
+    """
+    width, height = image.size
+    for scale in (8, 4, 2):
+        if min(width, height) >= scale * at_least and width % scale == height % scale == 0:
+            image.draft(None, (width // scale, height // scale))
+            return
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Whether the file ends before its own format says that it may."""
+    if data.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in data[-1024:]
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data[-1024:]
+    if data.startswith(b"GIF8"):
+        return not data.rstrip(b"\0").endswith(b";")
+    if data.startswith(b"RIFF"):
+        return len(data) < int.from_bytes(data[4:8], "little") + 8
+    if data.startswith(b"BM"):
+        return len(data) < int.from_bytes(data[2:6], "little")
+    return False
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        return int(orientation) if orientation in _UPRIGHT else 1
+    except _BROKEN:
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image).astype(np.uint32) + 128) // 257  # (H, W)
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_stretched(np.asarray(image, dtype=np.float64))).convert("RGB")
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        white = Image.new("RGBA", with_alpha.size, "white")
+        return Image.alpha_composite(white, with_alpha).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _stretched(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError("some of its grey values are no numbers")
+    spread = (high - low) or 1.0  # a flat photo is black
+    return np.rint((values - low) * (255.0 / spread)).astype(np.uint8)  # (H, W)

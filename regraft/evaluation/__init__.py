@@ -1,0 +1,1 @@
+"""Predictions, metrics, comparisons of backbones and the pages that show them."""

@@ -1,0 +1,1 @@
+"""The classifier: its backbone, its pixels, what is frozen, and its embeddings."""

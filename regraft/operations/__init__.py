@@ -1,0 +1,1 @@
+"""What runs for months: retraining, batches, schedules, notifications, status."""

@@ -1,0 +1,44 @@
+"""The plots among a run's files, drawn without a screen and without pyplot's global state."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from regraft.evaluation.evaluate import EvaluationReport
+
+
+def confusion_plot(report: EvaluationReport) -> Figure:
+    """Rows are labels, columns are predictions, colour is the share of the row."""
+    names = list(report.classes)
+    table = report.confusion.pivot(index="label", columns="predicted", values="n")
+    counts = table.reindex(index=names, columns=names).fillna(0).to_numpy(dtype=float)  # (K, K)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.5 + 0.35 * len(names)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot(xlabel="predicted", ylabel="label")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    return figure
+
+
+def reliability_plot(report: EvaluationReport) -> Figure:
+    """Accuracy over confidence, a point a bin that holds photos."""
+    figure = Figure(figsize=(4, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    filled = report.reliability[report.reliability.n > 0]
+    axes.plot(filled.confidence, filled.accuracy, marker="o")
+    return figure
+
+
+def history_plot(report: EvaluationReport) -> Figure:
+    """Loss over the epochs, a pair of lines a phase."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.add_subplot(xlabel="epoch (in phase head: candidate penalty)", ylabel="loss")
+    for phase, epochs in report.history.groupby("phase", sort=False):
+        axes.plot(
+            epochs.epoch, epochs.train_loss, marker=".", linestyle=":", label=f"{phase} train"
+        )
+        axes.plot(epochs.epoch, epochs.validation_loss, marker=".", label=f"{phase} validation")
+    axes.legend()
+    return figure

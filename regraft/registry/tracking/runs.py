@@ -1,0 +1,254 @@
+"""A training run in MLflow: parameters, live metrics, the freeze plan, plots, the report.
+
+Everything goes through a client with its own address. MLflow's process-wide tracking URI is left
+alone: others in the same process set and reset it.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    InputTag,
+    LifecycleStage,
+    Metric,
+    Param,
+)
+from mlflow.exceptions import MlflowException
+
+from regraft.core.config import Config, TrackingConfig
+from regraft.core.errors import ConfigError, RegistryError
+from regraft.evaluation.evaluate import EvaluationReport
+from regraft.registry.tracking.plots import confusion_plot, history_plot, reliability_plot
+from regraft.training.tune import Challenger, EpochRecord
+
+SQLITE = "sqlite:///"
+REPORT_FILE = "report.html"
+MAX_PARAMETER_LENGTH = 6000  # MLflow refuses a longer value
+MAX_BATCH = 100  # and more parameters in one call
+MAX_DIGEST_LENGTH = 36  # and a longer digest; the whole one is in a tag
+
+
+@dataclass(frozen=True)
+class Run:
+    """An MLflow run: its id, and the tracking URI of the store that holds it."""
+
+    run_id: str
+    uri: str
+
+    @property
+    def client(self) -> MlflowClient:
+        """A client of that store."""
+        return MlflowClient(tracking_uri=self.uri)
+
+
+def connect(tracking: TrackingConfig) -> MlflowClient:
+    """A client of the store, for tracking and registry.
+
+    Raises:
+        ConfigError: no address: MLflow would start a store of its own in the working directory.
+    """
+    if not tracking.uri:
+        raise ConfigError("Expected an MLflow address in tracking.uri, got none. Set it.")
+    _prepare_store(tracking.uri)
+    return MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+
+
+@cache
+def _prepare_store(uri: str) -> None:
+    """Makes the tables of a new SQLite store, which two processes at once would spoil.
+
+    MLflow has a lock of its own, but in a place and at a moment that do not keep them apart (3.17).
+    """
+    if not uri.startswith(SQLITE):
+        return
+    Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{uri.removeprefix(SQLITE)}.lock"):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+        client.search_registered_models(max_results=1)
+
+
+def open_experiment(tracking: TrackingConfig) -> str:
+    """The id of the experiment, made if it is new; two processes may ask at once.
+
+    Raises:
+        ConfigError: no address, or no name.
+        RegistryError: it was deleted, and its name is still taken.
+    """
+    client = connect(tracking)
+    if not tracking.name:
+        raise ConfigError("Expected a name for the model in tracking.name, got none. Set it.")
+    experiment: Experiment | None = client.get_experiment_by_name(tracking.name)
+    if experiment is None:
+        return _create_experiment(client, tracking)
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+        raise RegistryError(
+            f"The MLflow experiment {tracking.name!r} was deleted and its name is still taken. "
+            f"Run `mlflow experiments restore -x {experiment.experiment_id}`, or choose another "
+            "tracking.name."
+        )
+    return str(experiment.experiment_id)
+
+
+def _create_experiment(client: MlflowClient, tracking: TrackingConfig) -> str:
+    # Without a location of its own, a database store puts files into the working directory.
+    location = tracking.artifacts_url or None
+    try:
+        return str(client.create_experiment(tracking.name, artifact_location=location))
+    except MlflowException as error:
+        experiment = client.get_experiment_by_name(tracking.name)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
+            raise
+        return str(experiment.experiment_id)
+
+
+def start_run(tracking: TrackingConfig, run_name: str) -> Run:
+    """A new run in the experiment; end it with end_run().
+
+    Raises:
+        ConfigError, RegistryError: as connect() and open_experiment().
+    """
+    created = connect(tracking).create_run(open_experiment(tracking), run_name=run_name)
+    return Run(created.info.run_id, tracking.uri)
+
+
+def end_run(run: Run, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+    """Says how the run ended."""
+    run.client.set_terminated(run.run_id, status)
+
+
+@contextmanager
+def running(tracking: TrackingConfig, run_name: str) -> Iterator[Run]:
+    """A new run for as long as the block lives; failed if the block raises."""
+    run = start_run(tracking, run_name)
+    status: Literal["FINISHED", "FAILED"] = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    finally:
+        end_run(run, status)
+
+
+def end_dead_runs(tracking: TrackingConfig, alive: Callable[[str], bool]) -> list[str]:
+    """Marks runs as killed whose process is gone; returns their names.
+
+    Args:
+        alive: told a run's name, says whether somebody still runs it.
+    """
+    client = connect(tracking)
+    running = client.search_runs([open_experiment(tracking)], "attributes.status = 'RUNNING'")
+    dead = [run for run in running if not alive(run.info.run_name)]
+    for run in dead:
+        client.set_terminated(run.info.run_id, "KILLED")
+    return [run.info.run_name for run in dead]
+
+
+def log_epoch(run: Run, record: EpochRecord) -> None:
+    """The epoch's numbers as live metrics "PHASE/NAME", at the step of its epoch."""
+    values = {
+        f"{record.phase}/{name}": value
+        for name, value in asdict(record).items()
+        if name not in ("phase", "epoch")
+    }
+    _log_metrics(run, values, step=record.epoch)
+
+
+def log_config(run: Run, config: Config) -> None:
+    """Every value as a parameter "section.field"; logging the same again does no harm."""
+    _log_parameters(run, config.flat())
+
+
+def log_training(run: Run, challenger: Challenger) -> None:
+    """What was trained, on what, and how it went: parameters, data set, plan and history tables."""
+    card = challenger.classifier.card
+    backbone = {"architecture": card.backbone.architecture, "n_classes": str(len(card.classes))}
+    _log_parameters(run, card.config | backbone)
+    client = run.client
+    client.log_inputs(run.run_id, datasets=[_dataset(challenger)])
+    client.set_tag(run.run_id, "dataset_digest", card.dataset_digest)
+    client.set_tag(run.run_id, "kept_phase", challenger.kept_phase)
+    client.set_tag(run.run_id, "stopped", challenger.stopped)
+    client.set_tag(run.run_id, "trained_as", challenger.trained_as)
+    client.log_table(run.run_id, challenger.plan.table(), "freeze_plan.json")
+    client.log_table(run.run_id, challenger.history, "history.json")
+    client.log_dict(run.run_id, asdict(challenger.audit), "freeze_audit.json")
+
+
+def log_report(run: Run, report: EvaluationReport, page: str) -> None:
+    """The final numbers, the plots, the report page, and the tables it shows the top of."""
+    _log_metrics(run, dict(_numbers(report)), step=0)
+    run.client.log_figure(run.run_id, confusion_plot(report), "plots/confusion.png")
+    run.client.log_figure(run.run_id, reliability_plot(report), "plots/reliability.png")
+    run.client.log_figure(run.run_id, history_plot(report), "plots/history.png")
+    run.client.log_text(run.run_id, report.predictions.to_csv(index=False), "predictions.csv")
+    run.client.log_text(run.run_id, report.quarantine.to_csv(index=False), "quarantine.csv")
+    attach(run, "", {REPORT_FILE: page.encode()})
+
+
+def attach(run: Run, folder: str, files: Mapping[str, bytes]) -> None:
+    """Files by name in a folder of the run's, in place of older ones."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, content in files.items():
+            (Path(scratch) / name).write_bytes(content)
+        run.client.log_artifacts(run.run_id, scratch, folder)
+
+
+def attached(run: Run, folder: str) -> dict[str, bytes]:
+    """The files of that folder by name; none if it is not there."""
+    if not run.client.list_artifacts(run.run_id, folder):
+        return {}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(run.client.download_artifacts(run.run_id, folder, scratch))
+        return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def _log_parameters(run: Run, values: Mapping[str, str]) -> None:
+    parameters = [Param(name, value[:MAX_PARAMETER_LENGTH]) for name, value in values.items()]
+    for at in range(0, len(parameters), MAX_BATCH):
+        run.client.log_batch(run.run_id, params=parameters[at : at + MAX_BATCH])
+
+
+def _log_metrics(run: Run, values: Mapping[str, float], step: int) -> None:
+    now_ms = (
+        time.time_ns() // 1_000_000
+    )  # MLflow's batch call, unlike its single one, wants a clock
+    finite = {name: value for name, value in values.items() if np.isfinite(value)}
+    metrics = [Metric(name, float(value), now_ms, step) for name, value in finite.items()]
+    run.client.log_batch(run.run_id, metrics=metrics)
+
+
+def _dataset(challenger: Challenger) -> DatasetInput:
+    digest = challenger.classifier.card.dataset_digest
+    profile = f'{{"n_photos": {len(challenger.manifest)}}}'
+    dataset = Dataset("photos", digest[:MAX_DIGEST_LENGTH], "local", "{}", profile=profile)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _numbers(report: EvaluationReport) -> Iterator[tuple[str, float]]:
+    yield "n_test", report.n
+    for name, interval in (("test_accuracy", report.accuracy), ("baseline", report.baseline)):
+        yield name, interval.value
+        yield f"{name}_low", interval.low
+        yield f"{name}_high", interval.high
+    if report.top_k:
+        yield f"top_{report.top_k}_accuracy", report.top_k_accuracy.value
+    yield "macro_f1", report.macro_f1
+    yield "transfer_gain", report.transfer.gain
+    yield "random_accuracy", report.transfer.random_accuracy
+    yield "temperature", report.temperature
+    yield "ece_before", report.ece_before
+    yield "ece_after", report.ece_after
+    yield "nll_before", report.nll_before
+    yield "nll_after", report.nll_after

@@ -1,0 +1,1 @@
+"""Fine-tuning, and the measurement of what the transfer gained."""
