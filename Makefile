@@ -11,7 +11,7 @@ PRECISION ?= auto
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --precision $(PRECISION)
 
-.PHONY: help setup demo test test-unit test-slow mutations lint types fmt check-configs bench lock clean
+.PHONY: help setup demo test test-unit test-slow mutations lint types fmt bench lock docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -19,8 +19,8 @@ help: ## this list
 setup: $(READY) ## .venv from the hashed lock file
 
 $(READY): requirements/lock.txt requirements/uv.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-		{ echo "Expected Python 3.11 as $(PYTHON), got $$($(PYTHON) --version 2>&1). Call: make setup PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Expected Python 3.11 to 3.13 as $(PYTHON), got $$($(PYTHON) --version 2>&1). Call: make setup PYTHON=/path/to/python3.11"; exit 2; }
 	@$(PYTHON) -m venv .venv || \
 		{ echo "Python's venv module cannot make an environment here. On Debian: apt-get install python3-venv"; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
@@ -59,10 +59,13 @@ bench: $(READY) ## side by side with the peers; BENCH=retrain, volume, ... for t
 	$(BIN)/python -m tests.bench $(BENCH) "$(PHOTOS)" $(ARGS)
 
 lock: ## compile the lock files anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras \
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
 		--no-header --no-emit-index-url --no-annotate pyproject.toml -o requirements/lock.txt
 	echo uv | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 		--no-header --no-emit-index-url --no-annotate - -o requirements/uv.txt
+
+docs: $(READY) ## the API reference as HTML, in build/docs
+	$(BIN)/python -m pdoc --output-directory build/docs regraft.api regraft.core.config
 
 clean: ## remove the environment and the caches, not the state folder
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,1 +1,1 @@
-"""Only what ZenML's built-in materializers cannot do: tables with more than rows, and weights."""
+"""Materializers for values that ZenML's built-in materializers cannot store."""

@@ -1,4 +1,4 @@
-"""The classifier as a folder of safetensors + card.json; never a pickle."""
+"""Materializers for classifiers: safetensors weights and card.json, without pickle."""
 
 import hashlib
 import tempfile
@@ -16,13 +16,13 @@ FILES = (WEIGHTS_FILE, CARD_FILE)
 
 
 class ClassifierMaterializer(BaseMaterializer):
-    """An ImageClassifier."""
+    """Store an ImageClassifier as a weights file and a card file."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (ImageClassifier,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
 
     def save(self, data: ImageClassifier) -> None:
-        """Writes weights and card."""
+        """Write weights and card."""
         with tempfile.TemporaryDirectory() as folder:
             data.save(Path(folder))
             for name in FILES:
@@ -30,7 +30,7 @@ class ClassifierMaterializer(BaseMaterializer):
                     file.write((Path(folder) / name).read_bytes())
 
     def load(self, data_type: type[Any]) -> ImageClassifier:
-        """Reads them back."""
+        """Return the classifier that save() wrote."""
         with tempfile.TemporaryDirectory() as folder:
             for name in FILES:
                 with self.artifact_store.open(f"{self.uri}/{name}", "rb") as file:
@@ -38,27 +38,27 @@ class ClassifierMaterializer(BaseMaterializer):
             return load_classifier(Path(folder))
 
     def compute_content_hash(self, data: ImageClassifier) -> str | None:
-        """What decides an answer, and the card."""
-        decisive = data.content_hash + data.card.model_dump_json()
-        return hashlib.sha256(decisive.encode()).hexdigest()
+        """Return a hash of everything that affects a prediction, and of the card."""
+        content = data.content_hash + data.card.model_dump_json()
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 class ChallengerMaterializer(TablesMaterializer):
-    """A Challenger: its classifier in the same folder, beside the tables."""
+    """Store a Challenger as its tables, and its classifier in the same folder."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Challenger,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
 
     def save_part(self, name: str, value: object) -> bool:
-        """Writes the classifier."""
+        """Write the classifier; return False for any other field."""
         if isinstance(value, ImageClassifier):
             ClassifierMaterializer(self.uri, self.artifact_store).save(value)
         return isinstance(value, ImageClassifier)
 
     def load_part(self, name: str) -> object:
-        """Reads the classifier."""
+        """Return the classifier."""
         return ClassifierMaterializer(self.uri, self.artifact_store).load(ImageClassifier)
 
     def compute_content_hash(self, data: Challenger) -> str | None:
-        """None: a training's record has seconds in it, so no two are the same."""
+        """Return None: the record contains durations, so no two challengers are equal."""
         return None

@@ -1,4 +1,4 @@
-"""The evaluation report, shown in ZenML's dashboard as the page that it is."""
+"""Materializers for reports, verdicts and advice, with metadata for ZenML's dashboard."""
 
 from typing import Any, ClassVar
 
@@ -14,19 +14,19 @@ PAGE_FILE = "report.html"
 
 
 class ReportMaterializer(TablesMaterializer):
-    """An EvaluationReport."""
+    """Store an EvaluationReport."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (EvaluationReport,)
 
     def save_visualizations(self, data: EvaluationReport) -> dict[str, VisualizationType]:
-        """Writes the page beside the tables."""
+        """Write the report page next to the tables and return its path."""
         page = self.file(PAGE_FILE)
         with self.artifact_store.open(page, "w") as file:
             file.write(render(data, "Evaluation"))
         return {page: VisualizationType.HTML}
 
     def extract_metadata(self, data: EvaluationReport) -> dict[str, float]:
-        """The headline numbers, for the dashboard's lists."""
+        """Return the main metrics."""
         return {
             "test_accuracy": float(data.accuracy.value),
             "n_test": float(data.n),
@@ -36,20 +36,20 @@ class ReportMaterializer(TablesMaterializer):
 
 
 class VerdictMaterializer(TablesMaterializer):
-    """A Verdict."""
+    """Store a Verdict."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Verdict,)
 
     def extract_metadata(self, data: Verdict) -> dict[str, str]:
-        """What was decided and why, for the dashboard's lists."""
+        """Return the decision and its reason."""
         return {"decision": data.decision, "reason": data.reason, "verdict_id": data.id}
 
 
 class AdviceMaterializer(TablesMaterializer):
-    """A RetrainAdvice."""
+    """Store a RetrainAdvice."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (RetrainAdvice,)
 
     def extract_metadata(self, data: RetrainAdvice) -> dict[str, str]:
-        """What is advised and why, for the dashboard's lists."""
+        """Return the advice and its reason."""
         return {"decision": data.decision, "reason": data.reason}

@@ -1,4 +1,4 @@
-"""Values made of tables and plain fields: a Parquet file a table, one JSON file for the rest."""
+"""Materializers for dataclasses: a Parquet file for each table, a JSON file for other fields."""
 
 import hashlib
 import json
@@ -18,13 +18,13 @@ PLAIN_FILE = "value.json"
 
 
 class TablesMaterializer(BaseMaterializer):
-    """Frozen dataclasses whose fields are DataFrames or whatever pydantic writes as JSON."""
+    """Store a frozen dataclass whose fields are DataFrames or values that pydantic can dump."""
 
     SKIP_REGISTRATION: ClassVar[bool] = True
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
 
     def save(self, data: Any) -> None:  # noqa: ANN401 - ZenML's signature
-        """Writes each field of the value."""
+        """Write each field of the value."""
         plain = {}
         for part in fields(data):
             value = vars(data)[part.name]
@@ -37,7 +37,7 @@ class TablesMaterializer(BaseMaterializer):
             file.write(json.dumps(plain))
 
     def load(self, data_type: type[Any]) -> Any:  # noqa: ANN401 - ZenML's signature
-        """Reads back what save() wrote."""
+        """Return the value that save() wrote."""
         with self.artifact_store.open(self.file(PLAIN_FILE), "r") as file:
             plain = json.loads(file.read())
         values = {}
@@ -52,21 +52,21 @@ class TablesMaterializer(BaseMaterializer):
         return data_type(**values)
 
     def save_part(self, name: str, value: object) -> bool:
-        """Writes a field that is neither a table nor plain; False if this is none."""
+        """Write a field that is neither a table nor JSON; return False if it was not written."""
         return False
 
     def load_part(self, name: str) -> object:
-        """Reads a field that save_part() wrote."""
+        """Return a field that save_part() wrote."""
         raise NotImplementedError(name)
 
     def file(self, name: str) -> str:
-        """Where a file of this artifact lies."""
+        """Return the path of a file of this artifact."""
         return (
             str(PurePosixPath(self.uri) / name) if "://" not in self.uri else f"{self.uri}/{name}"
         )
 
     def compute_content_hash(self, data: Any) -> str | None:  # noqa: ANN401 - ZenML's signature
-        """A hash of the content, so that the same value made twice counts as the same input."""
+        """Return a hash of the content, so that equal values give the same cache key."""
         digest = hashlib.sha256()
         for part in fields(data):
             value = vars(data)[part.name]
@@ -83,12 +83,12 @@ def _adapter(part: "Field[Any]") -> TypeAdapter[Any]:
 
 
 class ImageTableMaterializer(TablesMaterializer):
-    """The table of photos."""
+    """Store an ImageTable."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (ImageTable,)
 
 
 class SplitsMaterializer(TablesMaterializer):
-    """The photos with their sides."""
+    """Store Splits."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Splits,)

@@ -1,1 +1,1 @@
-"""The pipelines, each a table of contents, and the stack they run on."""
+"""The DAGs, each a table of contents: one stage a line, no logic."""

@@ -1,4 +1,4 @@
-"""A version that is registered already, judged again on today's photos."""
+"""A registered version, judged again on the current photos."""
 
 from zenml import pipeline
 from zenml.enums import ExecutionMode

@@ -1,10 +1,10 @@
-"""From today's photos to an advice, and, if it says so, to a judged challenger."""
+"""From the current photos to an advice, and if it is to retrain, to a judged challenger."""
 
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
 from regraft.core.config import Config
-from regraft.operations.retrain.start import of_today
+from regraft.operations.retrain.start import pin_weights
 from steps.advise import advise
 from steps.begin import begin
 from steps.choose_start import choose_start
@@ -26,21 +26,21 @@ from steps.sum_up import sum_up
 
 @pipeline(dynamic=True, execution_mode=ExecutionMode.FAIL_FAST)
 def retrain(config: Config) -> None:
-    """From the photos to the verdict, a stage a line; where the advice is no, that is the end.
+    """From the photos to the verdict, a stage a line; without the advice to retrain it ends early.
 
-    The one branch of the house stands here, because a scheduled run of an orchestrator has nobody
-    else to ask. It is dynamic for that, and because it looks at the photos when it runs: a static
-    one would be given the fingerprint of the day on which it was scheduled.
+    The branch is in the DAG because a run that an orchestrator starts on a schedule has no client.
+    The DAG is dynamic for that, and because it lists the photos when it runs: a static one would
+    get the fingerprint of the day on which it was scheduled.
     """
-    beginning = begin(config).load()
-    table = ingest(config.ingest, beginning.photos)
+    snapshot = begin(config).load()
+    table = ingest(config.ingest, snapshot.photos)
     splits = split(table, config.split)
     advice = advise(splits, config)
     if not advice.load().retrain:
-        conclude(beginning, advice, splits, config)
+        conclude(snapshot, advice, splits, config)
         return
-    champion, url = (found.load() for found in find_champion(config.tracking))
-    backbone, started_from = choose_start(splits, of_today(config), champion, url)
+    champion, url = (output.load() for output in find_champion(config.tracking))
+    backbone, started_from = choose_start(splits, pin_weights(config), champion, url)
     pretrained = load_pretrained(backbone.load(), splits, config.classes)
     plan = freeze(pretrained, config.freeze)
     tuned = fine_tune(pretrained, plan, splits, config.tune, config.embed, config.tracking)
@@ -51,4 +51,4 @@ def retrain(config: Config) -> None:
     verdict = promote(version, splits, config, report)
     mirror(config.tracking)
     trained = sum_up(verdict, report, started_from, blend)
-    conclude(beginning, advice, splits, config, trained)
+    conclude(snapshot, advice, splits, config, trained)

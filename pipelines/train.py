@@ -1,4 +1,4 @@
-"""From a folder of labelled photos to a judged champion."""
+"""From a folder of labelled photos to a judged model."""
 
 from zenml import pipeline
 from zenml.enums import ExecutionMode

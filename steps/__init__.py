@@ -1,1 +1,1 @@
-"""The doorways: one step a stage, each calls one core function and says what came out."""
+"""One step a stage: call one core function, log, return."""

@@ -1,4 +1,4 @@
-"""Doorway of the stage choose_backbone."""
+"""Step of the stage choose_backbone."""
 
 import logging
 from typing import Annotated
@@ -8,7 +8,7 @@ from zenml import step
 from regraft.core.config import BackboneConfig, EmbedConfig, SplitConfig, TuneConfig
 from regraft.data.split import Splits
 from regraft.evaluation.compare import choose_backbone as core_choose_backbone
-from steps.caching import FOLLOW_EVALUATION
+from regraft.orchestration.caching import FOLLOW_EVALUATION
 
 logger = logging.getLogger("regraft.choose_backbone")
 
@@ -21,7 +21,7 @@ def choose_backbone(
     tune: TuneConfig,
     store: EmbedConfig,
 ) -> Annotated[BackboneConfig, "backbone"]:
-    """The backbone to start from; named in the configuration, or the choice among its candidates.
+    """Return the backbone: that of the configuration, or the best of its candidates.
 
     Only the source "auto" costs anything.
     """

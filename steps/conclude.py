@@ -1,4 +1,4 @@
-"""Doorway of the stage conclude: the attempt is written down, and told."""
+"""Step of the stage conclude: the attempt is recorded and sent to the notification targets."""
 
 import logging
 from datetime import UTC, datetime
@@ -10,23 +10,23 @@ from regraft.core.config import Config
 from regraft.data.split import Splits
 from regraft.operations.advice import RetrainAdvice
 from regraft.operations.journal import Attempt
-from regraft.operations.retrain.conclude import Beginning, Course, Trained, conclude_course
+from regraft.operations.retrain.conclude import RunOutcome, RunSnapshot, Trained, conclude_run
 
 logger = logging.getLogger("regraft.conclude")
 
 
 @step(enable_cache=False)
 def conclude(
-    beginning: Beginning,
+    snapshot: RunSnapshot,
     advice: RetrainAdvice,
     splits: Splits,
     config: Config,
     trained: Trained | None = None,
 ) -> Annotated[Attempt, "attempt"]:
-    """What came of it, in the journal and told to whom it may concern."""
+    """Return the attempt, recorded in the journal and sent to the notification targets."""
     run = get_step_context().pipeline_run.name
     n_photos, n_waiting = len(splits.frame), splits.n_waiting
-    course = Course(beginning, advice, n_photos, n_waiting, run, trained)
-    attempt = conclude_course(course, config, datetime.now(UTC))
+    result = RunOutcome(snapshot, advice, n_photos, n_waiting, run, trained)
+    attempt = conclude_run(result, config, datetime.now(UTC))
     logger.info("%s", attempt)
     return attempt

@@ -1,4 +1,4 @@
-"""Doorway of the stage evaluate."""
+"""Step of the stage evaluate."""
 
 import logging
 from typing import Annotated
@@ -11,10 +11,10 @@ from regraft.data.split import Splits
 from regraft.evaluation.evaluate import EvaluationReport
 from regraft.evaluation.evaluate import evaluate as core_evaluate
 from regraft.evaluation.report import render
+from regraft.orchestration.caching import FOLLOW_EVALUATION
 from regraft.registry import tracking
-from regraft.training.transfer import TransferGain
+from regraft.stats import TransferGain
 from regraft.training.tune import Challenger
-from steps.caching import FOLLOW_EVALUATION
 
 logger = logging.getLogger("regraft.evaluate")
 
@@ -28,7 +28,7 @@ def evaluate(
     store: EmbedConfig,
     where: TrackingConfig,
 ) -> Annotated[EvaluationReport, "report"]:
-    """The challenger judged on exactly the test photos."""
+    """Return the challenger's metrics on exactly the test photos; the report goes to MLflow."""
     report = core_evaluate(challenger, transfer, splits, config, store)
     run = tracking.Run(challenger.run_id, where.uri)
     tracking.log_report(run, report, render(report, where.name))

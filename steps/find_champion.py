@@ -1,4 +1,4 @@
-"""Doorway of the stage find_champion: who serves when the run asks."""
+"""Step of the stage find_champion: the champion when the run starts."""
 
 import logging
 from typing import Annotated
@@ -15,10 +15,10 @@ logger = logging.getLogger("regraft.find_champion")
 def find_champion(
     config: TrackingConfig,
 ) -> tuple[Annotated[str, "champion"], Annotated[str, "champion_url"]]:
-    """The content hash of who serves and the place of its bundle, both "" if nobody does.
+    """Return the champion's content hash and the place of its bundle; both "" if there is none.
 
     The hash is a parameter of the stages after it, so that they are cached by who serves.
     """
     content_hash, url = registry.serving_bundle(config)
-    logger.info("find_champion: %s", content_hash[:12] or "nobody serves")
+    logger.info("find_champion: %s", content_hash[:12] or "no champion")
     return content_hash, url

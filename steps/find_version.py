@@ -1,4 +1,4 @@
-"""Doorway of the stage find_version: a model that is in the registry already."""
+"""Step of the stage find_version: a model that is in the registry already."""
 
 import logging
 from typing import Annotated
@@ -14,7 +14,7 @@ logger = logging.getLogger("regraft.find_version")
 
 @step(enable_cache=False)
 def find_version(reference: str, config: TrackingConfig) -> Annotated[RegisteredVersion, "version"]:
-    """The version that "name@alias", "name/3" or "name" means today."""
+    """Return the version that "name@alias", "name/3" or "name" refers to now."""
     version = registry.resolve(config, reference)
     logger.info("find_version: %s/%d", version.name, version.version)
     return version

@@ -1,4 +1,4 @@
-"""Doorway of the stage fine_tune."""
+"""Step of the stage fine_tune."""
 
 import logging
 from dataclasses import replace
@@ -12,10 +12,10 @@ from regraft.core.config import EmbedConfig, TrackingConfig, TuneConfig
 from regraft.data.split import Splits
 from regraft.model.classifier import ImageClassifier
 from regraft.model.freeze import FreezePlan
+from regraft.orchestration.caching import FOLLOW_TRAINING
 from regraft.registry import tracking
 from regraft.training.tune import Challenger
 from regraft.training.tune import fine_tune as core_fine_tune
-from steps.caching import FOLLOW_TRAINING
 
 logger = logging.getLogger("regraft.fine_tune")
 
@@ -29,7 +29,7 @@ def fine_tune(
     store: EmbedConfig,
     where: TrackingConfig,
 ) -> Annotated[Challenger, "challenger"]:
-    """The model just trained; its curves are live in the tracking store."""
+    """Return the trained model; its curves are live in MLflow."""
     with tracking.running(where, get_step_context().pipeline_run.name) as run:
         log = partial(tracking.log_epoch, run)
         challenger = core_fine_tune(pretrained, plan, splits, config, log, store)

@@ -1,4 +1,4 @@
-"""Doorway of the stage ingest."""
+"""Step of the stage ingest."""
 
 import logging
 from typing import Annotated
@@ -9,14 +9,14 @@ from materializers.tables import ImageTableMaterializer
 from regraft.core.config import IngestConfig
 from regraft.data.ingest import ImageTable
 from regraft.data.ingest import ingest as core_ingest
-from steps.caching import FOLLOW_DATA
+from regraft.orchestration.caching import FOLLOW_DATA
 
 logger = logging.getLogger("regraft.ingest")
 
 
 @step(cache_policy=FOLLOW_DATA, output_materializers=ImageTableMaterializer)
 def ingest(config: IngestConfig, fingerprint: str) -> Annotated[ImageTable, "table"]:
-    """The table of usable photos and the quarantine.
+    """Return the table of usable photos and the quarantine.
 
     Args:
         config: what is read.

@@ -1,4 +1,4 @@
-"""Doorway of the stage interpolate."""
+"""Step of the stage interpolate."""
 
 import json
 import logging
@@ -10,11 +10,11 @@ from zenml import step
 from materializers.classifier import ChallengerMaterializer
 from regraft.core.config import Config
 from regraft.data.split import Splits
+from regraft.orchestration.caching import FOLLOW_REGISTRY
 from regraft.registry import tracking
-from regraft.registry.interpolate import Interpolation, champion_of
+from regraft.registry.interpolate import Interpolation, load_champion
 from regraft.registry.interpolate import interpolate as core_interpolate
 from regraft.training.tune import Challenger
-from steps.caching import FOLLOW_REGISTRY
 
 logger = logging.getLogger("regraft.interpolate")
 
@@ -23,11 +23,11 @@ logger = logging.getLogger("regraft.interpolate")
 def interpolate(
     challenger: Challenger, splits: Splits, config: Config, champion: str
 ) -> tuple[Annotated[Challenger, "challenger"], Annotated[Interpolation, "interpolation"]]:
-    """The challenger, or its blend with the champion, which is named by its content hash."""
-    serving = champion_of(config.tracking, champion)
-    found = core_interpolate(challenger, serving, splits, config)
-    record = json.dumps(asdict(found.interpolation), indent=1).encode()
+    """Return the challenger or its blend with the champion, which is named by its content hash."""
+    serving = load_champion(config.tracking, champion)
+    result = core_interpolate(challenger, serving, splits, config)
+    record = json.dumps(asdict(result.interpolation), indent=1).encode()
     run = tracking.Run(challenger.run_id, config.tracking.uri)
-    tracking.attach(run, "", {"interpolation.json": record})
-    logger.info("%s", found.interpolation)
-    return found.challenger, found.interpolation
+    tracking.attach_files(run, "", {"interpolation.json": record})
+    logger.info("%s", result.interpolation)
+    return result.challenger, result.interpolation

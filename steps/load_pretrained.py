@@ -1,4 +1,4 @@
-"""Doorway of the stage load_pretrained."""
+"""Step of the stage load_pretrained."""
 
 import logging
 from typing import Annotated
@@ -10,7 +10,7 @@ from regraft.core.config import BackboneConfig, ClassesConfig
 from regraft.data.split import Splits
 from regraft.model.classifier import ImageClassifier
 from regraft.model.classifier import load_pretrained as core_load_pretrained
-from steps.caching import FOLLOW_MODEL
+from regraft.orchestration.caching import FOLLOW_MODEL
 
 logger = logging.getLogger("regraft.load_pretrained")
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("regraft.load_pretrained")
 def load_pretrained(
     config: BackboneConfig, splits: Splits, contract: ClassesConfig
 ) -> Annotated[ImageClassifier, "pretrained"]:
-    """The pretrained backbone under a head for the target task's classes."""
+    """Return the pretrained backbone with a new head for the target task's classes."""
     pretrained = core_load_pretrained(config, splits.classes, contract.renamed)
     logger.info("%s", pretrained)
     return pretrained

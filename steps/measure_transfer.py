@@ -1,4 +1,4 @@
-"""Doorway of the stage measure_transfer."""
+"""Step of the stage measure_transfer."""
 
 import logging
 from typing import Annotated
@@ -8,9 +8,9 @@ from zenml import step
 from regraft.core.config import EmbedConfig, TuneConfig
 from regraft.data.split import Splits
 from regraft.model.classifier import ImageClassifier
-from regraft.training.transfer import TransferGain
+from regraft.orchestration.caching import FOLLOW_TRAINING
+from regraft.stats import TransferGain
 from regraft.training.transfer import measure_transfer as core_measure_transfer
-from steps.caching import FOLLOW_TRAINING
 
 logger = logging.getLogger("regraft.measure_transfer")
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("regraft.measure_transfer")
 def measure_transfer(
     pretrained: ImageClassifier, splits: Splits, config: TuneConfig, store: EmbedConfig
 ) -> Annotated[TransferGain, "transfer"]:
-    """What the pretrained weights are worth on these photos."""
+    """Return the gain of the pretrained weights over random ones on these photos."""
     transfer = core_measure_transfer(pretrained, splits, config, store)
     logger.info("%s", transfer)
     return transfer

@@ -1,4 +1,4 @@
-"""Doorway of the stage predict_plan."""
+"""Step of the stage predict_plan."""
 
 import logging
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ logger = logging.getLogger("regraft.predict_plan")
 def predict_plan(
     request: BatchRequest, config: BatchConfig, where: TrackingConfig
 ) -> Annotated[BatchPlan, "batch_plan"]:
-    """The shards of photos that have no answers yet."""
+    """Return the shards of photos that have no predictions yet."""
     clear_unfinished(request.out, datetime.now(UTC))
     plan = plan_batch(request, config, where)
     logger.info("%s", plan)

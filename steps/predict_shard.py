@@ -1,4 +1,4 @@
-"""Doorway of the stage predict_shard: one of many, each by itself wherever there is room."""
+"""Step of the stage predict_shard: many run, each independent of the others."""
 
 import logging
 from typing import Annotated
@@ -7,7 +7,7 @@ from zenml import step
 from zenml.enums import StepRuntime
 
 from regraft.core.config import EmbedConfig, TrackingConfig
-from regraft.operations.batch import Answerer, Shard, ShardAnswers, answer
+from regraft.operations.batch import Predictor, Shard, ShardResult, run_shard
 
 logger = logging.getLogger("regraft.predict_shard")
 
@@ -16,9 +16,9 @@ logger = logging.getLogger("regraft.predict_shard")
 # answers that somebody has deleted for there. Only shards without answers get here.
 @step(enable_cache=False, runtime=StepRuntime.ISOLATED)  # a pod, where there are any
 def predict_shard(
-    shard: Shard, answerer: Answerer, store: EmbedConfig, where: TrackingConfig
-) -> Annotated[ShardAnswers, "shard_answers"]:
-    """The answers about the photos of a shard, in a file of their own."""
-    answers = answer(shard, answerer, store, where)
-    logger.info("%s", answers)
-    return answers
+    shard: Shard, predictor: Predictor, store: EmbedConfig, where: TrackingConfig
+) -> Annotated[ShardResult, "shard_result"]:
+    """Write the predictions for the photos of a shard to a file; return its place."""
+    result = run_shard(shard, predictor, store, where)
+    logger.info("%s", result)
+    return result

@@ -1,4 +1,4 @@
-"""Doorway of the stage predict_summary."""
+"""Step of the stage predict_summary."""
 
 import logging
 from typing import Annotated
@@ -12,7 +12,7 @@ logger = logging.getLogger("regraft.predict_summary")
 
 @step(enable_cache=False)  # it reads what the shards have written
 def predict_summary(plan: BatchPlan) -> Annotated[BatchSummary, "batch_summary"]:
-    """How many photos have which label."""
+    """Return the number of photos of each label."""
     summary = summarise(plan)
     logger.info("%s", summary)
     return summary

@@ -1,4 +1,4 @@
-"""Doorway of the stage promote."""
+"""Step of the stage promote."""
 
 import logging
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from zenml import step
 
 from materializers.reports import VerdictMaterializer
 from regraft.core.config import Config
-from regraft.core.state import who_am_i
+from regraft.core.state import current_user
 from regraft.data.split import Splits
 from regraft.evaluation.evaluate import EvaluationReport
 from regraft.promotion import Verdict
@@ -25,7 +25,7 @@ def promote(
     config: Config,
     report: EvaluationReport | None = None,
 ) -> Annotated[Verdict, "verdict"]:
-    """The verdict, and the alias moved if it says so."""
-    verdict = core_promote(version, splits, config, who_am_i(), datetime.now(UTC), report)
+    """Return the verdict; the decision promote moves the alias champion."""
+    verdict = core_promote(version, splits, config, current_user(), datetime.now(UTC), report)
     logger.info("%s", verdict)
     return verdict

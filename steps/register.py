@@ -1,4 +1,4 @@
-"""Doorway of the stage register."""
+"""Step of the stage register."""
 
 import logging
 from typing import Annotated
@@ -22,7 +22,7 @@ def register(
     splits: Splits,
     config: Config,
 ) -> Annotated[RegisteredVersion, "version"]:
-    """A model version that answers as the trained model does, under the alias challenger."""
+    """Return a version that predicts as the trained model does, under the alias challenger."""
     origin = {"zenml_run": get_step_context().pipeline_run.name}
     version = registry.register(challenger, report, splits, config, origin)
     logger.info("%s", version)

@@ -1,4 +1,4 @@
-"""Doorway of the stage split."""
+"""Step of the stage split."""
 
 import logging
 from typing import Annotated
@@ -10,14 +10,14 @@ from regraft.core.config import SplitConfig
 from regraft.data.ingest import ImageTable
 from regraft.data.split import Splits
 from regraft.data.split import split as core_split
-from steps.caching import FOLLOW_DATA
+from regraft.orchestration.caching import FOLLOW_DATA
 
 logger = logging.getLogger("regraft.split")
 
 
 @step(cache_policy=FOLLOW_DATA, output_materializers=SplitsMaterializer)
 def split(table: ImageTable, config: SplitConfig) -> Annotated[Splits, "splits"]:
-    """Which photo is trained on, which chooses, which judges."""
+    """Return the photos of train, validation and test."""
     splits = core_split(table, config)
     logger.info("%s", splits)
     return splits

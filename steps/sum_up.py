@@ -1,4 +1,4 @@
-"""Doorway of the stage sum_up: a training in a few numbers, for the journal."""
+"""Step of the stage sum_up: a training in a few numbers, for the journal."""
 
 import logging
 from typing import Annotated
@@ -18,7 +18,7 @@ logger = logging.getLogger("regraft.sum_up")
 def sum_up(
     verdict: Verdict, report: EvaluationReport, started_from: str, blend: Interpolation
 ) -> Annotated[Trained, "trained"]:
-    """What was trained, from what, and what became of it."""
+    """Return the training in a few numbers: its start, its accuracy, its verdict."""
     trained = core_sum_up(verdict, report, started_from, blend)
     logger.info("%s", trained)
     return trained

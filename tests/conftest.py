@@ -60,7 +60,7 @@ def default_logging():
 
 def _reset(logger: logging.Logger):
     logger.handlers.clear()
-    logger.setLevel(logging.NOTSET)
+    logger.setLevel(logging.WARNING)  # ZenML sets the root's to INFO in whatever imports it
     logger.propagate = True
 
 

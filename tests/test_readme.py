@@ -1,4 +1,4 @@
-"""README.md lies nowhere: each command in it parses, each file and target in it exists."""
+"""README.md is correct: each command in it parses, each file and target in it exists."""
 
 import re
 import shlex
@@ -27,11 +27,11 @@ def starting_with(word: str) -> list[str]:
 
 
 def assert_parses(arguments: list[str]):
-    """Every option and argument is one that the command has; nothing is run."""
+    """Check that the command has every option and argument; nothing is run."""
     group = typer.main.get_command(app)
     context = group.make_context("regraft", list(arguments))
     name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
-    while hasattr(command, "commands") and rest:  # a group may do something alone
+    while hasattr(command, "commands") and rest:  # a group may be a command itself
         name, command, rest = command.resolve_command(context, rest)
     if rest or not hasattr(command, "commands"):
         command.make_context(name, rest, parent=context)
@@ -45,7 +45,7 @@ def test_every_regraft_command_parses(command):
 
 
 @pytest.mark.parametrize("command", starting_with("regraft") + starting_with("--set"))
-def test_every_setting_and_config_file_in_a_command_can_be_meant(command):
+def test_every_setting_and_config_file_in_a_command_is_valid(command):
     words = shlex.split(command.replace("=...", "=champion"))
     pairs = list(pairwise(words))
     settings = tuple(value for option, value in pairs if option == "--set")
@@ -55,7 +55,7 @@ def test_every_setting_and_config_file_in_a_command_can_be_meant(command):
 
 
 @pytest.mark.parametrize("command", starting_with("make"))
-def test_every_make_target_is_there(command):
+def test_every_make_target_exists(command):
     done = subprocess.run(
         ["make", "--no-print-directory", "--dry-run", *shlex.split(command)[1:]],
         cwd=ROOT,
@@ -75,17 +75,17 @@ def test_every_target_of_the_list_is_in_make_help():
         check=True,
         timeout=30,
     )
-    said = {line.split()[0] for line in done.stdout.splitlines()}
+    targets = {line.split()[0] for line in done.stdout.splitlines()}
     [listed] = re.findall(r"`make help` lists everything: `([^`]+)`", README)
-    assert set(listed.split()) <= said
+    assert set(listed.split()) <= targets
     rules = re.findall(
         r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
     )
-    assert said == set(rules)
+    assert targets == set(rules)
 
 
 @pytest.mark.parametrize("command", starting_with("uv"))
-def test_every_option_of_uv_is_one_that_it_has(command):
+def test_uv_has_every_option_of_a_command(command):
     words = shlex.split(command)
     uv = ROOT / ".venv" / "bin" / "uv"
     if not uv.exists():
@@ -96,7 +96,7 @@ def test_every_option_of_uv_is_one_that_it_has(command):
     assert all(word in done.stdout for word in words if word.startswith("-"))
 
 
-def test_commands_were_found():
+def test_the_expected_commands_are_in_the_readme():
     assert len(starting_with("regraft")) >= 5
     assert len(starting_with("make")) >= 3
     assert {"make demo", "regraft train PHOTOS"} <= set(COMMANDS)
@@ -109,12 +109,12 @@ def test_commands_were_found():
         | set(re.findall(r"\]\(([^)#:]+)\)", README))
     ),
 )
-def test_every_file_that_is_named_exists(place):
-    user_s = ("train/", "val/", "validation/", "test/", ".regraft/")
-    assert place in user_s or (ROOT / place).exists()
+def test_every_named_file_exists(place):
+    of_users = ("train/", "val/", "validation/", "test/", ".regraft/")
+    assert place in of_users or (ROOT / place).exists()
 
 
-def test_bundled_backbones_that_are_named_are_there():
+def test_every_named_bundled_backbone_exists():
     from regraft.model.backbone.weights import BUNDLED
 
     assert set(re.findall(r"`bundled:(\w+)`", README)) <= set(BUNDLED)

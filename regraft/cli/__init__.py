@@ -1,8 +1,8 @@
-"""The command line: one file a command, thin, quick to answer --help.
+"""The command line: one thin file a command group; --help imports nothing heavy.
 
-Exit codes: 0 success (whatever the verdict), 1 a fault of ours, 2 configuration or usage, 3 photos,
+Exit codes: 0 success (whatever the verdict), 1 internal error, 2 configuration or usage, 3 photos,
 4 pretrained weights, 5 training, 6 registry, 7 state folder, 8 nothing to do, 9 schedule,
-10 drift, 11 runs already, 130 interrupted (the same command goes on where it stopped).
+10 drift, 11 already running, 130 interrupted (the same command resumes where it stopped).
 """
 
 import os
@@ -47,20 +47,35 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
     help="Grafts your classes onto a pretrained network, and keeps the graft alive.",
-    epilog="Exit codes: 0 done, 1 our fault, 2 configuration, 3 photos, 4 weights, 5 training, "
-    "6 registry, 7 state folder, 8 nothing to do, 9 schedule, 10 drift, "
-    "11 runs already, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 internal error, 2 configuration, 3 photos, 4 weights, "
+    "5 training, 6 registry, 7 state folder, 8 nothing to do, 9 schedule, 10 drift, "
+    "11 already running, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-SINGLE: tuple[Callable[..., None], ...] = (
-    *(train, retrain, predict, predict_batch, compare_backbones, demo),
-    *(promote, explain, what_if, approve, reject, rollback, history, card, reproduce),
-    *(doctor, status, watch),
+COMMANDS: tuple[Callable[..., None], ...] = (
+    train,
+    retrain,
+    predict,
+    predict_batch,
+    compare_backbones,
+    demo,
+    promote,
+    explain,
+    what_if,
+    approve,
+    reject,
+    rollback,
+    history,
+    card,
+    reproduce,
+    doctor,
+    status,
+    watch,
 )
-for command in SINGLE:
+for command in COMMANDS:
     app.command()(command)
 for name, group in (("models", models_app), ("ledger", ledger_app), ("notify", notify_app)):
     app.add_typer(group, name=name)
@@ -70,7 +85,7 @@ for name, group in (("config", config_app), ("cache", cache_app), ("schedule", s
 
 @app.callback(invoke_without_command=True)
 def regraft(
-    version: Annotated[bool, typer.Option("--version", help="Say the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     debug: Annotated[bool, typer.Option(DEBUG, help="Show tracebacks and all logs.")] = False,
 ) -> None:
     """Grafts your classes onto a pretrained network, and keeps the graft alive."""
@@ -80,7 +95,7 @@ def regraft(
 
 
 def main() -> None:
-    """The entry point: an error of ours is one sentence and its exit code."""
+    """Run the command line: a RegraftError prints one sentence and sets the exit code."""
     if not is_debug():
         warnings.simplefilter("ignore")  # of the libraries below
     try:
@@ -92,11 +107,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     finally:
         if not is_debug():
-            sys.excepthook = _say_unexpected  # set last, because ZenML sets its own when imported
+            sys.excepthook = _print_unexpected  # set last, because ZenML sets its own when imported
 
 
-def _say_unexpected(
+def _print_unexpected(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     typer.echo(f"Unexpected {kind.__name__}: {error}", err=True)
-    typer.echo(f"This is a fault of ours; regraft {DEBUG} ... shows where it happened.", err=True)
+    typer.echo(f"This is an internal error; regraft {DEBUG} ... shows where it happened.", err=True)

@@ -1,4 +1,4 @@
-"""regraft card: what is recorded of a model, as Markdown or as one HTML page."""
+"""regraft card: the model card of a version, as Markdown or as one HTML page."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from regraft.cli.options import DEFAULT_STATE, StateOption, is_debug
+from regraft.cli.options import DEFAULT_STATE, StateOption
+from regraft.cli.session import known_state
 from regraft.core.config import TrackingConfig
 
 
 class Format(StrEnum):
-    """How the card is written."""
+    """The format of the card."""
 
     markdown = "markdown"
     html = "html"
@@ -19,28 +20,24 @@ class Format(StrEnum):
 
 def card(
     model: Annotated[
-        str, typer.Argument(help="NAME@ALIAS or NAME/V; left out: the only champion.")
+        str, typer.Argument(help="NAME@ALIAS or NAME/V; default: the only champion.")
     ] = "",
-    format_: Annotated[Format, typer.Option("--format", help="How it is written.")] = (
+    format_: Annotated[Format, typer.Option("--format", help="Format of the card.")] = (
         Format.markdown
     ),
-    out: Annotated[Path | None, typer.Option(help="Where to; left out: the screen.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output file; default: the screen.")] = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Writes the model card of a version: facts only, from what is recorded of it."""
-    from regraft.core.state import activate, existing_state
-
-    opened = existing_state(state, is_debug())
-    activate(opened)
+    """Write the model card of a version, from its records."""
+    tracking = TrackingConfig(uri=known_state(state).tracking_uri)
     from regraft import registry
-    from regraft.core.files import absolute, write_whole
-    from regraft.registry.model_card import card_of, html, markdown
+    from regraft.core.files import absolute, write_atomic
+    from regraft.registry.model_card import html, load_model_card, markdown
 
-    tracking = TrackingConfig(uri=opened.tracking_uri)
-    found = card_of(registry.resolve(tracking, model), tracking)
-    text = html(found) if format_ is Format.html else markdown(found)
+    model_card = load_model_card(registry.resolve(tracking, model), tracking)
+    text = html(model_card) if format_ is Format.html else markdown(model_card)
     if out is None:
         typer.echo(text, nl=False)
         return
-    write_whole(absolute(str(out)), text.encode())
-    typer.echo(f"The card of {found.reference}: {out}")
+    write_atomic(absolute(str(out)), text.encode())
+    typer.echo(f"The card of {model_card.reference}: {out}")

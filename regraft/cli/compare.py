@@ -1,4 +1,4 @@
-"""regraft compare-backbones: which backbone is worth its milliseconds on these photos."""
+"""regraft compare-backbones: accuracy and speed of backbones on these photos."""
 
 import io
 import shlex
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regraft.cli.options import DEFAULT_STATE, ConfigOption, SetOption, StateOption, is_debug
-from regraft.cli.train import completed, talk
+from regraft.cli.options import DEFAULT_STATE, ConfigOption, NameOption, SetOption, StateOption
+from regraft.cli.session import configure_logging, new_state
+from regraft.cli.train import PhotosArgument
 from regraft.core.config import load_config
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ SHOWN = {
     "interval": "95 %",
     "p_value": "p",
     "knn": "knn",
-    "logme": "LogME",
     "ms": "ms/photo",
     "quartiles": "quartiles",
     "million_parameters": "M params",
@@ -34,51 +34,47 @@ SHOWN = {
 
 
 def compare_backbones(
-    photos: Annotated[
-        str, typer.Argument(help="Folder, CSV/Parquet manifest, or torchvision:NAME.")
-    ],
+    photos: PhotosArgument,
     backbones: Annotated[
         str,
-        typer.Option(help="Separated by commas; a file as file:PATH@timm:NAME. Left out: bundled."),
+        typer.Option(help="Separated by commas; a file as file:PATH@timm:NAME. Default: bundled."),
     ] = "",
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
-    name: Annotated[str, typer.Option(help="Of the model; left out: the folder's.")] = "",
+    name: NameOption = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Compares backbones on the photos by accuracy and speed, and says which one to start from."""
-    wanted = load_config(config, tuple(set_))
-    from regraft.core.state import activate, open_state
-
-    opened = open_state(state, is_debug())
-    activate(opened)
-    talk()
-    complete = completed(wanted, photos, name, opened)
+    """Compare backbones on the photos by accuracy and speed, and recommend one."""
+    settings = load_config(config, tuple(set_))
+    opened = new_state(state)
+    configure_logging()
     from regraft.data.ingest import ingest
     from regraft.data.split import split
-    from regraft.evaluation.compare import compare, config_of
+    from regraft.evaluation.compare import compare, parse_candidate
+    from regraft.operations.workflows.settings import complete_config
 
+    complete = complete_config(settings, photos, name, opened)
     named = tuple(part.strip() for part in backbones.split(",") if part.strip())
     candidates = named or complete.backbone.candidates
     for candidate in candidates:
-        config_of(candidate)  # before the photos are read, not after
+        parse_candidate(candidate)  # before the photos are read, not after
     splits = split(ingest(complete.ingest), complete.split)
     comparison = compare(splits, candidates, complete.split, complete.tune, complete.embed)
-    typer.echo(_summary(comparison, _written(comparison, complete)))
+    typer.echo(_summary(comparison, _write(comparison, complete)))
     typer.echo(_next(comparison, photos, name, opened.root))
 
 
-def _written(comparison: "Comparison", config: "Config") -> tuple[str, str]:
-    """The table and the picture in the reports' folder; where they lie."""
-    from regraft.core.files import write_whole
+def _write(comparison: "Comparison", config: "Config") -> tuple[str, str]:
+    """Write the table and the picture to the reports' folder; return their places."""
+    from regraft.core.files import write_atomic
     from regraft.evaluation.compare import plot
 
     start = f"{config.promote.reports_url.rstrip('/')}/compare-{config.tracking.name}"
     table, picture = f"{start}.csv", f"{start}.png"
-    write_whole(table, comparison.table.to_csv(index=False).encode())
+    write_atomic(table, comparison.table.to_csv(index=False).encode())
     drawn = io.BytesIO()
     plot(comparison).savefig(drawn, format="png", dpi=150)
-    write_whole(picture, drawn.getvalue())
+    write_atomic(picture, drawn.getvalue())
     return table, picture
 
 
@@ -91,7 +87,7 @@ def _summary(comparison: "Comparison", places: tuple[str, str]) -> str:
         quartiles=[f"{a:.3g}-{b:.3g}" for a, b in zip(good.ms_low, good.ms_high, strict=True)],
         note=["<- chosen" if chosen else "" for chosen in good.is_chosen],
     )
-    formats = {"probe": "{:.1%}", "knn": "{:.1%}", "logme": "{:.3f}", "ms": "{:.3g}"}
+    formats = {"probe": "{:.1%}", "knn": "{:.1%}", "ms": "{:.3g}"}
     formats |= {"million_parameters": "{:.2f}", "p_value": "{:.2g}"}
     formats |= {"weights_mb": "{:.1f}", "memory_mb": "{:.0f}", "embedding_dim": "{:.0f}"}
     rows = shown.assign(**{key: shown[key].map(form.format) for key, form in formats.items()})
@@ -111,9 +107,9 @@ def _summary(comparison: "Comparison", places: tuple[str, str]) -> str:
 
 
 def _next(comparison: "Comparison", photos: str, name: str, root: Path) -> str:
-    from regraft.evaluation.compare import settings_of
+    from regraft.evaluation.compare import config_overrides
 
     words = [str(Path(sys.executable).parent / "regraft"), "train", photos]
-    words += [word for value in settings_of(comparison.chosen) for word in ("--set", value)]
+    words += [word for value in config_overrides(comparison.chosen) for word in ("--set", value)]
     words += (["--name", name] if name else []) + ["--state", str(root)]
     return f"\nNext:\n  {shlex.join(words)}"

@@ -1,4 +1,4 @@
-"""regraft demo: the whole road on the photos of the package elpv-dataset."""
+"""regraft demo: a whole training on the photos of the package elpv-dataset."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,11 +11,11 @@ from regraft.core.config import load_config
 from regraft.core.errors import NoPhotos
 
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
-LABELS = {"0.0": "functional", "1.0": "defective"}  # the experts' doubtful cells are left out
+LABELS = {"0.0": "functional", "1.0": "defective"}  # cells of doubtful label are left out
 
 
 def demo(state: StateOption = DEFAULT_STATE) -> None:
-    """Tells functional from defective solar cells; 2223 photos, licence CC BY-NC-SA 4.0."""
+    """Train on functional and defective solar cells; 2223 photos, licence CC BY-NC-SA 4.0."""
     package = find_spec("elpv_dataset")
     if package is None or package.origin is None:
         raise NoPhotos(
@@ -28,7 +28,7 @@ def demo(state: StateOption = DEFAULT_STATE) -> None:
 
 
 def _write_manifest(data: Path, state: Path) -> Path:
-    """A manifest image,label,cell of the cells that the experts were sure about."""
+    """Write a manifest image,label,cell of the cells whose label is certain; return its path."""
     lines = ["image,label,cell"]
     for row in (data / "labels.csv").read_text(encoding="utf-8").splitlines():
         image, probability, cell = row.split()

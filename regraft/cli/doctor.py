@@ -1,4 +1,4 @@
-"""`regraft doctor`: what is wrong with a state folder, and what to do about it."""
+"""regraft doctor: what is wrong with a state folder, and what to do about it."""
 
 import json
 from dataclasses import asdict
@@ -7,47 +7,47 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regraft.cli.options import DEFAULT_STATE, JsonOption, StateOption, is_debug
+from regraft.cli.options import DEFAULT_STATE, JsonOption, StateOption
+from regraft.cli.session import known_state
 
 if TYPE_CHECKING:
-    from pipelines.doctor import Finding
+    from regraft.orchestration.doctor import CheckResult
 
 
-FixOption = Annotated[bool, typer.Option("--fix", help="Mend what can be mended, then look.")]
+FixOption = Annotated[bool, typer.Option("--fix", help="Repair what can be repaired, then check.")]
 
 
 def doctor(
-    state: StateOption = DEFAULT_STATE, as_json: JsonOption = False, mend: FixOption = False
+    state: StateOption = DEFAULT_STATE, as_json: JsonOption = False, fix: FixOption = False
 ) -> None:
-    """Look for stuck runs, missing artifacts, an unfinished promotion and the like.
+    """Check for stuck runs, missing artifacts, an unfinished promotion and other faults.
 
-    Ends with 0 if all is well, with 7 if a check found something.
+    Exit code 0 if all is well, 7 if a check failed.
     """
-    from pipelines.doctor import diagnose, fix
-    from pipelines.stack import bootstrap
     from regraft.core.errors import StateError
-    from regraft.core.state import activate, existing_state
+    from regraft.orchestration.doctor import diagnose
+    from regraft.orchestration.doctor import fix as fix_state
+    from regraft.orchestration.stack import bootstrap
 
-    opened = existing_state(state, is_debug())
-    activate(opened)
-    if opened.zenml_database.exists():  # a run that ended early may have made none
+    opened = known_state(state)
+    if opened.zenml_database.exists():  # a run that ended early may have created none
         bootstrap(opened)
-    if mend and opened.zenml_database.exists():
-        for sentence in fix(opened, datetime.now(UTC)):
-            typer.echo(f"mended  {sentence}", err=as_json)  # JSON stays JSON
-    findings = diagnose(opened)
+    if fix and opened.zenml_database.exists():
+        for repair in fix_state(opened, datetime.now(UTC)):
+            typer.echo(f"repaired  {repair}", err=as_json)  # JSON stays JSON
+    results = diagnose(opened)
     if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
     else:
-        _print_table(findings)
-    if not all(finding.ok for finding in findings):
+        _print_results(results)
+    if not all(result.ok for result in results):
         raise typer.Exit(StateError.exit_code)
 
 
-def _print_table(findings: "list[Finding]") -> None:
-    width = max(len(finding.check) for finding in findings)
-    for finding in findings:
-        mark = "ok  " if finding.ok else "FAIL"
-        typer.echo(f"{mark}  {finding.check:{width}}  {finding.detail}")
-        if finding.remedy:
-            typer.echo(f"      {'':{width}}  {finding.remedy}")
+def _print_results(results: "list[CheckResult]") -> None:
+    width = max(len(result.check) for result in results)
+    for result in results:
+        mark = "ok  " if result.ok else "FAIL"
+        typer.echo(f"{mark}  {result.check:{width}}  {result.detail}")
+        if result.remedy:
+            typer.echo(f"      {'':{width}}  {result.remedy}")

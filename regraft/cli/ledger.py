@@ -1,48 +1,28 @@
-"""regraft ledger: whether the record of what served is still what was written."""
-
-from typing import TYPE_CHECKING, Annotated
+"""regraft ledger: whether the record of promotions is intact."""
 
 import typer
 
-from regraft.cli.options import DEFAULT_STATE, StateOption, is_debug
+from regraft.cli.options import DEFAULT_STATE, ModelArgument, StateOption
+from regraft.cli.session import known_state
+from regraft.core.config import TrackingConfig
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from regraft.core.config import TrackingConfig
-
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="[NAME]", help="The model; left out where there is only one.")
-]
-
-ledger_app = typer.Typer(help="Check the record of what served.", no_args_is_help=True)
+ledger_app = typer.Typer(help="Verify the record of promotions.", no_args_is_help=True)
 
 
 @ledger_app.callback()
 def ledger() -> None:
-    """Check the record of what served."""  # with it, the one command below keeps its name
+    """Verify the record of promotions."""  # with it, the only command below keeps its name
 
 
 @ledger_app.command("verify")
 def verify(name: ModelArgument = "", state: StateOption = DEFAULT_STATE) -> None:
-    """Checks every entry against its hash and the entry before it; exit code 6 if one is wrong."""
-    tracking = tracking_of(state)
-    from regraft.registry.ledger import meant, verified
+    """Check every entry against its hash and the entry before it; exit code 6 if one is wrong."""
+    tracking = TrackingConfig(uri=known_state(state).tracking_uri)
+    from regraft.registry.ledger import load_verified_ledger, resolve_model_name
 
-    name = meant(tracking, name)
-    found = verified(tracking, name)
-    n_entries = len(found.entries)
+    name = resolve_model_name(tracking, name)
+    verified = load_verified_ledger(tracking, name)
+    n_entries = len(verified.entries)
     counted = "1 entry" if n_entries == 1 else f"{n_entries} entries"
-    head = f", head {found.head}" if found.head else ""
-    typer.echo(f"{name}: {counted}, as they were written{head}")
-
-
-def tracking_of(state: "Path") -> "TrackingConfig":
-    """The MLflow store of a state folder that a run has made before."""
-    from regraft.core.state import activate, existing_state
-
-    opened = existing_state(state, is_debug())
-    activate(opened)
-    from regraft.core.config import TrackingConfig
-
-    return TrackingConfig(uri=opened.tracking_uri)
+    head = f", head {verified.head}" if verified.head else ""
+    typer.echo(f"{name}: {counted}, verified{head}")

@@ -1,32 +1,30 @@
-"""regraft models: what is registered, what serves, and why; and which old versions may go."""
+"""regraft models: the registered versions; prune deletes old ones."""
 
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from regraft.cli.mirror import show
-from regraft.cli.options import DEFAULT_STATE, JsonOption, StateOption, is_debug
-
-if TYPE_CHECKING:
-    from regraft.core.config import TrackingConfig
+from regraft.cli.options import DEFAULT_STATE, JsonOption, StateOption
+from regraft.cli.session import known_state, runner_for
+from regraft.core.config import TrackingConfig
 
 VersionArgument = Annotated[str, typer.Argument(metavar="NAME/V", help="Or NAME@ALIAS.")]
-# Given to `regraft models` itself, the option counts for the command after it too.
+# An option of `regraft models` itself applies to the command after it too.
 OwnStateOption = Annotated[
-    Path | None, typer.Option("--state", help="Folder of everything that Regraft remembers.")
+    Path | None, typer.Option("--state", help="State folder: models, caches, journal, reports.")
 ]
 
-models_app = typer.Typer(help="List the registered models, or let old versions go.")
+models_app = typer.Typer(help="List the registered models, or delete old versions.")
 
 
 @models_app.callback(invoke_without_command=True)
 def models(
     context: typer.Context, state: StateOption = DEFAULT_STATE, as_json: JsonOption = False
 ) -> None:
-    """Lists the registered models: name, version, aliases, test accuracy, when, why."""
+    """List the registered models: name, version, aliases, test accuracy, when, why."""
     if context.invoked_subcommand:
         return
     tracking = _tracking(context, state)
@@ -44,64 +42,70 @@ def models(
 @models_app.command()
 def prune(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Of the model; left out: all models.")] = "",
-    keep: Annotated[int, typer.Option(min=0, help="How many of the newest stay.")] = 5,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    name: Annotated[str, typer.Argument(help="The model; default: all models.")] = "",
+    n_retained: Annotated[
+        int, typer.Option("--keep", min=0, help="How many of the newest are retained.")
+    ] = 5,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be deleted.")
+    ] = False,
     state: OwnStateOption = None,
 ) -> None:
-    """Removes old versions and their files; what serves, ever served, waits or is pinned stays."""
-    tracking = _tracking(context, state)
+    """Delete old versions and files, but no champion, past champion, pending or pinned one."""
+    opened = known_state(_root(context, state))
+    tracking = TrackingConfig(uri=opened.tracking_uri)
     from regraft import registry
-    from regraft.registry.prune import prunable
-    from regraft.registry.prune import prune as core_prune
+    from regraft.operations.workflows.views import update_views
+    from regraft.registry.prune import plan_prune
+    from regraft.registry.prune import prune as prune_model
 
     names = [name] if name else sorted(set(registry.list_versions(tracking).name))
     now = datetime.now(UTC)
-    planned = [one for each in names for one in prunable(tracking, each, keep, now)]
-    for one in planned:
-        typer.echo(str(one))
-    going = [one for one in planned if one.goes]
-    if not dry_run:
-        going = [one for each in names for one in core_prune(tracking, each, keep, now)]
-    freed = sum(one.n_bytes for one in going) / 1e6
-    said = "would be freed" if dry_run else "freed"
-    typer.echo(f"{len(going)} of {len(planned)}, {freed:.1f} MB {said}.")
-    if going and not dry_run:
-        show(_root(context, state))
+    planned = [
+        version for model in names for version in plan_prune(tracking, model, n_retained, now)
+    ]
+    for version in planned:
+        typer.echo(str(version))
+    if dry_run:
+        deleted = [version for version in planned if version.should_delete]
+    else:
+        deleted = [
+            version for model in names for version in prune_model(tracking, model, n_retained, now)
+        ]
+    freed_mb = sum(version.n_bytes for version in deleted) / 1e6
+    verb = "would be freed" if dry_run else "freed"
+    typer.echo(f"{len(deleted)} of {len(planned)}, {freed_mb:.1f} MB {verb}.")
+    if deleted and not dry_run:
+        update_views(opened, runner_for(opened))
 
 
 @models_app.command()
 def pin(context: typer.Context, version: VersionArgument, state: OwnStateOption = None) -> None:
-    """Keeps a version, whatever is pruned."""
+    """Protect a version from pruning."""
     tracking = _tracking(context, state)
     from regraft import registry
-    from regraft.registry import prune as room
+    from regraft.registry.prune import pin as pin_version
 
-    found = registry.resolve(tracking, version)
-    room.pin(tracking, found)
-    typer.echo(f"{found.name}/{found.version} is pinned.")
+    registered = registry.resolve(tracking, version)
+    pin_version(tracking, registered)
+    typer.echo(f"{registered.name}/{registered.version} is pinned.")
 
 
 @models_app.command()
 def unpin(context: typer.Context, version: VersionArgument, state: OwnStateOption = None) -> None:
-    """Lets a pinned version go when its time comes."""
+    """Remove the protection of a pinned version."""
     tracking = _tracking(context, state)
     from regraft import registry
-    from regraft.registry import prune as room
+    from regraft.registry.prune import unpin as unpin_version
 
-    found = registry.resolve(tracking, version)
-    room.unpin(tracking, found)
-    typer.echo(f"{found.name}/{found.version} is not pinned.")
+    registered = registry.resolve(tracking, version)
+    unpin_version(tracking, registered)
+    typer.echo(f"{registered.name}/{registered.version} is not pinned.")
 
 
-def _tracking(context: typer.Context, state: Path | None) -> "TrackingConfig":
-    """The MLflow store of the state folder that was named last, nearest to the command."""
-    from regraft.core.config import TrackingConfig
-    from regraft.core.state import activate, existing_state
-
-    opened = existing_state(_root(context, state), is_debug())
-    activate(opened)
-    return TrackingConfig(uri=opened.tracking_uri)
+def _tracking(context: typer.Context, state: Path | None) -> TrackingConfig:
+    """Return the MLflow store of the state folder; the option nearest to the command counts."""
+    return TrackingConfig(uri=known_state(_root(context, state)).tracking_uri)
 
 
 def _root(context: typer.Context, state: Path | None) -> Path:

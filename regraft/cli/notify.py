@@ -1,4 +1,4 @@
-"""regraft notify: whether everybody who is to be told can be told."""
+"""regraft notify: whether every notification target can be reached."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -9,36 +9,36 @@ from regraft.cli.options import ConfigOption, SetOption
 from regraft.core.config import NotifyConfig, load_config
 from regraft.core.errors import ConfigError
 
-notify_app = typer.Typer(help="Try who is told of what happens.", no_args_is_help=True)
+notify_app = typer.Typer(help="Test the notification targets.", no_args_is_help=True)
 
 
 @notify_app.callback()
 def notify() -> None:
-    """Try who is told of what happens."""  # with it, the one command below keeps its name
+    """Test the notification targets."""  # with it, the only command below keeps its name
 
 
 @notify_app.command("test")
-def send_trial(
+def send_sample(
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     name: Annotated[str, typer.Option(help="The model that the message names.")] = "test",
 ) -> None:
-    """Sends a test message to every target of the section notify; exit code 2 if one fails."""
+    """Send a test message to every target of the section notify; exit code 2 if one fails."""
     targets = load_config(config, tuple(set_)).notify.targets
     if not targets:
         raise ConfigError(
             "Expected targets in the section notify, got none. Name a file that has some with "
             "--config."
         )
-    from regraft.operations.notify import tell
-    from regraft.operations.notify.message import trial
+    from regraft.operations.notify import send
+    from regraft.operations.notify.message import sample_message
 
-    message = trial(name, datetime.now(UTC))
+    message = sample_message(name, datetime.now(UTC))
     n_failed = 0
     for target in targets:
-        hears = target.model_copy(update={"of": (message.happening,)})
-        failures = tell(NotifyConfig(targets=(hears,)), message)
+        subscribed = target.model_copy(update={"of": (message.event,)})
+        failures = send(NotifyConfig(targets=(subscribed,)), message)
         n_failed += len(failures)
-        typer.echo(str(failures[0]) if failures else f"{target.kind} was told")
+        typer.echo(str(failures[0]) if failures else f"{target.kind}: sent")
     if n_failed:
         raise typer.Exit(ConfigError.exit_code)

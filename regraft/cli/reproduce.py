@@ -4,34 +4,31 @@ from typing import Annotated
 
 import typer
 
-from regraft.cli.options import DEFAULT_STATE, SetOption, StateOption, is_debug
-from regraft.cli.train import talk
+from regraft.cli.options import DEFAULT_STATE, SetOption, StateOption
+from regraft.cli.session import configure_logging, known_state
 from regraft.core.config import TrackingConfig
 
 
 def reproduce(
     model: Annotated[
-        str, typer.Argument(help="NAME/V or NAME@ALIAS; left out: the only champion.")
+        str, typer.Argument(help="NAME/V or NAME@ALIAS; default: the only champion.")
     ] = "",
     set_: SetOption = [],  # noqa: B006 - typer copies it
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Trains a version again as its card says, and compares; nothing is registered.
+    """Train a version again as its card records, and compare; nothing is registered.
 
-    Ends with 0 if it is the same model, or one that answers every test photo alike, else with 5.
-    What lies elsewhere today is said with --set; --set "embed.store_url=''" computes every photo
-    anew.
+    Exit code 0 if it is the same model, or predicts the same for every test photo; else 5. Places
+    that have changed are given with --set; --set "embed.store_url=''" computes every embedding
+    again.
     """
-    from regraft.core.state import activate, existing_state
-
-    opened = existing_state(state, is_debug())
-    activate(opened)
-    talk()
+    opened = known_state(state)
+    configure_logging()
     from regraft import registry
-    from regraft.promotion.reproduce import refuse_another
-    from regraft.promotion.reproduce import reproduce as core_reproduce
+    from regraft.promotion.reproduce import check_reproduced
+    from regraft.promotion.reproduce import reproduce as reproduce_version
 
     tracking = TrackingConfig(uri=opened.tracking_uri)
-    found = core_reproduce(registry.resolve(tracking, model), tracking, tuple(set_))
-    typer.echo(str(found))
-    refuse_another(found)
+    result = reproduce_version(registry.resolve(tracking, model), tracking, tuple(set_))
+    typer.echo(str(result))
+    check_reproduced(result)

@@ -1,19 +1,19 @@
-"""regraft rollback: the champion before this one serves again."""
+"""regraft rollback: the previous champion becomes the champion again."""
 
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from regraft.cli.ledger import ModelArgument, tracking_of
-from regraft.cli.mirror import show
-from regraft.cli.options import DEFAULT_STATE, StateOption
+from regraft.cli.options import DEFAULT_STATE, ModelArgument, StateOption
+from regraft.cli.session import known_state, runner_for
+from regraft.core.config import TrackingConfig
 
 ToOption = Annotated[
     int | None,
-    typer.Option("--to", min=1, help="A version that was champion; left out: the one before."),
+    typer.Option("--to", min=1, help="A version that was champion; default: the previous one."),
 ]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept in the ledger.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is stored in the ledger.")]
 
 NO_REASON = "by hand, no reason was given"
 
@@ -24,14 +24,17 @@ def rollback(
     reason: ReasonOption = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Lets the version serve again that was champion before; done twice, it goes further back."""
-    tracking = tracking_of(state)
-    from regraft.core.state import who_am_i
+    """Make the previous champion the champion again; repeated, it goes further back."""
+    opened = known_state(state)
+    tracking = TrackingConfig(uri=opened.tracking_uri)
+    from regraft.core.state import current_user
     from regraft.registry.champion import roll_back
-    from regraft.registry.ledger import meant, version_text
+    from regraft.registry.ledger import format_version, resolve_model_name
 
-    name = meant(tracking, name)
-    entry = roll_back(tracking, name, who_am_i(), reason or NO_REASON, datetime.now(UTC), to)
-    before, after = version_text(entry.before), version_text(entry.after)
-    typer.echo(f"{name} {after} serves now; before: {before} (entry {entry.number} of the ledger)")
-    show(state)
+    name = resolve_model_name(tracking, name)
+    entry = roll_back(tracking, name, current_user(), reason or NO_REASON, datetime.now(UTC), to)
+    before, after = format_version(entry.before), format_version(entry.after)
+    typer.echo(f"{name} {after} is the champion; before: {before} (ledger entry {entry.number})")
+    from regraft.operations.workflows.views import update_views
+
+    update_views(opened, runner_for(opened))

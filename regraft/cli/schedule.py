@@ -1,4 +1,4 @@
-"""regraft schedule: what is to be run when, and the service that runs it on this machine."""
+"""regraft schedule: which command runs when, and the service that runs the commands."""
 
 import json
 import logging
@@ -24,26 +24,28 @@ if TYPE_CHECKING:
 
     from regraft.core.config import Config
     from regraft.core.state import State
-    from regraft.operations.schedule import Declaration, Heartbeat, Kind, Record
+    from regraft.operations.schedule import Heartbeat, Kind, Record, ScheduleEntry
 
-# -P: a folder named `commands` in the folder where a command runs is none of ours.
+# -P: a folder named `regraft` in the working directory of a run must not shadow the package.
 PROGRAM = (sys.executable, "-P", "-m", "regraft.cli")
 _START = "Start it: regraft schedule run"
-COLUMNS = ("name", "cron", "time zone", "next run", "UTC", "last run", "how it ended")
-NameOption = Annotated[str, typer.Option(help="Of the declaration; left out: the command's.")]
-TimezoneOption = Annotated[
-    str, typer.Option(help="Such as Europe/Berlin; left out: the machine's.", metavar="ZONE")
+COLUMNS = ("name", "cron", "time zone", "next run", "UTC", "last run", "outcome")
+NameOption = Annotated[
+    str, typer.Option(help="Name of the entry; default: made of the command line.")
 ]
-FineOption = Annotated[
+TimezoneOption = Annotated[
+    str, typer.Option(help="Such as Europe/Berlin; default: the machine's.", metavar="ZONE")
+]
+EntrySetOption = Annotated[
     list[str],
     typer.Option(
         "--set",
-        help="missed=run-once|skip, grace_s=, jitter_s=, timeout_s=, keeper=here|zenml.",
+        help="missed=run-once|skip, grace_s=, jitter_s=, timeout_s=, backend=local|zenml.",
     ),
 ]
 
 schedule_app = typer.Typer(
-    help="Run commands when their time comes, on this machine or by the orchestrator.",
+    help="Run commands at fixed times, on this machine or by the orchestrator.",
     no_args_is_help=True,
 )
 
@@ -54,80 +56,88 @@ def add(
     command: Annotated[str, typer.Option(help='What follows `regraft`: "retrain photos/".')],
     timezone: TimezoneOption = "",
     name: NameOption = "",
-    set_: FineOption = [],  # noqa: B006 - typer copies it
+    set_: EntrySetOption = [],  # noqa: B006 - typer copies it
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Declares that a command is to be run, in this folder, whenever the cron expression says."""
+    """Schedule a command; it will run in the current folder."""
     from regraft.core.state import open_state
-    from regraft.operations.schedule import Declaration, check, name_for, with_settings, words_of
-    from regraft.operations.schedule import add as keep
+    from regraft.operations.schedule import (
+        ScheduleEntry,
+        check,
+        default_name,
+        split_command,
+        with_settings,
+    )
+    from regraft.operations.schedule import add as store_entry
 
-    plain = Declaration(
-        name=name or name_for(command),
+    entry = ScheduleEntry(
+        name=name or default_name(command),
         cron=cron,
-        timezone=timezone or _own_zone(),
-        command=shlex.join(words_of(command)),
+        timezone=timezone or _machine_timezone(),
+        command=shlex.join(split_command(command)),
         folder=str(Path.cwd()),
         added=datetime.now(UTC).isoformat(),
         host=socket.gethostname(),
     )
-    wanted = with_settings(plain, set_)
-    check(wanted, _known())
-    wanted = replace(wanted, takes_state=_takes_state(wanted.arguments))
+    entry = with_settings(entry, set_)
+    check(entry, _schedulable_commands())
+    entry = replace(entry, takes_state=_takes_state(entry.arguments))
     opened = open_state(state, is_debug())
-    is_told = any(each.startswith("keeper=") for each in set_)
-    kept = _placed(wanted, opened, is_told)
-    keep(opened, kept)
-    typer.echo(_told_of(kept, opened))
+    is_chosen = any(setting.startswith("backend=") for setting in set_)
+    entry = _choose_backend(entry, opened, is_chosen)
+    store_entry(opened, entry)
+    typer.echo(_format_added(entry, opened))
 
 
 @schedule_app.command("list")
 def list_(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
-    """Lists what is declared, when it runs next, how it ended last, and if the service lives."""
+    """List all entries with their next and last run, and whether the service is running."""
+    from regraft.cli.table import print_table
     from regraft.core.state import existing_state
-    from regraft.operations.schedule import declarations, last_beat, next_due, record_of
+    from regraft.operations.schedule import list_entries, load_record, next_due, read_heartbeat
 
     opened, now = existing_state(state, is_debug()), datetime.now(UTC)
     rows = []
-    for each in declarations(opened):
-        record = record_of(opened, each.name)
-        rows.append((each, next_due(each, record, now), record))
-    heartbeat = last_beat(opened)
+    for entry in list_entries(opened):
+        record = load_record(opened, entry.name)
+        rows.append((entry, next_due(entry, record, now), record))
+    heartbeat = read_heartbeat(opened)
     if as_json:
-        declared = [
-            asdict(each) | {"next_run": when.isoformat() if when else None, "last": asdict(record)}
-            for each, when, record in rows
+        entries = [
+            asdict(entry) | {"next_run": when.isoformat() if when else None, "last": asdict(record)}
+            for entry, when, record in rows
         ]
-        lives = heartbeat is not None and heartbeat.lives(now)
-        said = asdict(heartbeat) if heartbeat else None
-        service = {"lives": lives, "heartbeat": said}
-        typer.echo(json.dumps({"declared": declared, "service": service}, indent=1))
+        service = {
+            "is_alive": heartbeat is not None and heartbeat.is_alive(now),
+            "heartbeat": asdict(heartbeat) if heartbeat else None,
+        }
+        typer.echo(json.dumps({"entries": entries, "service": service}, indent=1))
         return
     if rows:
-        _print_table([_row(*row, now) for row in rows])
+        print_table(COLUMNS, [_row(*row, now) for row in rows])
     else:
-        typer.echo('Nothing is declared. regraft schedule add --cron "0 3 * * 1" --command ...')
-    typer.echo(_of_the_service(heartbeat, now))
+        typer.echo('Nothing is scheduled. regraft schedule add --cron "0 3 * * 1" --command ...')
+    typer.echo(_format_service(heartbeat, now))
 
 
 @schedule_app.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="Of the declaration.")],
+    name: Annotated[str, typer.Argument(help="Name of the entry.")],
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Forgets a declaration; a run that has begun goes on to its end."""
+    """Remove an entry; a run that is active continues to its end."""
     from regraft.core.state import existing_state
     from regraft.operations.schedule import find
-    from regraft.operations.schedule import remove as forget
+    from regraft.operations.schedule import remove as remove_entry
 
     opened = existing_state(state, is_debug())
-    if find(opened, name).keeper == "zenml":
-        _enter_zenml(opened)
-        from pipelines.schedule import take_back
+    if find(opened, name).backend == "zenml":
+        _activate_zenml(opened)
+        from regraft.orchestration.schedules import take_back
 
-        take_back(name)  # first: else nobody would know of the one that still fires
-    forget(opened, name)
-    typer.echo(f"{name} is not declared any more.")
+        take_back(name)  # first: without the entry, ZenML's schedule could not be found again
+    remove_entry(opened, name)
+    typer.echo(f"{name} was removed from the schedule.")
 
 
 @schedule_app.command()
@@ -137,27 +147,28 @@ def run(
     ] = 30.0,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Runs what is declared, in the foreground, until it gets SIGTERM or Ctrl-C."""
+    """Run the service in the foreground, until it gets SIGTERM or Ctrl-C."""
+    from regraft.cli.session import configure_logging
     from regraft.core.state import open_state
     from regraft.operations.schedule.runs import ServiceSettings
     from regraft.operations.schedule.service import serve
 
-    asked: list[int] = []
+    signals: list[int] = []
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+    def handle_signal(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
 
-    # Runs begin with what their parent ignores: after `nohup ... &` they would ignore Ctrl-C too.
+    # Children inherit ignored signals: after `nohup ... &` the runs would ignore Ctrl-C too.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
-    _talk()
+        signal.signal(number, handle_signal)
+    configure_logging("%(asctime)s %(message)s")
     opened = open_state(state, is_debug())
-    settings = ServiceSettings(PROGRAM, stop_s=stop_s, when_ended=lambda: _refresh(opened))
-    serve(opened, settings, lambda: datetime.now(UTC), lambda: bool(asked))
+    settings = ServiceSettings(PROGRAM, stop_s=stop_s, on_run_end=lambda: _refresh(opened))
+    serve(opened, settings, lambda: datetime.now(UTC), lambda: bool(signals))
 
 
 def _refresh(state: "State") -> None:
-    """The status page, which tells of runs that failed; whatever hinders it ends no service."""
+    """Write the status page, which shows failed runs; an error must not end the service."""
     from regraft.operations.status import refresh
 
     try:
@@ -171,10 +182,10 @@ def render(
     kind: Annotated[str, typer.Option(help="systemd, cron or launchd.")],
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Prints a unit by which the operating system starts the service, and starts it again."""
+    """Print a unit file with which the operating system starts and restarts the service."""
     from regraft.core.state import open_state
     from regraft.operations.schedule import KINDS, Start
-    from regraft.operations.schedule import render as text_of
+    from regraft.operations.schedule import render as render_unit
 
     kinds: dict[str, Kind] = {each: each for each in KINDS}
     if kind not in kinds:
@@ -182,164 +193,154 @@ def render(
     opened = open_state(state, is_debug())
     command = (*PROGRAM, "schedule", "run", "--state", str(opened.root))
     log = opened.schedule / "service.log"
-    typer.echo(text_of(kinds[kind], Start(command, opened.root.parent, log)), nl=False)
+    typer.echo(render_unit(kinds[kind], Start(command, opened.root.parent, log)), nl=False)
 
 
-def _own_zone() -> str:
-    """The IANA name of the machine's time zone."""
+def _machine_timezone() -> str:
+    """Return the IANA name of the machine's time zone."""
     from tzlocal import get_localzone_name
 
     return str(get_localzone_name() or "UTC")
 
 
-def _root() -> Any:  # noqa: ANN401 - of a class that typer keeps to itself
-    """The whole command line, as typer reads it."""
+def _root_command() -> Any:  # noqa: ANN401 - typer does not export the class
+    """Return the whole command line as a click command."""
     from regraft.cli import app
 
     return typer.main.get_command(app)
 
 
-def _known() -> list[str]:
-    """The commands that may be scheduled: all but the schedule itself."""
-    return [name for name in _root().commands if name != "schedule"]
+def _schedulable_commands() -> list[str]:
+    """Return the names of all commands except `schedule` itself."""
+    return [name for name in _root_command().commands if name != "schedule"]
 
 
-def _parsed(words: tuple[str, ...]) -> typer.Context:
-    """The command line as the command itself would read it, so that a slip is found today.
+def _parse_command(words: tuple[str, ...]) -> typer.Context:
+    """Return the context of a command line, parsed as the command itself would parse it.
 
     Raises:
-        ScheduleError: the command would refuse it.
+        ScheduleError: the command would reject the command line.
     """
-    command, name, rest = _root(), words[0], list(words)
+    command, name, rest = _root_command(), words[0], list(words)
     try:
         while rest and isinstance(command, TyperGroup):
             _, command, rest = command.resolve_command(command.context_class(command), rest)
         context: typer.Context = command.make_context(name, rest)
     except typer.TyperException as error:
         raise ScheduleError(
-            f"Expected a command line that `regraft {words[0]}` understands, got "
+            f"Expected a command line that `regraft {words[0]}` accepts, got "
             f"{shlex.join(words)!r}: {error.format_message()}"
         ) from None
     except typer.Exit:
         raise ScheduleError(
-            f"Expected a command that does something, got {shlex.join(words)!r}, which only tells."
+            f"Expected a command that does some work, got {shlex.join(words)!r}, which only "
+            "prints a text."
         ) from None
     return context
 
 
 def _takes_state(words: tuple[str, ...]) -> bool:
-    """Whether the command wants to know the state folder, and was not told."""
-    context = _parsed(words)
-    source = context.get_parameter_source("state")
+    """Return whether the command has an option --state that the command line does not set."""
+    source = _parse_command(words).get_parameter_source("state")
     return source is not None and source.name == "DEFAULT"
 
 
-def _placed(declaration: "Declaration", state: "State", is_told: bool) -> "Declaration":
-    """The declaration with its keeper; one for the orchestrator is handed over to it.
+def _choose_backend(entry: "ScheduleEntry", state: "State", is_chosen: bool) -> "ScheduleEntry":
+    """Return the entry with its backend; hand it over to the orchestrator where that is possible.
 
     Args:
-        is_told: whether the user has chosen the keeper.
+        is_chosen: whether the user has set the backend.
+
+    Raises:
+        ScheduleError: the user chose zenml, and the orchestrator cannot run the entry.
     """
-    here = replace(declaration, keeper="here")
-    if is_told and declaration.keeper == "here":
-        return here
-    why = "ZenML has no store in this state folder yet"
+    local = replace(entry, backend="local")
+    if is_chosen and entry.backend == "local":
+        return local
+    reason = "ZenML has no database in this state folder yet"
     if state.zenml_database.exists():
-        _enter_zenml(state)
-        from pipelines.schedule import can_schedule, hand_over
+        _activate_zenml(state)
+        from regraft.orchestration.schedules import can_schedule, hand_over
 
-        why = "the active orchestrator cannot schedule"
+        reason = "the active orchestrator cannot schedule"
         if can_schedule():
-            if call := _call_of(declaration, state):
-                hand_over(declaration, *call)
-                return replace(declaration, keeper="zenml")
-            why = f"{declaration.arguments[0]} is no pipeline of its own"
-    if is_told:
+            if call := _pipeline_call(entry, state):
+                hand_over(entry, *call)
+                return replace(entry, backend="zenml")
+            reason = f"{entry.arguments[0]} is more than a pipeline"
+    if is_chosen:
         raise ScheduleError(
-            f"Expected to hand {declaration.name} over to ZenML, but {why}. Leave keeper=zenml "
-            "out, and `regraft schedule run` runs it on this machine."
+            f"Expected to hand {entry.name} over to ZenML, but {reason}. Leave backend=zenml "
+            "out; `regraft schedule run` then runs the entry on this machine."
         )
-    return here
+    return local
 
 
-def _call_of(
-    declaration: "Declaration", state: "State"
+def _pipeline_call(
+    entry: "ScheduleEntry", state: "State"
 ) -> "tuple[Callable[..., Any], Config] | None":
-    """The pipeline that the command would run, and what with; None if it is more than that."""
-    context = _parsed(declaration.arguments)
+    """Return the pipeline of the command and its argument; None if the command does more."""
+    context = _parse_command(entry.arguments)
     if context.info_name != "retrain":
         return None
-    from pipelines.retrain import retrain
-    from regraft.cli.retrain import as_before
+    from regraft.cli.session import find_dag
+    from regraft.operations.workflows.retrain import RetrainRequest, retrain_config
 
     given = context.params
-    settings = tuple(given["set_"])
-    return retrain, as_before(given["photos"], given["config"], settings, given["name"], state)
+    request = RetrainRequest(given["photos"], given["config"], tuple(given["set_"]), given["name"])
+    return find_dag("retrain"), retrain_config(request, state)
 
 
-def _enter_zenml(state: "State") -> None:
-    """ZenML with the store of this state folder, and whatever stack is active there."""
+def _activate_zenml(state: "State") -> None:
+    """Point ZenML at the state folder, with the stack that is active there."""
     from regraft.core.state import activate
 
     activate(state)
 
 
-def _told_of(declaration: "Declaration", state: "State") -> str:
-    from regraft.operations.schedule import last_beat, upcoming
+def _format_added(entry: "ScheduleEntry", state: "State") -> str:
+    from regraft.operations.schedule import next_fire_times, read_heartbeat
 
     now = datetime.now(UTC)
-    first = next(iter(upcoming(declaration, now, 1)), now)
-    said = f"{declaration.name}: regraft {declaration.command}, next {_local(first, declaration)}"
-    if declaration.keeper == "zenml":
-        return f"{said}, by ZenML's orchestrator."
-    heartbeat = last_beat(state)
-    if heartbeat and heartbeat.lives(now):
-        return f"{said}, by the service that runs."
-    return f"{said}. For that `regraft schedule run` must run: regraft schedule render --help"
+    first = next(iter(next_fire_times(entry, now, 1)), now)
+    text = f"{entry.name}: regraft {entry.command}, next {_local_time(first, entry)}"
+    if entry.backend == "zenml":
+        return f"{text}, by ZenML's orchestrator."
+    heartbeat = read_heartbeat(state)
+    if heartbeat and heartbeat.is_alive(now):
+        return f"{text}, by the service that is running."
+    return f"{text}. For that, `regraft schedule run` must run: regraft schedule render --help"
 
 
-def _local(when: datetime, declaration: "Declaration") -> str:
-    return f"{when.astimezone(ZoneInfo(declaration.timezone)):%a %Y-%m-%d %H:%M}"
+def _local_time(when: datetime, entry: "ScheduleEntry") -> str:
+    return f"{when.astimezone(ZoneInfo(entry.timezone)):%a %Y-%m-%d %H:%M}"
 
 
 def _row(
-    declaration: "Declaration", when: datetime | None, record: "Record", now: datetime
+    entry: "ScheduleEntry", when: datetime | None, record: "Record", now: datetime
 ) -> tuple[str, ...]:
-    local = _local(when, declaration) if when else "never"
-    utc = f"{when:%m-%d %H:%M}" + (" missed" if when < now else "") if when else ""
-    began = _local(datetime.fromisoformat(record.began), declaration) if record.began else ""
+    local = _local_time(when, entry) if when else "never"
+    utc = f"{when:%m-%d %H:%M}" if when else ""
+    if when and when < now:
+        utc += " missed"
+    started = _local_time(datetime.fromisoformat(record.started), entry) if record.started else ""
     code = f" ({record.exit_code})" if record.outcome == "failed" and record.exit_code else ""
-    ended = "by ZenML" if declaration.keeper == "zenml" else f"{record.outcome}{code}"
-    left_out = f", {record.n_left_out} left out" if record.n_left_out else ""
-    cells = (declaration.name, declaration.cron, declaration.timezone, local, utc, began)
-    return (*cells, ended + left_out)
+    outcome = "by ZenML" if entry.backend == "zenml" else f"{record.outcome}{code}"
+    if record.n_not_started:
+        outcome += f", {record.n_not_started} not started"
+    return (entry.name, entry.cron, entry.timezone, local, utc, started, outcome)
 
 
-def _of_the_service(heartbeat: "Heartbeat | None", now: datetime) -> str:
+def _format_service(heartbeat: "Heartbeat | None", now: datetime) -> str:
     if heartbeat is None:
-        return f"The service was never run. {_START}"
-    who = f"process {heartbeat.pid} on {heartbeat.host}"
-    if heartbeat.lives(now):
-        doing = f", running {', '.join(heartbeat.running)}" if heartbeat.running else ""
-        return f"The service runs: {who}, heard {heartbeat.age_s(now):.0f} s ago{doing}"
-    how = "was stopped" if heartbeat.doing == "stopped" else "does not answer"
-    since = datetime.fromisoformat(heartbeat.time)
-    return f"The service {how}: {who}, last heard {since:%Y-%m-%d %H:%M:%S} UTC. {_START}"
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    table = [COLUMNS, *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        typer.echo("  ".join(cells).rstrip())
-
-
-def _talk() -> None:
-    """A line with its time for each thing that happens."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger = logging.getLogger("regraft")
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+        return f"The service has never run. {_START}"
+    process = f"process {heartbeat.pid} on {heartbeat.host}"
+    if heartbeat.is_alive(now):
+        active = f", active: {', '.join(heartbeat.running)}" if heartbeat.running else ""
+        age_s = heartbeat.age_s(now)
+        return f"The service is running: {process}, last heartbeat {age_s:.0f} s ago{active}"
+    problem = "was stopped" if heartbeat.status == "stopped" else "does not answer"
+    last = datetime.fromisoformat(heartbeat.time)
+    return (
+        f"The service {problem}: {process}, last heartbeat {last:%Y-%m-%d %H:%M:%S} UTC. {_START}"
+    )

@@ -1,4 +1,4 @@
-"""regraft status: how things stand, in a few lines, and the page that shows it all."""
+"""regraft status: the state of all models in a few lines, and the status page."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regraft.cli.options import DEFAULT_STATE, StateOption, is_debug
+from regraft.cli.options import DEFAULT_STATE, StateOption
+from regraft.cli.session import known_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,15 +18,12 @@ if TYPE_CHECKING:
 
 def status(
     out: Annotated[
-        Path | None, typer.Option(help="Where the page goes; left out: the state folder.")
+        Path | None, typer.Option(help="Path of the page; default: in the state folder.")
     ] = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Says what serves, what is due and what waits for a person, and writes the status page."""
-    from regraft.core.state import activate, existing_state
-
-    opened = existing_state(state, is_debug())
-    activate(opened)
+    """Print what serves, what is due and what is pending, and write the status page."""
+    opened = known_state(state)
     from regraft.operations.status import rebuild
 
     for line in _lines(rebuild(opened, datetime.now(UTC), out=out)):
@@ -34,19 +32,19 @@ def status(
 
 def _lines(built: "Built") -> "Iterator[str]":
     for view in built.views:
-        served = f"v{view.champion} serves" if view.champion else "nothing serves"
+        champion = f"v{view.champion} is the champion" if view.champion else "no champion"
         since = f" since {view.since:%Y-%m-%d}" if view.since else ""
-        measured = f", {view.score.accuracy:.1%}" if view.score else ""
-        yield f"{view.name}: {served}{since}{measured}"
-        yield from _needed(view.needs)
+        accuracy = f", {view.score.accuracy:.1%}" if view.score else ""
+        yield f"{view.name}: {champion}{since}{accuracy}"
+        yield from _format_needs(view.needs)
     if built.service.next:
         name, when = built.service.next
         yield f"Next: {name}, {when:%Y-%m-%d %H:%M} UTC"
-    yield from _needed(built.service.needs)
-    yield f"The whole: {built.path}"
+    yield from _format_needs(built.service.needs)
+    yield f"Details: {built.path}"
 
 
-def _needed(needs: "Iterable[Need]") -> "Iterator[str]":
+def _format_needs(needs: "Iterable[Need]") -> "Iterator[str]":
     for need in needs:
-        yield f"  {'!' if need.tone == 'bad' else '>'} {need.said}"
+        yield f"  {'!' if need.tone == 'bad' else '>'} {need.message}"
         yield from (f"      {command}" for command in need.commands)

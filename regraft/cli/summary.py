@@ -1,4 +1,4 @@
-"""What a training run ends with on the screen."""
+"""The text that a training ends with on the screen."""
 
 import shlex
 import sys
@@ -6,41 +6,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zenml.models import PipelineRunResponse
-
-    from regraft.core.config import Config
-    from regraft.core.state import State
-    from regraft.evaluation.evaluate import EvaluationReport, Interval
+    from regraft.core.intervals import Interval
+    from regraft.operations.workflows.train import TrainedModel
     from regraft.promotion import Verdict
-    from regraft.registry import RegisteredVersion
-    from regraft.training.transfer import TransferGain
+    from regraft.stats import TransferGain
 
 
-def summarise(run: "PipelineRunResponse", config: "Config", state: "State") -> str:
-    """The result in a dozen lines: accuracy, baseline, gain, model, report, seconds, next."""
-    report: EvaluationReport = run.steps["evaluate"].output.load()
-    version: RegisteredVersion = run.steps["register"].output.load()
-    verdict: Verdict = run.steps["promote"].output.load()
-    page = f"{config.promote.reports_url}/{version.name}-v{version.version}.html"
+def summarize(model: "TrainedModel", root: Path) -> str:
+    """Return the result in a dozen lines: accuracy, baseline, gain, model, report, time, next.
+
+    Args:
+        root: of the state folder.
+    """
+    report, version, verdict = model.report, model.version, model.verdict
     command = shlex.quote(str(Path(sys.executable).parent / "regraft"))
-    option = f"--state {shlex.quote(str(state.root))}"
+    option = f"--state {shlex.quote(str(root))}"
     photo = shlex.quote(report.predictions.path.iloc[-1])
-    serving = "@champion" if verdict.serves else f"/{version.version}"
-    model = shlex.quote(f"{version.name}{serving}")
-    asked = f"{verdict.name}/{verdict.challenger}"
+    suffix = "@champion" if verdict.is_serving else f"/{version.version}"
+    reference = shlex.quote(f"{version.name}{suffix}")
+    alias = "@champion" if verdict.is_serving else "@challenger"
     lines = [
         "",
         f"  test accuracy    {_interval(report.accuracy)}   ({report.n} photos)",
         f"  majority class   {_interval(report.baseline)}   (always {report.baseline_label!r})",
         f"  transfer         {_gain(report.transfer)} over random weights",
-        f"  model            {version.name} v{version.version} {_alias(verdict)}",
-        f"  verdict          {_said(verdict)}",
-        f"  report           {page}",
-        f"  time             {_times(run)}",
+        f"  model            {version.name} v{version.version} {alias}",
+        f"  verdict          {_verdict(verdict)}",
+        f"  report           {model.page}",
+        f"  time             {_times(model)}",
         "",
         "Next:",
-        *([f"  {command} approve {shlex.quote(asked)} {option}"] if verdict.waits else []),
-        f"  {command} predict {photo} --model {model} {option}",
+    ]
+    if verdict.is_pending:
+        pending = shlex.quote(f"{verdict.name}/{verdict.challenger}")
+        lines.append(f"  {command} approve {pending} {option}")
+    lines += [
+        f"  {command} predict {photo} --model {reference} {option}",
         f"  {command} models {option}",
         f"  {command} doctor {option}",
     ]
@@ -58,19 +59,12 @@ def _gain(transfer: "TransferGain") -> str:
     return f"{gain:+.1f} points [{low:.1f}, {high:.1f}]"
 
 
-def _alias(verdict: "Verdict") -> str:
-    return "@champion" if verdict.serves else "@challenger"
+def _verdict(verdict: "Verdict") -> str:
+    return f"waits for approval; {verdict.reason}" if verdict.is_pending else verdict.reason
 
 
-def _said(verdict: "Verdict") -> str:
-    return f"waits for approval; {verdict.reason}" if verdict.waits else verdict.reason
-
-
-def _times(run: "PipelineRunResponse") -> str:
-    parts = []
-    timed = [step for step in run.steps.values() if step.start_time and step.end_time]
-    for step in sorted(timed, key=lambda step: step.start_time):
-        cached = step.status.value == "cached"
-        seconds = (step.end_time - step.start_time).total_seconds()
-        parts.append(f"{step.name} {'cached' if cached else f'{seconds:.1f} s'}")
-    return ", ".join(parts)
+def _times(model: "TrainedModel") -> str:
+    return ", ".join(
+        f"{stage.name} {'cached' if stage.is_cached else f'{stage.seconds:.1f} s'}"
+        for stage in model.stages
+    )

@@ -1,71 +1,72 @@
 """Every error that Regraft raises on purpose, in one tree.
 
 RegraftError                     exit code
-├── ConfigError                  2   a key, a value or a command line that cannot be meant
+├── ConfigError                  2   an invalid key, value or command line
 ├── DataError                    3   the photos
-│   ├── NoPhotos                     nothing to read at that place
-│   ├── UnusablePhoto                one file that cannot be read as a photo
-│   ├── ManifestError                a CSV / Parquet manifest that cannot be read as one
-│   ├── TooManyQuarantined           the quarantined share passed ingest.max_quarantine_fraction
+│   ├── NoPhotos                     the given location has no photos
+│   ├── UnusablePhoto                a file that cannot be read as a photo
+│   ├── ManifestError                an invalid CSV or Parquet manifest
+│   ├── TooManyQuarantined           the quarantined share exceeds ingest.max_quarantine_fraction
 │   ├── ClassVanished                a class has no usable photo left
-│   ├── SplitLeak                    the same photo on two sides, and split.on_leak is "error"
-│   └── EmptySplit                   a side of the split has no photo
+│   ├── SplitLeak                    the same photo is in two splits, and split.on_leak is "error"
+│   └── EmptySplit                   a split has no photos
 ├── WeightsError                 4   the pretrained weights
-│   ├── UnknownBackbone              a name that no source knows
-│   ├── WeightsNotFound              the file is not here and cannot be fetched
-│   ├── WeightsMismatch              the file does not fit the architecture or its checksum
-│   └── UnsafeWeights                the file wants to run code
+│   ├── UnknownBackbone              no backbone source has this name
+│   ├── WeightsNotFound              the file is not on this machine and cannot be downloaded
+│   ├── WeightsMismatch              the file does not match the architecture or its checksum
+│   └── UnsafeWeights                loading the file could run code
 ├── TrainingError                5   the fine-tuning
-│   ├── FreezeError                  a rule that matches nothing, a parameter that no rule matches
-│   ├── FreezeDrift                  a frozen tensor moved
-│   ├── NotReproduced                trained again, the model is another one
-│   └── TrainingDiverged             the loss is not a number any more
-├── RegistryError                6   the registry
+│   ├── FreezeError                  a rule without a match, or a parameter without a rule
+│   ├── FreezeDrift                  a frozen tensor has changed
+│   ├── NotReproduced                training again gave a different model
+│   └── TrainingDiverged             the loss is not a finite number
+├── RegistryError                6   the model registry
 │   ├── ModelNotFound                no such model, version or alias
-│   ├── ReloadMismatch               the reloaded model does not answer as the trained one
-│   ├── ChampionMoved                another champion serves than the one that was judged
-│   ├── NoWayBack                    no earlier champion to go back to
-│   ├── NothingWaits                 no verdict waits for somebody to approve it
-│   └── LedgerBroken                 the record of promotions is not what was written
+│   ├── ReloadMismatch               the reloaded model predicts differently from the trained model
+│   ├── ChampionMoved                the champion is not the version used in the verdict
+│   ├── NoRollbackTarget             no earlier champion to roll back to
+│   ├── NothingPendingApproval       no verdict is pending approval
+│   └── LedgerBroken                 the ledger of promotions was changed after it was written
 ├── StateError                   7   the state folder
-│   └── JournalBroken                a record of retrainings that cannot be read
-├── NothingToDo                  8   nothing has changed since the last time; no fault
-├── ScheduleError                9   a schedule that cannot be meant, or carried out
-├── DriftFound                  10   the new photos are of another kind; only if it was asked for
-└── AlreadyRuns                 11   another process does this very thing now; no fault
+│   └── JournalBroken                a record of a retraining that cannot be read
+├── NothingToDo                  8   nothing has changed since the last run; not a failure
+├── ScheduleError                9   a schedule that is invalid or cannot be run
+├── DriftFound                  10   the new photos show a distribution shift; on request only
+└── AlreadyRunning              11   another process is doing the same work now; not a failure
 
-Exit code 0 is success, whatever the verdict; 1 is a fault of ours (run again with --debug).
+Exit code 0 is success, whatever the verdict. Exit code 1 is a bug in Regraft (run again with
+--debug).
 """
 
 
 class RegraftError(Exception):
-    """An error with one sentence for the person at 3 a.m.: expected, got, where, what to do."""
+    """Base class. The message is one sentence: expected, got, where, what to do."""
 
     exit_code = 1
 
 
 class ConfigError(RegraftError):
-    """A key, a value or a command line that cannot be meant."""
+    """A configuration key, a value or a command line is invalid."""
 
     exit_code = 2
 
 
 class DataError(RegraftError):
-    """Something about the photos."""
+    """Base class of the errors about photos."""
 
     exit_code = 3
 
 
 class NoPhotos(DataError):
-    """There is nothing to read at that place."""
+    """The given location has no photos."""
 
 
 class UnusablePhoto(DataError):
-    """One file that cannot be read as a photo.
+    """A file cannot be read as a photo.
 
     Args:
-        reason: the word the quarantine table uses, such as "truncated".
-        detail: what was found, for a reader who wants to know more.
+        reason: the value of the quarantine table's column reason, such as "truncated".
+        detail: more information for the reader of the table.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -78,11 +79,11 @@ class UnusablePhoto(DataError):
 
 
 class ManifestError(DataError):
-    """A CSV or Parquet manifest that cannot be read as one."""
+    """A CSV or Parquet manifest is invalid."""
 
 
 class TooManyQuarantined(DataError):
-    """The quarantined share passed ingest.max_quarantine_fraction."""
+    """The quarantined share exceeds ingest.max_quarantine_fraction."""
 
 
 class ClassVanished(DataError):
@@ -90,116 +91,116 @@ class ClassVanished(DataError):
 
 
 class SplitLeak(DataError):
-    """The same photo stands on two sides, and split.on_leak is "error"."""
+    """The same photo is in two splits, and split.on_leak is "error"."""
 
 
 class EmptySplit(DataError):
-    """A side of the split has no photo."""
+    """A split has no photos, or a class has no training photo."""
 
 
 class WeightsError(RegraftError):
-    """Something about the pretrained weights."""
+    """Base class of the errors about pretrained weights."""
 
     exit_code = 4
 
 
 class UnknownBackbone(WeightsError):
-    """A name that no source of backbones knows."""
+    """No backbone source has this name."""
 
 
 class WeightsNotFound(WeightsError):
-    """The weights are not on this machine and cannot be fetched."""
+    """The weights are not on this machine and cannot be downloaded."""
 
 
 class WeightsMismatch(WeightsError):
-    """The weights do not fit the architecture, or not their checksum."""
+    """The weights do not match the architecture, or the file does not match its checksum."""
 
 
 class UnsafeWeights(WeightsError):
-    """The file holds more than tensors: loading it could run code."""
+    """The file contains more than tensors, so loading it could run code."""
 
 
 class TrainingError(RegraftError):
-    """Something about the fine-tuning."""
+    """Base class of the errors about fine-tuning."""
 
     exit_code = 5
 
 
 class FreezeError(TrainingError):
-    """A rule matches nothing, or a parameter is matched by no rule."""
+    """A freeze rule matches no parameter, or a parameter matches no rule."""
 
 
 class FreezeDrift(TrainingError):
-    """A frozen tensor is not what it was before training."""
+    """A frozen tensor has changed during training."""
 
 
 class NotReproduced(TrainingError):
-    """Trained again from its own record, the model is another one."""
+    """Training a version again from its record gave a different model."""
 
 
 class TrainingDiverged(TrainingError):
-    """The loss is not a number any more."""
+    """The loss is not a finite number."""
 
 
 class RegistryError(RegraftError):
-    """Something about the model registry."""
+    """Base class of the errors about the model registry."""
 
     exit_code = 6
 
 
 class ModelNotFound(RegistryError):
-    """No such model, version or alias."""
+    """The registry has no such model, version or alias."""
 
 
 class ReloadMismatch(RegistryError):
-    """The model reloaded from the registry does not answer as the trained one does."""
+    """The model reloaded from the registry predicts differently from the trained model."""
 
 
 class ChampionMoved(RegistryError):
-    """Another champion serves than the one that the challenger was judged against."""
+    """The champion is not the version that the challenger was compared with."""
 
 
-class NoWayBack(RegistryError):
-    """There is no earlier champion to go back to."""
+class NoRollbackTarget(RegistryError):
+    """There is no earlier champion to roll back to."""
 
 
-class NothingWaits(RegistryError):
-    """No verdict waits for somebody to approve it."""
+class NothingPendingApproval(RegistryError):
+    """No verdict is pending approval."""
 
 
 class LedgerBroken(RegistryError):
-    """The record of promotions is not what was written."""
+    """The ledger of promotions was changed after it was written."""
 
 
 class StateError(RegraftError):
-    """Something about the state folder."""
+    """The state folder cannot be used."""
 
     exit_code = 7
 
 
 class JournalBroken(StateError):
-    """A record of retrainings that cannot be read."""
+    """A record of a retraining cannot be read."""
 
 
 class NothingToDo(RegraftError):
-    """Nothing has changed since the last time; no fault."""
+    """Nothing has changed since the last run; not a failure."""
 
     exit_code = 8
 
 
 class ScheduleError(RegraftError):
-    """A schedule that cannot be meant, or cannot be carried out."""
+    """A schedule is invalid or cannot be run."""
 
     exit_code = 9
 
 
 class DriftFound(RegraftError):
-    """The new photos are of another kind; raised only where that was asked for."""
+    """The new photos show a distribution shift; raised only if the caller requests it."""
 
     exit_code = 10
 
 
-class AlreadyRuns(RegraftError):
-    """Another process does this very thing now; no fault."""
+class AlreadyRunning(RegraftError):
+    """Another process is doing the same work now; not a failure."""
 
     exit_code = 11

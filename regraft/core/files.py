@@ -1,4 +1,4 @@
-"""A place for bytes, on this machine or behind a URL; what is written is whole or not there."""
+"""Local and remote files: locations, listings and atomic writes."""
 
 import os
 import re
@@ -15,7 +15,7 @@ _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://|::")
 
 
 def is_url(place: str) -> bool:
-    """Whether a place is an fsspec URL rather than a path on this machine.
+    """Return whether a location is an fsspec URL, not a path on this machine.
 
     >>> is_url("s3://bucket/cats"), is_url("/home/me/cats")
     (True, False)
@@ -24,7 +24,7 @@ def is_url(place: str) -> bool:
 
 
 def absolute(place: str) -> str:
-    """The place as an fsspec URL, or as an absolute local path."""
+    """Return the location as an fsspec URL or as an absolute local path."""
     if place.startswith("file://") or not is_url(place):
         local = place.removeprefix("file://")
         return os.path.abspath(os.path.expanduser(local))
@@ -32,13 +32,13 @@ def absolute(place: str) -> str:
 
 
 def filesystem(place: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a place, and the path on it.
+    """Return the file system of a location, and the path on it.
 
     Args:
         place: local path or fsspec URL.
 
     Raises:
-        ConfigError: nothing that is installed knows this kind of URL.
+        ConfigError: no installed file system supports this kind of URL.
     """
     try:
         fs, path = fsspec.core.url_to_fs(place)
@@ -50,9 +50,10 @@ def filesystem(place: str) -> tuple[AbstractFileSystem, str]:
 
 
 def access_errors() -> tuple[type[Exception], ...]:
-    """What file systems raise: OSError, and behind URLs the clients' own errors.
+    """Return the exceptions that file systems raise: OSError and the errors of remote clients.
 
-    All of them are optional. Who raised one has imported it, so nothing is imported here.
+    The clients are optional dependencies. A client that raised an error has been imported already,
+    so nothing is imported here.
     """
     classes = (
         ("aiohttp", "ClientError"),
@@ -61,20 +62,21 @@ def access_errors() -> tuple[type[Exception], ...]:
         ("gcsfs.retry", "HttpError"),
         ("azure.core.exceptions", "AzureError"),
     )
-    loaded = [(sys.modules[room], name) for room, name in classes if room in sys.modules]
-    return (OSError, *(getattr(room, name) for room, name in loaded))
+    loaded = [(sys.modules[module], name) for module, name in classes if module in sys.modules]
+    return (OSError, *(getattr(module, name) for module, name in loaded))
 
 
-def listed(folder: str, suffix: str) -> tuple[AbstractFileSystem, list[str]]:
-    """The paths of the files in a folder that end so, in order, and their file system.
+def list_files(folder: str, suffix: str) -> tuple[AbstractFileSystem, list[str]]:
+    """Return the file system of a folder, and the sorted paths of its files with the suffix.
 
-    Not by a pattern, which would read a bracket in the folder's own name as one.
+    A glob pattern is not used, because it would interpret a bracket in the folder's own name.
 
     Args:
-        folder: local path or fsspec URL; one that is not there holds nothing.
+        folder: local path or fsspec URL; a missing folder has no files.
+        suffix: end of the file names, such as ".json".
     """
     fs, path = filesystem(folder)
-    fs.invalidate_cache(path)  # else what other machines added stays unseen
+    fs.invalidate_cache(path)  # otherwise files added by other machines are not listed
     try:
         names = fs.ls(path, detail=False)
     except FileNotFoundError:
@@ -82,20 +84,20 @@ def listed(folder: str, suffix: str) -> tuple[AbstractFileSystem, list[str]]:
     return fs, sorted(name for name in names if name.endswith(suffix))
 
 
-def write_whole(url: str, data: bytes) -> None:
-    """The file with these bytes, in place of an older one: a reader sees the old or the new.
+def write_atomic(url: str, data: bytes) -> None:
+    """Write the file atomically: a reader sees the old content or the new content, never a part.
 
     Args:
-        url: local path or fsspec URL; its folder is made.
-        data: all of it.
+        url: local path or fsspec URL; its folder is created.
+        data: the whole content.
 
     Raises:
-        OSError: it cannot be written; no part of it stays.
+        OSError: the file cannot be written; no partial file remains.
     """
     fs, path = filesystem(url)
     fs.makedirs(path.rpartition("/")[0], exist_ok=True)
     if not isinstance(fs, LocalFileSystem):
-        fs.pipe_file(path, data)  # object stores show an object when it is whole
+        fs.pipe_file(path, data)  # object stores publish complete objects only
         return
     part = f"{path}.{uuid4().hex}.part"
     try:
@@ -110,12 +112,14 @@ def write_whole(url: str, data: bytes) -> None:
         raise
 
 
-def write_once(url: str, data: bytes) -> None:
-    """As write_whole, but a file that is there is left alone.
+def write_if_absent(url: str, data: bytes) -> None:
+    """Write the file atomically, unless it exists.
 
     Args:
-        url: named after its content, so that whoever writes second would write the same.
+        url: local path or fsspec URL. The name is derived from the content, so that a second writer
+            would write the same bytes.
+        data: the whole content.
     """
     fs, path = filesystem(url)
     if not fs.exists(path):
-        write_whole(url, data)
+        write_atomic(url, data)

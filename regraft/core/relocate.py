@@ -1,9 +1,9 @@
-"""A folder's own databases and settings, pointing at where the folder stands now.
+"""Rewriting of absolute paths in the databases and settings of a moved or copied folder.
 
-ZenML and MLflow write absolute paths into many columns: artifact URIs, log files, the artifact
-store's own configuration (as base64 JSON). A moved or copied folder would go on reading, or worse
-writing, the old place. The columns differ from version to version, so every text is looked at; a
-path counts only as a whole, so that /a/b is never found inside /a/bc or /mnt/a/b.
+ZenML and MLflow write absolute paths into many columns: artifact URIs, log files, the configuration
+of the artifact store (as base64 JSON). Without the rewriting, a moved or copied folder would still
+read from, or write to, the old folder. The columns differ between versions, so every text value is
+checked. Only a complete path matches: /a/b does not match in /a/bc or /mnt/a/b.
 """
 
 import base64
@@ -18,29 +18,30 @@ from urllib.parse import quote
 
 import yaml
 
-from regraft.core.files import write_whole
+from regraft.core.files import write_atomic
 
-# A path starts where no longer path can run into it: not after a name or a slash, unless that
-# slash ends the "file://" or "sqlite:///" of a URL.
+# A path must not start after a name or a slash, because it would be a part of a longer path. The
+# exception is the slash that ends the "file://" or "sqlite:///" of a URL.
 _START = r"(?:(?<=://)|(?<=:///)|(?<![\w.~%+/\\-]))"
-# A path ends at the next slash, at the end of the text, or at what closes it in JSON or a URL.
+# A path ends at the next slash, at the end of the text, or at a delimiter of JSON or of a URL.
 _END = r"(?=/|\Z|[\"\\?#\n\r<>])"
-Value = str | bytes | int | float | None  # what a column of an SQLite table may hold
+Value = str | bytes | int | float | None  # types of SQLite column values
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{8,}={0,2}\s*")
 
 
 def relocate_database(path: Path, old: Path, new: Path) -> int:
-    """How many values of an SQLite file now name `new` instead of `old`.
+    """Replace the path `old` with `new` in an SQLite file; return the number of changed values.
 
-    One transaction: killed in the middle, nothing has changed; done twice, nothing changes.
+    The change is a single transaction, so an interrupted call changes nothing. A repeated call
+    changes nothing.
 
     Args:
-        path: the SQLite file; one that does not exist counts 0.
-        old: absolute path that the folder had.
-        new: absolute path that it has.
+        path: the SQLite file; if it does not exist, the result is 0.
+        old: previous absolute path of the folder.
+        new: current absolute path of the folder.
 
     Raises:
-        sqlite3.Error: it is no SQLite file, or cannot be written.
+        sqlite3.Error: the file is not an SQLite file, or cannot be written.
     """
     if not path.exists():
         return 0
@@ -54,23 +55,23 @@ def relocate_database(path: Path, old: Path, new: Path) -> int:
 
 
 def relocate_yaml(path: Path, old: Path, new: Path) -> None:
-    """Makes a YAML file name `new` instead of `old`; a file that does not exist stays so.
+    """Replace the path `old` with `new` in a YAML file; a missing file is not created.
 
-    It is read and written as YAML, not as text: a long line with spaces in it is folded there.
+    The file is parsed as YAML, because YAML folds long lines at spaces.
     """
     if not path.exists():
         return
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     moved = _rewrite_tree(content, rewriter(old, new))
     if moved != content:
-        write_whole(str(path), yaml.safe_dump(moved).encode())
+        write_atomic(str(path), yaml.safe_dump(moved).encode())
 
 
 def rewriter(old: Path, new: Path) -> Callable[[Value], Value]:
-    """A function that gives any database value back with `old` replaced by `new`.
+    """Return a function that replaces the path `old` with `new` in a database value.
 
-    It sees the path in plain text, in a percent-encoded URL, in JSON escapes, in bytes and in
-    base64 JSON; every other value comes back as it was.
+    The function replaces the path in plain text, percent-encoded URLs, JSON escapes, bytes and
+    base64 JSON. It returns every other value unchanged.
 
     >>> moved = rewriter(Path("/a/b"), Path("/c d"))
     >>> moved("/a/b/x"), moved("/a/bc"), moved("file:///a/b/x"), moved(7)
@@ -87,14 +88,15 @@ def rewriter(old: Path, new: Path) -> Callable[[Value], Value]:
 
 
 def _replacer(old: str, new: str) -> Callable[[str], str]:
-    """The plain replacement, over every way to write the path down."""
+    """Return a function that replaces all encodings of the path in a text."""
     forms = {
         f"file://{quote(old)}": f"file://{quote(new)}",
         quote(old): quote(new),
         json.dumps(old)[1:-1]: json.dumps(new)[1:-1],
-        old: new,  # last: where the path needs no escape, the forms above are the same text
+        old: new,  # last: if the path needs no escape, the forms above are the same text
     }
-    # A copy inside the original (/a/b to /a/b/c) must not be prefixed once more the second time.
+    # If the copy is inside the original (/a/b to /a/b/c), a second call must not add the prefix
+    # again.
     inside = {form: moved.removeprefix(form) for form, moved in forms.items()}
     alternatives = "|".join(
         re.escape(form) + (f"(?!{re.escape(rest)}{_END})" if rest != forms[form] and rest else "")

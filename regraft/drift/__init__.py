@@ -1,23 +1,29 @@
-"""Drift: are new photos of another kind than those that a model learned from?"""
+"""Drift: do new photos come from another distribution than the photos of the training?"""
 
-from regraft.drift.findings import Finding, NewPhotos, findings
-from regraft.drift.look import DriftReport, look
+from regraft.drift.detect import DriftReport, detect_drift
+from regraft.drift.hypothesis_tests import DriftTest, NewPhotos, run_drift_tests
 from regraft.drift.photos import Gathered, gather
-from regraft.drift.reference import FOLDER, Reference, load_reference, make_reference, side_for
+from regraft.drift.reference import (
+    FOLDER,
+    Reference,
+    choose_reference_split,
+    load_reference,
+    make_reference,
+)
 from regraft.drift.watch import watch
 
 __all__ = [
     "FOLDER",
     "DriftReport",
-    "Finding",
+    "DriftTest",
     "Gathered",
     "NewPhotos",
     "Reference",
-    "findings",
+    "choose_reference_split",
+    "detect_drift",
     "gather",
     "load_reference",
-    "look",
     "make_reference",
-    "side_for",
+    "run_drift_tests",
     "watch",
 ]

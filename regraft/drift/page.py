@@ -1,28 +1,32 @@
-"""A look on paper: the page that is written for the reader."""
+"""The HTML page of a drift report."""
 
 import math
 from collections.abc import Hashable
 from typing import Any
 
 from regraft.core.errors import UnusablePhoto
-from regraft.drift.look import DriftReport
+from regraft.core.outcomes import DriftOutcome
+from regraft.drift.detect import DriftReport
 from regraft.evaluation.evaluate.gallery import thumbnail
-from regraft.evaluation.report import DriftView, FindingView, StrangeView, render_drift
-from regraft.evaluation.report.drift import Answer
+from regraft.evaluation.report import DistantPhotoView, DriftTestView, DriftView, render_drift
 
-_ANSWERS: dict[bool | None, Answer] = {None: "open", True: "drifted", False: "quiet"}
+_OUTCOMES: dict[bool | None, DriftOutcome] = {
+    None: "inconclusive",
+    True: "drifted",
+    False: "stable",
+}
 
 
-def render_look(
+def render_drift_page(
     report: DriftReport, title: str, photos: str, n_gallery: int, facts: tuple[tuple[str, str], ...]
 ) -> str:
-    """The page as HTML text; the pictures are read now, from where the photos lie.
+    """Return the page as HTML text; the pictures are read from the paths of the photos.
 
     Args:
         title: the model's name and version.
-        photos: what the user named.
-        n_gallery: photos shown, the least alike first.
-        facts: (what, said), shown before those of the report.
+        photos: the place that the user named.
+        n_gallery: number of photos shown, the most distant first.
+        facts: (name, value), shown before the facts of the report.
     """
     return render_drift(_view(report, photos, n_gallery, facts), title)
 
@@ -30,30 +34,31 @@ def render_look(
 def _view(
     report: DriftReport, photos: str, n_gallery: int, facts: tuple[tuple[str, str], ...]
 ) -> DriftView:
-    untested = math.inf
     ordered = sorted(
-        report.findings, key=lambda one: untested if one.corrected is None else one.corrected
+        report.tests, key=lambda test: math.inf if test.corrected is None else test.corrected
     )
-    moved = (report.shares.estimated - report.shares.training).abs().astype(float)
-    shares = report.shares.loc[moved.sort_values(ascending=False, kind="stable").index]
+    change = (report.shares.estimated - report.shares.training).abs().astype(float)
+    shares = report.shares.loc[change.sort_values(ascending=False, kind="stable").index]
     return DriftView(
-        answer=_ANSWERS[report.drifted],
-        reason=_arrows(f"{report.reason[0].upper()}{report.reason[1:]}."),
+        outcome=_OUTCOMES[report.drifted],
+        reason=_with_arrows(f"{report.reason[0].upper()}{report.reason[1:]}."),
         photos=photos,
         level=report.level,
         facts=(*facts, *_facts(report)),
-        findings=tuple(
-            FindingView(
-                one.name,
-                one.outcome,
-                _arrows(one.said),
-                _number(one.p_value),
-                _number(one.corrected),
+        tests=tuple(
+            DriftTestView(
+                test.name,
+                test.outcome,
+                _with_arrows(test.effect),
+                _number(test.p_value),
+                _number(test.corrected),
             )
-            for one in ordered
+            for test in ordered
         ),
         shares=shares.reset_index(drop=True),
-        strange=tuple(_shown(row) for row in report.photos.head(n_gallery).to_dict("records")),
+        most_distant=tuple(
+            _photo_view(row) for row in report.photos.head(n_gallery).to_dict("records")
+        ),
         n_photos=report.n_photos,
         n_far=int((report.photos.distance > 1).sum()),
         unusable=report.unusable,
@@ -65,25 +70,25 @@ def _facts(report: DriftReport) -> tuple[tuple[str, str], ...]:
     if report.n_compared < report.n_photos:
         counts.append(f"{report.n_compared} of them in the tests")
     if report.n_known:
-        counts.append(f"{report.n_known} that the model knows left out")
+        counts.append(f"{report.n_known} known to the model left out")
     if report.n_copies:
         counts.append(f"{report.n_copies} copies and near copies left out")
     if len(report.unusable):
-        counts.append(f"{len(report.unusable)} could not be read")
-    return ("Looked at", ", ".join(counts)), ("Compared with", report.reference)
+        counts.append(f"{len(report.unusable)} unreadable")
+    return ("New photos", ", ".join(counts)), ("Compared with", report.reference)
 
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _shown(row: dict[Hashable, Any]) -> StrangeView:
+def _photo_view(row: dict[Hashable, Any]) -> DistantPhotoView:
     try:
         jpeg = thumbnail(row["path"])
-    except UnusablePhoto:  # gone since it was looked at: its name still says which it was
+    except UnusablePhoto:  # deleted since it was read: the page still shows its path
         jpeg = b""
-    return StrangeView(row["path"], row["predicted"], row["confidence"], row["distance"], jpeg)
+    return DistantPhotoView(row["path"], row["predicted"], row["confidence"], row["distance"], jpeg)
 
 
-def _arrows(said: str) -> str:
-    return said.replace("->", "\N{RIGHTWARDS ARROW}")
+def _with_arrows(text: str) -> str:
+    return text.replace("->", "\N{RIGHTWARDS ARROW}")

@@ -1,4 +1,4 @@
-"""New photos, labelled or not: which there are, what each is found to be, which cannot be read."""
+"""New photos, labelled or not: their paths, their facts, and the unusable ones."""
 
 import io
 import warnings
@@ -13,23 +13,23 @@ from regraft.core.config import IngestConfig
 from regraft.core.errors import UnusablePhoto
 from regraft.core.files import absolute
 from regraft.data.ingest import n_cores, read_bytes
-from regraft.data.ingest.facts import Facts
+from regraft.data.ingest.facts import ImageFacts
 from regraft.data.ingest.manifest import is_manifest
-from regraft.data.ingest.memory import recall, remembering
+from regraft.data.ingest.memory import load_facts, save_new_facts
 from regraft.data.ingest.sources import printable
-from regraft.data.ingest.table import read_one
-from regraft.drift.look import UNUSABLE
+from regraft.data.ingest.table import read_facts
+from regraft.drift.detect import UNUSABLE
 from regraft.evaluation.predict import list_photos
 
-_NO_SLICES = ("image", "label", "split")  # columns of a manifest that mean something else
+_NO_SLICES = ("image", "label", "split")  # columns of a manifest with another meaning
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """What lies at a place.
+    """The photos at a place.
 
-    photos: a row a usable photo: path, the columns of Facts, and "slice:NAME" of a manifest's; its
-        column "group" keeps its name.
+    photos: a row a usable photo: path, the columns of ImageFacts, and "slice:NAME" for each further
+        column of a manifest; its column "group" keeps its name.
     unusable: path, reason, detail.
     """
 
@@ -38,52 +38,55 @@ class Gathered:
 
 
 def gather(place: str, config: IngestConfig) -> Gathered:
-    """The photos of a folder, searched to the bottom, or of a manifest with a column "image".
+    """Return the photos of a folder, searched recursively, or of a manifest with a column "image".
 
-    What is broken is set aside and fails nothing.
+    An unusable photo raises nothing: it is listed with its reason.
 
     Args:
         place: local path or fsspec URL.
-        config: its max_pixels, n_workers and memory_url count.
+        config: max_pixels, n_workers and memory_url are used.
 
     Raises:
         NoPhotos, ManifestError: as list_photos().
     """
     paths = list_photos([place])
-    known = recall(config.memory_url)
+    stored = load_facts(config.memory_url)
 
-    def read(path: str) -> Facts | UnusablePhoto:
-        return _facts(path, config.max_pixels, known)
+    def read(path: str) -> ImageFacts | UnusablePhoto:
+        return _facts(path, config.max_pixels, stored)
 
     # Pillow warns of odd EXIF; the filter is process-wide, so it is set around the threads.
     with warnings.catch_warnings(), ThreadPoolExecutor(config.n_workers or n_cores()) as pool:
         warnings.simplefilter("ignore")
-        shown = tqdm(pool.map(read, paths), "read", len(paths), disable=None, delay=2)
-        results = list(remembering(shown, known, config.memory_url))
+        read_photos = tqdm(pool.map(read, paths), "read", len(paths), disable=None, delay=2)
+        results = list(save_new_facts(read_photos, stored, config.memory_url))
     slices = _slices(place, len(paths))
     rows = pd.DataFrame({"path": [printable(path) for path in paths]}).join(slices)
-    is_usable = [isinstance(result, Facts) for result in results]
-    facts = pd.DataFrame([one for one in results if isinstance(one, Facts)], columns=Facts._fields)
+    is_usable = [isinstance(result, ImageFacts) for result in results]
+    usable = [result for result in results if isinstance(result, ImageFacts)]
     errors = [
-        (path, one.reason, one.detail)
-        for path, one in zip(rows.path, results, strict=True)
-        if isinstance(one, UnusablePhoto)
+        (path, result.reason, result.detail)
+        for path, result in zip(rows.path, results, strict=True)
+        if isinstance(result, UnusablePhoto)
     ]
+    facts = pd.DataFrame(usable, columns=ImageFacts._fields)
     return Gathered(
         photos=rows[is_usable].reset_index(drop=True).join(facts),
         unusable=pd.DataFrame(errors, columns=list(UNUSABLE), dtype=str),
     )
 
 
-def _facts(path: str, max_pixels: int, known: Mapping[str, Facts]) -> Facts | UnusablePhoto:
+def _facts(
+    path: str, max_pixels: int, stored: Mapping[str, ImageFacts]
+) -> ImageFacts | UnusablePhoto:
     try:
-        return read_one(path, max_pixels, known)
-    except ValueError as error:  # no path or URL at all: a port of 99999, a zero byte
+        return read_facts(path, max_pixels, stored)
+    except ValueError as error:  # neither a path nor a URL: a port of 99999, a zero byte
         return UnusablePhoto("unreadable", str(error))
 
 
 def _slices(place: str, n_rows: int) -> pd.DataFrame:
-    """The further columns of a manifest, which list_photos() has read before without complaint."""
+    """Return the further columns of a manifest that list_photos() has read without an error."""
     url = absolute(place)
     if not is_manifest(url):
         return pd.DataFrame(index=range(n_rows))
@@ -94,5 +97,5 @@ def _slices(place: str, n_rows: int) -> pd.DataFrame:
         table = pd.read_csv(data, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     further = table.drop(columns=[name for name in _NO_SLICES if name in table.columns])
     text = further.astype(object).where(further.notna(), "").astype(str)
-    named = {name: f"slice:{name}" for name in text.columns if name != "group"}
-    return text.rename(columns=named).reset_index(drop=True)
+    new_names = {name: f"slice:{name}" for name in text.columns if name != "group"}
+    return text.rename(columns=new_names).reset_index(drop=True)

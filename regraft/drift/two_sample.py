@@ -1,7 +1,8 @@
-"""Two sets of photos: are they of one kind? Permutation tests, exact however few or odd they are.
+"""Two-sample permutation tests: do two sets of photos come from the same distribution?
 
-A p-value is (1 + permutations at least as extreme) / (1 + permutations): if both sets were drawn
-alike it is at most x with a chance of at most x, for any x. Source: Phipson & Smyth 2010.
+The tests are exact for any number of photos and any distribution. A p-value is (1 + permutations at
+least as extreme) / (1 + permutations): under equal distributions it is at most x with a chance of
+at most x, for any x. Source: Phipson & Smyth 2010.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,26 +16,27 @@ from scipy.linalg import eigh
 from threadpoolctl import ThreadpoolController
 
 Floats = NDArray[np.floating[Any]]
-# From (b, N), 1 = new and 0 = reference, a row a permutation, to (b,): how far apart the two are.
+# Takes (b, N), a row a permutation, 1 = new and 0 = reference; returns the statistic (b,).
 Statistic = Callable[[Floats], Floats]
 N_COMPONENTS = 50
 _BLOCK = 256  # permutations at once: 3 MB of 3000 photos
-_LEAST_SPREAD = 1e-6  # what never varies is not divided by zero
-# Of a statistic, relative: sums of the same numbers in another order are the same statistic.
+_LEAST_STD = 1e-6  # avoids a division by zero where nothing varies
+# Relative tolerance of a statistic: sums of the same numbers differ by the order of the sum.
 _ROUNDING = 1e-5
 
 
 @cache
 def threads() -> ThreadpoolController:
-    """The threads of the linear algebra below, to be limited; to find them takes 30 ms."""
+    """Return the controller of the linear algebra's threads; its construction takes 30 ms."""
     return ThreadpoolController()
 
 
 @dataclass(frozen=True)
-class Shuffles:
-    """Which of N photos count as new in each permutation.
+class Permutations:
+    """Random assignments of N photos to "reference" and "new".
 
-    n_reference, n_new: the photos are in this order. n: permutations. seed: of them.
+    n_reference, n_new: sizes of the sets; the reference's photos come first.
+    n: number of permutations. seed: of the permutations.
     """
 
     n_reference: int
@@ -43,7 +45,7 @@ class Shuffles:
     seed: int
 
     def blocks(self) -> Iterator[Floats]:
-        """(b, N) of 0 and 1 at a time, n rows together; each row sums to n_new."""
+        """Yield blocks (b, N) of 0 and 1, n rows in total; each row sums to n_new."""
         generator = np.random.default_rng(self.seed)
         n_photos = self.n_reference + self.n_new
         for at in range(0, self.n, _BLOCK):
@@ -56,66 +58,71 @@ class Shuffles:
 
     @property
     def observed(self) -> Floats:
-        """(1, N) as it is: the reference first."""
+        """The true assignment, (1, N): the reference first."""
         return np.repeat(np.array([0, 1], np.float32), [self.n_reference, self.n_new])[None]
 
 
-def whitened(reference: Floats, new: Floats) -> Floats:
-    """(N, C) both, the reference first, as their principal components, each with the same spread.
+def whiten(reference: Floats, new: Floats) -> Floats:
+    """Return the principal components of both sets with equal variance, (N, C), reference first.
 
-    Of both together: on the scale of the reference alone the two would not be treated alike, and
-    the tests not be exact. What sets some of the photos apart is often a direction of its own.
-    Measured with 50 new photos of clothes against 400, at level 0.01: where three of ten are
-    blurred the test finds it in 53 % of draws, noise in 37 %, another camera in all in 40 %; with
-    the embeddings standardised only, 10 %, 0 % and 3 %; no better with 20, 100 or 200 components.
+    The components are those of both sets together: scaled by the reference alone, the sets would
+    not be exchangeable and the tests not exact. A shift of some photos often has a direction of its
+    own. Measured with 50 new photos of clothes against 400, at level 0.01: with three of ten photos
+    blurred the test detects it in 53 % of draws, noise in 37 %, another camera for all photos in
+    40 %; with standardised embeddings in 10 %, 0 % and 3 %. 20, 100 or 200 components are no
+    better.
+
+    Args:
+        reference: (R, D). new: (M, D).
     """
     pooled = np.concatenate([reference, new]).astype(np.float32)
     pooled -= pooled.mean(axis=0)
     n_components = min(N_COMPONENTS, *pooled.shape)
     small = pooled if len(pooled) > pooled.shape[1] else pooled.T
-    # The smaller of the two matrices of products has the same components.
+    # The smaller of the two Gram matrices gives the same components.
     products = small.T @ small
     largest = (len(products) - n_components, len(products) - 1)
     values, vectors = eigh(products, subset_by_index=largest)
-    vectors = vectors[:, values > _LEAST_SPREAD * max(float(values[-1]), _LEAST_SPREAD)]
+    vectors = vectors[:, values > _LEAST_STD * max(float(values[-1]), _LEAST_STD)]
     components = pooled @ vectors if small is pooled else vectors
     lengths = np.sqrt((components**2).mean(axis=0))
-    scaled: Floats = components / np.maximum(lengths, _LEAST_SPREAD)
+    scaled: Floats = components / np.maximum(lengths, _LEAST_STD)
     return scaled
 
 
 def squared_distances(left: Floats, right: Floats) -> Floats:
-    """(L, R) squared Euclidean distances of rows."""
+    """Return the squared Euclidean distances of the rows, (L, R)."""
     lengths = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)
     apart: Floats = np.maximum(lengths - 2 * left @ right.T, 0)
     return apart
 
 
 def kernel(pooled: Floats) -> Floats:
-    """(N, N) Gaussian kernel whose bandwidth is the median distance, centred.
+    """Return the centred Gaussian kernel with the median distance as bandwidth, (N, N).
 
     Args:
         pooled: (N, D).
 
-    Source: Gretton et al. 2012, sec. 8 (median heuristic). Centring changes no statistic, and lets
-    float32 do: each row sums to 0.
+    Source: Gretton et al. 2012, sec. 8 (median heuristic). Centring changes no statistic; with it
+    float32 is precise enough, because each row sums to 0.
     """
     apart = squared_distances(pooled, pooled)  # (N, N)
     middle = float(np.median(apart[np.triu_indices(len(apart), 1)]))
-    alike = np.exp(-apart / (2 * max(middle, _LEAST_SPREAD)))
+    alike = np.exp(-apart / (2 * max(middle, _LEAST_STD)))
     means = alike.mean(axis=0)
     centred: Floats = alike - means - means[:, None] + means.mean()
     return centred
 
 
 def mmd(centred: Floats) -> Statistic:
-    """Maximum mean discrepancy: whether both are drawn from one distribution.
+    """Return the statistic "maximum mean discrepancy".
 
     Args:
         centred: (N, N) kernel() of all photos.
 
-    Source: Gretton et al. 2012, eq. 5. The biased one, without its constant factor: the order of
-    permutations is that of the unbiased one, because the diagonal is alike before centring.
+    Source: Gretton et al. 2012, eq. 5. It is the biased estimate without its constant factor. It
+    orders permutations as the unbiased estimate does, because the diagonal is constant before
+    centring.
     """
 
     def statistic(is_new: Floats) -> Floats:
@@ -126,13 +133,13 @@ def mmd(centred: Floats) -> Statistic:
 
 
 def ks(values: Floats) -> Statistic:
-    """Kolmogorov-Smirnov: the largest gap between the distributions of a number.
+    """Return the Kolmogorov-Smirnov statistic: the largest gap between two distribution functions.
 
     Args:
-        values: (N,) of all photos; ties are no trouble.
+        values: (N,) of all photos; ties are allowed.
     """
     order = np.argsort(values, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(values[order]) != 0, True))  # the last of equal ones
+    ends = np.flatnonzero(np.append(np.diff(values[order]) != 0, True))  # the last of equal values
     expected = (ends + 1) / len(values)
 
     def statistic(is_new: Floats) -> Floats:
@@ -143,12 +150,12 @@ def ks(values: Floats) -> Statistic:
     return statistic
 
 
-def p_values(statistics: Sequence[Statistic], shuffles: Shuffles) -> list[float]:
-    """The p-value of each statistic, all on the same permutations; a large one is extreme."""
-    observed = [float(statistic(shuffles.observed)[0]) for statistic in statistics]
+def p_values(statistics: Sequence[Statistic], permutations: Permutations) -> list[float]:
+    """Return the p-value of each statistic on the same permutations; large values are extreme."""
+    observed = [float(statistic(permutations.observed)[0]) for statistic in statistics]
     least = [value - _ROUNDING * abs(value) for value in observed]
     n_extreme = np.zeros(len(statistics))
-    for is_new in shuffles.blocks():
+    for is_new in permutations.blocks():
         for at, statistic in enumerate(statistics):
             n_extreme[at] += int((statistic(is_new) >= least[at]).sum())
-    return [float(count) for count in (1 + n_extreme) / (1 + shuffles.n)]
+    return [float(count) for count in (1 + n_extreme) / (1 + permutations.n)]

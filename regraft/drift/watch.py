@@ -1,4 +1,4 @@
-"""A look at whatever lies at a place, beside the photos that the model knows already."""
+"""Drift of the photos at a place; photos that the model knows are left out."""
 
 from collections.abc import Set
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from regraft.core.config import Config
-from regraft.drift.look import DriftReport, look
+from regraft.drift.detect import DriftReport, detect_drift
 from regraft.drift.photos import gather
 from regraft.drift.reference import Reference
 from regraft.model.classifier import ImageClassifier
@@ -16,24 +16,26 @@ def watch(
     photos: str,
     reference: Reference,
     classifier: ImageClassifier,
-    known: Set[str],
+    trained_on: Set[str],
     config: Config,
 ) -> DriftReport:
-    """What look() makes of the photos at a place; what is broken is counted, with its reason.
+    """Return the result of detect_drift() for the photos at a place.
+
+    Unusable photos are counted with their reason.
 
     Args:
         photos: a folder or a manifest, labelled or not; local path or fsspec URL.
-        known: sha256 of what the classifier was trained or chosen on, which is nothing new: left
-            out and counted.
-        config: ingest says how photos are read, embed where their numbers are kept, drift how they
-            are judged, tune.seed the permutations.
+        trained_on: sha256 of the photos that the classifier was trained or selected on; they are
+            left out and counted.
+        config: ingest says how photos are read, embed where embeddings are stored, drift how the
+            photos are tested, tune.seed seeds the permutations.
 
     Raises:
-        NoPhotos, ManifestError: nothing to read there.
+        NoPhotos, ManifestError: there is nothing to read.
     """
-    found = gather(photos, config.ingest)
-    is_known = found.photos.sha256.isin(list(known))
-    new = found.photos[~is_known]
-    report = look(reference, classifier, new, config, config.tune.seed)
-    unusable = pd.concat([found.unusable, report.unusable], ignore_index=True)
+    gathered = gather(photos, config.ingest)
+    is_known = gathered.photos.sha256.isin(list(trained_on))
+    new = gathered.photos[~is_known]
+    report = detect_drift(reference, classifier, new, config, config.tune.seed)
+    unusable = pd.concat([gathered.unusable, report.unusable], ignore_index=True)
     return replace(report, unusable=unusable, n_known=int(is_known.sum()))

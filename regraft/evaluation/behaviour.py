@@ -1,4 +1,4 @@
-"""What a classifier must do beyond the test photos: answers that stay, photos that must be right.
+"""Behaviour tests of a classifier: stability under perturbations, and must-pass photos.
 
 After Ribeiro et al. 2020 (CheckList): invariance tests, and minimum functionality tests.
 """
@@ -19,23 +19,23 @@ from regraft.data.ingest import n_cores, read_bytes
 from regraft.data.ingest.facts import sha256_of
 from regraft.data.ingest.manifest import is_manifest, list_manifest
 from regraft.data.ingest.sources import Listed, Listing, Quarantined, list_folder
+from regraft.data.split import stratified_head
 from regraft.evaluation.predict import max_pixels_of
 from regraft.model.classifier import ImageClassifier
 from regraft.model.embed import (
     NO_STORE,
-    Change,
-    find_rows,
+    Perturbation,
+    embeddings_for,
     head_scores,
     judging_compute,
-    passage,
     probabilities,
-    rows_of,
+    spec_for,
+    try_embeddings_for,
 )
 from regraft.model.pixels import Photo, photos_of
-from regraft.training.transfer import lowest
 
-# An answer stays if it stays under each of them.
-CHANGES: dict[str, tuple[Change, ...]] = {
+# A prediction is stable if no perturbation of the tuple changes it.
+PERTURBATIONS: dict[str, tuple[Perturbation, ...]] = {
     "flip": ("flip",),
     "jpeg": ("jpeg",),
     "brightness": ("darker", "brighter"),
@@ -47,14 +47,14 @@ logger = logging.getLogger("regraft.behaviour")
 
 @dataclass(frozen=True)
 class MustPass:
-    """A photo that has to be answered rightly, and how it was.
+    """The result for a photo that must be predicted correctly.
 
-    predicted, confidence: the most probable class, however unsure, in [0, 1]; "" and 0 if it could
-        not be read.
-    error: why it could not be asked about: it cannot be read, or the model lacks its class; "" = it
-        could.
-    sha256: of the file, "" if it could not be read. trained_on: whether it proves nothing because
-        the model was trained on it; behave() does not know and says no.
+    predicted, confidence: the most probable class at any confidence, in [0, 1]; "" and 0 if the
+        photo cannot be read.
+    error: why the photo cannot pass: it is unreadable, or the model lacks its class; "" = none.
+    sha256: of the file, "" if it cannot be read.
+    trained_on: whether the model was trained on the photo, so that it proves nothing;
+        check_behaviour() always sets False.
     """
 
     path: str
@@ -67,18 +67,19 @@ class MustPass:
 
     @property
     def is_right(self) -> bool:
-        """Whether it was answered rightly; a photo that cannot be read never is."""
+        """Whether the prediction is correct; False for an unreadable photo."""
         return not self.error and self.predicted == self.label
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a classifier does when a photo changes a little, and with photos that must be right.
+    """The results of the behaviour tests.
 
     Attributes:
-        n_photos: test photos that were changed.
-        agreement: share of them whose predicted class stays, in [0, 1], by the names in CHANGES; of
-            brightness and rotation, whose class stays both ways. Empty if n_photos is 0.
+        n_photos: test photos that were perturbed.
+        agreement: share of them whose predicted class is stable, in [0, 1], by the names in
+            PERTURBATIONS. For brightness and rotation, both directions must leave it unchanged.
+            Empty if n_photos is 0.
         must_pass: in the order of their paths.
     """
 
@@ -87,36 +88,38 @@ class Behaviour:
     must_pass: tuple[MustPass, ...]
 
     def __str__(self) -> str:
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.agreement.items())
-        stays = f"the answer stays under {shares} on {self.n_photos} photos" if shares else ""
-        n_right = sum(photo.is_right for photo in self.must_pass)
-        right = f"{n_right} of {len(self.must_pass)} must-pass photos right"
-        told = [stays] * bool(stays) + [right] * bool(self.must_pass)
-        return f"behaviour: {'; '.join(told) or 'nothing was asked'}"
+        parts = []
+        if self.agreement:
+            shares = ", ".join(f"{name} {share:.1%}" for name, share in self.agreement.items())
+            parts.append(f"stable under {shares} on {self.n_photos} photos")
+        if self.must_pass:
+            n_right = sum(photo.is_right for photo in self.must_pass)
+            parts.append(f"{n_right} of {len(self.must_pass)} must-pass photos correct")
+        return f"behaviour: {'; '.join(parts) or 'no tests'}"
 
 
-def behave(
+def check_behaviour(
     classifier: ImageClassifier,
     photos: pd.DataFrame,
     config: BehaviourConfig,
     store: EmbedConfig = NO_STORE,
 ) -> Behaviour:
-    """How the classifier answers changed photos and those that must be right, computed in fp32.
+    """Return the results for perturbed test photos and for must-pass photos, computed in fp32.
 
-    It answers with the most probable class, whether or not it would say "unsure". The photos that
-    are changed are taken without dice, of each class about the same share: see lowest().
+    The prediction is the most probable class, even below the threshold for "unsure". The perturbed
+    photos are about the same share of each class, see stratified_head().
 
     Args:
-        photos: of the test side, with the columns path, sha256 and label.
-        config: how many are changed, and where those are that must be right.
-        store: where what the network sees may already be, and is kept.
+        photos: of the test split, with the columns path, sha256 and label.
+        config: how many photos are perturbed, and the place of the must-pass photos.
+        store: of embeddings; new ones are written to it.
 
     Raises:
         NoPhotos, ManifestError, ClassVanished: must_pass cannot be listed, as in ingest.
         UnusablePhoto: a test photo cannot be read any more.
     """
     listing = _must_pass_listing(config.must_pass)
-    chosen = photos_of(lowest(photos, config.n_photos))
+    chosen = photos_of(stratified_head(photos, config.n_photos))
     behaviour = Behaviour(
         n_photos=len(chosen),
         agreement=_agreement(classifier, chosen, store) if chosen else {},
@@ -129,27 +132,30 @@ def behave(
 def _agreement(
     classifier: ImageClassifier, photos: Sequence[Photo], store: EmbedConfig
 ) -> dict[str, float]:
-    said = _classes_said(classifier, photos, store, None)  # (n,)
+    predicted = _predicted(classifier, photos, store, None)  # (n,)
     agreement = {}
-    for name, changes in CHANGES.items():
-        stays = [_classes_said(classifier, photos, store, change) == said for change in changes]
-        agreement[name] = float(torch.stack(stays).all(dim=0).double().mean())
+    for name, perturbations in PERTURBATIONS.items():
+        is_stable = [
+            _predicted(classifier, photos, store, perturbation) == predicted
+            for perturbation in perturbations
+        ]
+        agreement[name] = float(torch.stack(is_stable).all(dim=0).double().mean())
     return agreement
 
 
-def _classes_said(
+def _predicted(
     classifier: ImageClassifier,
     photos: Sequence[Photo],
     store: EmbedConfig,
-    change: Change | None,
+    perturbation: Perturbation | None,
 ) -> Tensor:
-    """(n,) position of the most probable class."""
-    rows = rows_of(passage(classifier, judging_compute(), change=change), photos, store)
-    return head_scores(classifier, rows).argmax(dim=1)
+    """Return the position of the most probable class, (n,)."""
+    spec = spec_for(classifier, judging_compute(), perturbation=perturbation)
+    return head_scores(classifier, embeddings_for(spec, photos, store)).argmax(dim=1)
 
 
 def _must_pass_listing(url: str) -> Listing:
-    """The photos as ingest lists them; ingest itself would leave out those that clash."""
+    """Return the photos as ingest lists them; here photos with contradicting labels stay."""
     if not url:
         return Listing(())
     place = absolute(url)
@@ -159,36 +165,41 @@ def _must_pass_listing(url: str) -> Listing:
 def _must_pass(
     classifier: ImageClassifier, listing: Listing, store: EmbedConfig
 ) -> tuple[MustPass, ...]:
-    aside = [_unread(one, f"{one.reason}: {one.detail}") for one in listing.quarantined]
-    return tuple(sorted([*aside, *_answered(classifier, listing.photos, store)], key=_place))
+    unlisted = [_unread(photo, f"{photo.reason}: {photo.detail}") for photo in listing.quarantined]
+    results = [*unlisted, *_results(classifier, listing.photos, store)]
+    return tuple(sorted(results, key=lambda result: (result.path, result.label)))
 
 
-def _answered(
+def _results(
     classifier: ImageClassifier, listed: Sequence[Listed], store: EmbedConfig
 ) -> list[MustPass]:
-    """The answer to each photo; those that cannot be read stand among them, with the reason."""
+    """Return a result for each photo; an unreadable photo has an error."""
     if not listed:
         return []
     with ThreadPoolExecutor(n_cores()) as pool:
-        read = list(pool.map(_read, [one.uri for one in listed]))
-    way = passage(classifier, judging_compute(), max_pixels_of(classifier.card))
-    found = find_rows(way, [one for one in read if isinstance(one, Photo)], store)
-    probs = probabilities(head_scores(classifier, found.rows), classifier.card.temperature)
+        opened = list(pool.map(_open, [entry.uri for entry in listed]))
+    spec = spec_for(classifier, judging_compute(), max_pixels_of(classifier.card))
+    photos = [photo for photo in opened if isinstance(photo, Photo)]
+    embeddings = try_embeddings_for(spec, photos, store)
+    scores = head_scores(classifier, embeddings.rows)  # (N, K)
+    probs = probabilities(scores, classifier.card.temperature)  # (N, K)
     answers = iter(zip(probs.argmax(dim=1).tolist(), probs.amax(dim=1).tolist(), strict=True))
-    judged = []
-    for one, photo in zip(listed, read, strict=True):
+    results = []
+    for entry, photo in zip(listed, opened, strict=True):
         if isinstance(photo, UnusablePhoto):
-            judged.append(_unread(one, str(photo)))
+            results.append(_unread(entry, str(photo)))
             continue
-        if error := found.refused.get(photo.sha256):
-            judged.append(_unread(one, str(error)))
+        if error := embeddings.refused.get(photo.sha256):
+            results.append(_unread(entry, str(error)))
             continue
         position, confidence = next(answers)
-        said = classifier.card.classes[position]
-        known = one.label in classifier.card.classes
-        lacks = "" if known else f"the model does not know the class {one.label!r}"
-        judged.append(MustPass(one.uri, one.label, said, confidence, lacks, photo.sha256))
-    return judged
+        predicted = classifier.card.classes[position]
+        has_class = entry.label in classifier.card.classes
+        error_text = "" if has_class else f"the model does not know the class {entry.label!r}"
+        results.append(
+            MustPass(entry.uri, entry.label, predicted, confidence, error_text, photo.sha256)
+        )
+    return results
 
 
 def _unread(photo: Listed | Quarantined, error: str) -> MustPass:
@@ -196,14 +207,10 @@ def _unread(photo: Listed | Quarantined, error: str) -> MustPass:
     return MustPass(path, photo.label, predicted="", confidence=0.0, error=error)
 
 
-def _place(photo: MustPass) -> tuple[str, str]:
-    return photo.path, photo.label
-
-
-def _read(uri: str) -> Photo | UnusablePhoto:
+def _open(uri: str) -> Photo | UnusablePhoto:
     try:
         return Photo(uri, sha256_of(read_bytes(uri)))
     except UnusablePhoto as error:
         return error
-    except ValueError as error:  # no path or URL at all: a port of 99999, a zero byte
+    except ValueError as error:  # neither a path nor a URL: a port of 99999, a zero byte
         return UnusablePhoto("unreadable", str(error))

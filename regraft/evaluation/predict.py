@@ -1,4 +1,4 @@
-"""Photos in, a table of answers out: the label, how sure, or why the photo cannot be read."""
+"""Predictions for photos as a table: the label, its confidence, or why a photo is unusable."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from regraft.core.config import EmbedConfig, IngestConfig
 from regraft.core.errors import ConfigError, ManifestError, NoPhotos, UnusablePhoto
-from regraft.core.files import absolute, access_errors, filesystem, is_url, write_whole
+from regraft.core.files import absolute, access_errors, filesystem, is_url, write_atomic
 from regraft.data.ingest import n_cores, read_bytes
 from regraft.data.ingest.manifest import is_manifest
 from regraft.data.ingest.sources import EXTENSIONS, is_candidate, printable
@@ -23,11 +23,11 @@ from regraft.data.ingest.walk import find_files
 from regraft.model.classifier import UNSURE, Card, ImageClassifier
 from regraft.model.embed import (
     NO_STORE,
-    find_rows,
     head_scores,
     judging_compute,
-    passage,
     probabilities,
+    spec_for,
+    try_embeddings_for,
 )
 from regraft.model.pixels import Photo
 
@@ -40,98 +40,101 @@ def predict(
     model: str = "",
     store: EmbedConfig = NO_STORE,
 ) -> pd.DataFrame:
-    """A row a photo, in the order of the sources; a photo that cannot be read says why.
+    """Return a row a photo, in the order of the sources; an unusable photo has an error text.
 
     Args:
-        classifier: the model that is asked.
-        sources: photos, folders (searched to the bottom) or manifests with a column "image"; local
+        classifier: the model.
+        sources: photos, folders (searched recursively) or manifests with a column "image"; local
             paths or fsspec URLs.
-        model: its name and version, kept in a column "model"; "" = no such column.
-        store: where a photo's numbers may already be, and are kept.
+        model: its name and version, for a column "model"; "" = no such column.
+        store: of embeddings; known photos are not decoded, new embeddings are written.
 
     Returns:
         path, label, confidence in [0, 1], "prob:CLASS" for each class in order, error ("" = none).
-        The label may be UNSURE, see answers(). With an error it is empty and the numbers are
-        missing.
+        The label may be UNSURE, see prediction_table(). With an error, the label is empty and the
+        numbers are missing.
 
     Raises:
-        NoPhotos: nothing to read in the sources, or no such folder.
+        NoPhotos: the sources hold no photo, or a folder does not exist.
         ManifestError: a manifest without a column "image".
     """
-    table = label(classifier, list_photos(sources), store).drop(columns="sha256")
+    table = predict_paths(classifier, list_photos(sources), store).drop(columns="sha256")
     return table.assign(model=model) if model else table
 
 
-def label(
+def predict_paths(
     classifier: ImageClassifier, paths: Sequence[str], store: EmbedConfig = NO_STORE
 ) -> pd.DataFrame:
-    """As predict(), for photos that are listed already.
+    """Return the table of predict() for photos that are listed already.
 
     Returns:
-        path, sha256 of the file ("" if it cannot be opened), then what predict() says.
+        path, sha256 of the file ("" if it cannot be opened), then the columns of predict().
     """
     with ThreadPoolExecutor(n_cores()) as pool:
-        read = list(tqdm(pool.map(_photo, paths), "read", len(paths), disable=None, delay=2))
-    photos = [one for one in read if isinstance(one, Photo)]
-    way = passage(classifier, judging_compute(), max_pixels_of(classifier.card))
-    found = find_rows(way, photos, store)
-    errors = [_error(one, found.refused) for one in read]
+        opened = list(tqdm(pool.map(_photo, paths), "read", len(paths), disable=None, delay=2))
+    photos = [photo for photo in opened if isinstance(photo, Photo)]
+    spec = spec_for(classifier, judging_compute(), max_pixels_of(classifier.card))
+    embeddings = try_embeddings_for(spec, photos, store)
+    errors = [_error(photo, embeddings.refused) for photo in opened]
     usable = [at for at, error in enumerate(errors) if not error]
-    table = answers(head_scores(classifier, found.rows), classifier.card).set_axis(usable, axis=0)
+    scores = head_scores(classifier, embeddings.rows)  # (N, K)
+    table = prediction_table(scores, classifier.card).set_axis(usable, axis=0)
     table = table.reindex(range(len(paths)))
     table["label"] = table.label.astype(object).where(table.label.notna(), "").astype(str)
     table.insert(0, "path", [printable(path) for path in paths])
-    table.insert(1, "sha256", [one.sha256 if isinstance(one, Photo) else "" for one in read])
+    table.insert(1, "sha256", [p.sha256 if isinstance(p, Photo) else "" for p in opened])
     return table.assign(error=errors)
 
 
 def list_photos(sources: Sequence[str]) -> list[str]:
-    """The photos that the sources name, in their order; a folder's sorted by path.
+    """Return the paths of the photos in the order of the sources; a folder's are sorted by path.
 
-    In a folder, what ingest would ignore is passed over: hidden files, a system's litter, and
-    files that are no photos by their extension. A URL that cannot be asked counts as a photo.
+    Files in a folder that ingest ignores are left out: hidden files, files of the operating system,
+    and files without a photo's extension. An unreachable URL counts as a photo.
 
     Raises:
-        NoPhotos: there is none.
+        NoPhotos: there is no photo.
         ManifestError: a manifest without a column "image".
     """
     paths = [path for source in sources for path in _photos_of(source)]
     if not paths:
         raise NoPhotos(
-            f"Expected photos in {', '.join(sources) or 'the sources'}, found none. Photos are "
+            f"Expected photos in {', '.join(sources) or 'the sources'}, got none. Photos are "
             f"files ending in {', '.join(sorted(EXTENSIONS))}."
         )
     return paths
 
 
 def is_folder(place: str) -> bool:
-    """Whether photos lie in this place; what cannot be asked is none.
+    """Return whether the place is a folder; False if it cannot be reached.
 
     Args:
-        place: as `absolute` gives it.
+        place: as returned by absolute().
     """
     files, path = filesystem(place)
-    web = place.startswith(("http://", "https://"))  # has no folders: asking reads a whole page
+    web = place.startswith(
+        ("http://", "https://")
+    )  # has no folders; a request would read a whole page
     try:
         if web and _extension(urlsplit(place).path) in EXTENSIONS:
             return False
         return bool(files.isdir(path))
-    except ValueError:  # no URL at all
+    except ValueError:  # not a URL
         return False
-    except access_errors():  # told in its row, when it is read
+    except access_errors():  # reported in the photo's row when it is read
         return False
 
 
-def answers(scores: Tensor, card: Card) -> pd.DataFrame:
-    """What scores mean in the card's words.
+def prediction_table(scores: Tensor, card: Card) -> pd.DataFrame:
+    """Return the predictions for logits.
 
     Args:
         scores: (N, K) logits, before the temperature.
-        card: its classes are the columns in order, its temperature divides, below its abstain_below
-            the label is UNSURE.
+        card: its temperature divides the logits. Below the confidence abstain_below the label is
+            UNSURE.
 
     Returns:
-        label, confidence of the likeliest class, "prob:CLASS" for each class in order; N rows.
+        label, confidence of the most probable class, "prob:CLASS" for each class in order; N rows.
     """
     probs = probabilities(scores, card.temperature)  # (N, K)
     classes = np.array(card.classes, dtype=object)[probs.argmax(dim=1).numpy()]  # (N,)
@@ -142,37 +145,37 @@ def answers(scores: Tensor, card: Card) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(probs.numpy(), columns=columns)], axis=1)
 
 
-def abstaining(classifier: ImageClassifier, below: float) -> ImageClassifier:
-    """The classifier that says UNSURE where its confidence is lower.
+def with_abstention(classifier: ImageClassifier, below: float) -> ImageClassifier:
+    """Return the classifier with another threshold, below which its label is UNSURE.
 
     Args:
-        below: in [0, 1]; 0 = it answers every photo.
+        below: confidence in [0, 1]; 0 = every photo gets a class.
 
     Raises:
-        ConfigError: a class of that name.
+        ConfigError: a class is named UNSURE.
     """
     if below and UNSURE in classifier.card.classes:
         raise ConfigError(
-            f"A class is called {UNSURE!r}, so nobody could tell it from an answer withheld "
-            f"below the confidence {below:.3g}. Rename the class, or set predict.abstain_below and "
+            f"Expected no class named {UNSURE!r}, because this is the label of photos below the "
+            f"confidence {below:.3g}. Rename the class, or set predict.abstain_below and "
             "predict.target_risk to 0."
         )
     return classifier.with_card(abstain_below=below)
 
 
 def max_pixels_of(card: Card) -> int:
-    """The pixels that a photo may have: as many as when the model was trained."""
+    """Return the largest allowed number of pixels of a photo: the limit of the model's training."""
     return int(card.config.get("ingest.max_pixels", IngestConfig().max_pixels))
 
 
 def check_format(url: str) -> None:
-    """Refuses a place that write_predictions() would refuse.
+    """Raise an error if write_predictions() cannot write to the URL.
 
     Args:
         url: local path or fsspec URL.
 
     Raises:
-        ConfigError: its extension is none of FORMATS.
+        ConfigError: its extension is not in FORMATS.
     """
     if _extension(url) not in FORMATS:
         raise ConfigError(
@@ -181,17 +184,17 @@ def check_format(url: str) -> None:
 
 
 def write_predictions(table: pd.DataFrame, url: str) -> None:
-    """The table as a file, whole or not at all; the extension says how.
+    """Write the table as a file, atomically; the extension selects the format.
 
     Args:
-        table: of predict().
+        table: from predict().
         url: local path or fsspec URL ending in .parquet, .csv or .json (a list of rows).
 
     Raises:
-        ConfigError: another extension.
+        ConfigError: its extension is not in FORMATS.
     """
     check_format(url)
-    write_whole(absolute(url), _encoded(table, _extension(url)))
+    write_atomic(absolute(url), _encoded(table, _extension(url)))
 
 
 def _photos_of(source: str) -> list[str]:
@@ -210,8 +213,10 @@ def _extension(place: str) -> str:
 def _manifest_photos(place: str) -> list[str]:
     table = _read_manifest(place)
     if "image" not in table.columns:
-        found = ",".join(map(str, table.columns))
-        raise ManifestError(f"Expected a column image in {place}, got {found}. Rename the column.")
+        columns = ",".join(map(str, table.columns))
+        raise ManifestError(
+            f"Expected a column image in {place}, got {columns}. Rename the column."
+        )
     folder = place.rpartition("/")[0]
     return [
         image if is_url(image) or os.path.isabs(image) else f"{folder}/{image}"
@@ -220,7 +225,7 @@ def _manifest_photos(place: str) -> list[str]:
 
 
 def _read_manifest(place: str) -> pd.DataFrame:
-    """The table as text; unlike a manifest to train on, it needs no labels."""
+    """Return the table as text; unlike a training manifest, it needs no labels."""
     try:
         data = io.BytesIO(read_bytes(place))
         if place.lower().endswith(".parquet"):
@@ -229,7 +234,9 @@ def _read_manifest(place: str) -> pd.DataFrame:
     except UnusablePhoto as error:
         raise NoPhotos(f"Expected a manifest at {place}: {error.detail}. Check the path.") from None
     except (ValueError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
-        raise ManifestError(f"{place} is no table with a header: {error}. Save it anew.") from None
+        raise ManifestError(
+            f"Expected a table with a header in {place}, got: {error}. Save the file again."
+        ) from None
 
 
 def _photo(path: str) -> Photo | UnusablePhoto:
@@ -237,7 +244,7 @@ def _photo(path: str) -> Photo | UnusablePhoto:
         return Photo(path, hashlib.sha256(read_bytes(path)).hexdigest())
     except UnusablePhoto as error:
         return UnusablePhoto(error.reason, f"{error.detail} (in {path})")
-    except ValueError as error:  # no path or URL at all: a port of 99999, a zero byte
+    except ValueError as error:  # neither a path nor a URL: a port of 99999, a zero byte
         return UnusablePhoto("unreadable", f"{error} (in {path})")
 
 

@@ -1,1 +1,1 @@
-"""The classifier: its backbone, its pixels, what is frozen, and its embeddings."""
+"""The classifier: backbone, preprocessing, freeze plan, and embeddings."""

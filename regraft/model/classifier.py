@@ -1,4 +1,4 @@
-"""The image classifier as a value: weights, class names in order, preprocessing, where from."""
+"""The image classifier as a value: weights, ordered class names, preprocessing, and origin."""
 
 import hashlib
 import json
@@ -29,19 +29,20 @@ from regraft.model.backbone import (
 
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
-UNSURE = "unsure"  # said instead of a class where the confidence is too low
+UNSURE = "unsure"  # the prediction if the confidence is too low
 NO_NAMES: Mapping[str, str] = MappingProxyType({})  # no class was renamed
 
 
 class ClassContract(BaseModel):
-    """How classes relate to those of an earlier model: see contract_of().
+    """The relation of the classes to those of an earlier model: see contract_of().
 
-    kept: in both, by their new names; the renamed ones too. added, removed: in one only.
-    renamed: (old, new) pairs. reordered: whether the kept ones stand in another order.
+    retained: in both models, by their new names, renamed classes included. added, removed: in one
+        model only.
+    renamed: (old, new) pairs. reordered: whether the order of the retained classes differs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    kept: tuple[str, ...] = ()
+    retained: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
@@ -49,26 +50,28 @@ class ClassContract(BaseModel):
 
     @property
     def old_names(self) -> dict[str, str]:
-        """{name now: name then} of the kept classes."""
-        return {name: name for name in self.kept} | {new: old for old, new in self.renamed}
+        """Return {new name: old name} of the retained classes."""
+        return {name: name for name in self.retained} | {new: old for old, new in self.renamed}
 
     def __str__(self) -> str:
         renamed = [f"{old} -> {new}" for old, new in self.renamed]
-        parts = (("added", self.added), ("removed", self.removed), ("renamed", renamed))
-        told = [f"{what} {', '.join(names)}" for what, names in parts if names]
-        return "; ".join([*told, *["in another order"] * self.reordered]) or "the same classes"
+        changes = (("added", self.added), ("removed", self.removed), ("renamed", renamed))
+        parts = [f"{change} {', '.join(names)}" for change, names in changes if names]
+        if self.reordered:
+            parts.append("in another order")
+        return "; ".join(parts) or "the same classes"
 
 
 class Card(BaseModel):
-    """All that must travel with the weights. temperature divides the logits, > 0.
+    """The metadata that must travel with the weights.
 
-    abstain_below: with a lower confidence the answer is UNSURE, in [0, 1]; 0 = never.
-
-    parent: content hash of the model that training started from, "" if it was a source task's.
+    temperature: divides the logits, > 0.
+    abstain_below: with a lower confidence the prediction is UNSURE, in [0, 1]; 0 = never.
+    parent: content hash of the model that training started from; "" = a source task's weights.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     classes: tuple[str, ...]
     backbone: BackboneInfo
     contract: ClassContract
@@ -81,7 +84,7 @@ class Card(BaseModel):
 
 
 class GraftedNetwork(nn.Module):
-    """A backbone and a new linear head: (B, 3, S, S) -> logits (B, K)."""
+    """A backbone with a new linear head: (B, 3, S, S) -> logits (B, K)."""
 
     def __init__(self, backbone: nn.Module, embedding_dim: int, n_classes: int) -> None:
         super().__init__()
@@ -89,7 +92,7 @@ class GraftedNetwork(nn.Module):
         self.head = nn.Linear(embedding_dim, n_classes)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits (B, K) of normalised pixels (B, 3, S, S)."""
+        """Return the logits (B, K) of normalised pixels (B, 3, S, S)."""
         embedding = self.backbone(pixels)  # (B, D)
         logits: Tensor = self.head(embedding.to(self.head.weight.dtype))  # (B, K)
         return logits
@@ -97,7 +100,7 @@ class GraftedNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class ImageClassifier:
-    """Weights by parameter name ("backbone.…", "head.…") and the card that explains them."""
+    """Weights by parameter name ("backbone.…", "head.…") and their card."""
 
     card: Card
     weights: dict[str, Tensor]
@@ -105,13 +108,14 @@ class ImageClassifier:
     def __str__(self) -> str:
         info, parent = self.card.backbone, self.card.parent
         start = f" as tuned in the model {parent[:12]}" if parent else ""
-        return f"load_pretrained: {info.source}{start}, {info.embedding_dim} numbers a photo"
+        return f"load_pretrained: {info.source}{start}, embeddings of {info.embedding_dim} values"
 
     @property
     def content_hash(self) -> str:
-        """sha256 of what decides an answer: the card's classes to abstention, and weights.
+        """Return the sha256 of everything that decides a prediction.
 
-        A model that answers every photo has the hash that it had before models could abstain.
+        This is: classes, temperature, architecture, preprocessing, weights, and abstain_below if it
+        is not 0.
         """
         digest = hashlib.sha256()
         decisive = (self.card.classes, self.card.temperature, self.card.backbone.architecture)
@@ -123,7 +127,7 @@ class ImageClassifier:
         return digest.hexdigest()
 
     def build(self) -> GraftedNetwork:
-        """A network of its own with these weights, in eval mode, on the CPU."""
+        """Return a new network with these weights, in eval mode, on the CPU."""
         info = self.card.backbone
         body = build_body(info.architecture).module
         network = GraftedNetwork(body, info.embedding_dim, len(self.card.classes))
@@ -131,16 +135,16 @@ class ImageClassifier:
         return network.eval()
 
     def with_weights(self, network: nn.Module) -> "ImageClassifier":
-        """The same classifier with a copy of the network's weights."""
+        """Return the same classifier with a copy of the network's weights."""
         weights = {n: t.detach().cpu().clone() for n, t in network.state_dict().items()}
         return replace(self, weights=weights)
 
     def with_card(self, **changes: object) -> "ImageClassifier":
-        """The same weights under a changed card."""
+        """Return the same weights with a changed card."""
         return replace(self, card=self.card.model_copy(update=changes))
 
     def blocks(self) -> tuple[Block, ...]:
-        """The backbone's blocks, input side first, then the head; names as in weights."""
+        """Return the backbone's blocks, input side first, then the head; names as in weights."""
         body = build_body(self.card.backbone.architecture).module
         grafted = [
             Block(block.name, tuple(f"backbone.{name}" for name in block.parameters))
@@ -149,14 +153,14 @@ class ImageClassifier:
         return (*grafted, Block("head", ("head.weight", "head.bias")))
 
     def save(self, folder: Path) -> None:
-        """Writes weights.safetensors and card.json into the folder."""
+        """Write weights.safetensors and card.json into the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file({n: t.contiguous() for n, t in self.weights.items()}, folder / WEIGHTS_FILE)
         (folder / CARD_FILE).write_text(self.card.model_dump_json(indent=1), encoding="utf-8")
 
 
 def tensors_hash(tensors: dict[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and values, whatever the order."""
+    """Return the sha256 of names, dtypes, shapes and values, independent of the order."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -165,46 +169,50 @@ def tensors_hash(tensors: dict[str, Tensor]) -> str:
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """The tensor's values as bytes, whatever its type and strides."""
+    """Return the tensor's values as bytes, for any dtype and strides."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
 
 
 def load_classifier(folder: Path) -> ImageClassifier:
-    """The classifier saved in the folder.
+    """Return the classifier that was saved in the folder.
 
     Raises:
-        WeightsNotFound: no bundle there.
-        WeightsMismatch: a card or weights that are none, or that do not fit one another.
+        WeightsNotFound: there is no bundle in the folder.
+        WeightsMismatch: card or weights are invalid, or do not match each other.
     """
     try:
         card = Card.model_validate_json((folder / CARD_FILE).read_bytes())
         classifier = ImageClassifier(card, load_file(folder / WEIGHTS_FILE))
     except FileNotFoundError:
         raise WeightsNotFound(
-            f"Expected a bundle ({WEIGHTS_FILE}, {CARD_FILE}) in {folder}, found none."
+            f"Expected a bundle ({WEIGHTS_FILE}, {CARD_FILE}) in {folder}, got none."
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        advice = "Download the bundle again."
+        if where == "format":
+            advice = "Another version of Regraft wrote this file. Train the model again."
         raise WeightsMismatch(
-            f"{folder / CARD_FILE} is no card: {where}: {first['msg']}. Fetch the bundle again."
+            f"{folder / CARD_FILE} is not a valid card: {where}: {first['msg']}. {advice}"
         ) from None
     except SafetensorError as error:
         raise WeightsMismatch(
-            f"{folder / WEIGHTS_FILE} cannot be read as weights ({error}). Fetch the bundle again."
+            f"{folder / WEIGHTS_FILE} cannot be read as weights ({error}). Download the "
+            "bundle again."
         ) from None
     rows = {n: len(t) for n, t in classifier.weights.items() if n in ("head.weight", "head.bias")}
     if set(rows.values()) != {len(card.classes)} or len(rows) != 2:
         raise WeightsMismatch(
-            f"Expected a head of {len(card.classes)} rows in {folder / WEIGHTS_FILE}, one a class "
-            f"of its card, got {rows or 'none'}. Fetch the bundle again."
+            f"Expected a head of {len(card.classes)} rows in {folder / WEIGHTS_FILE}, one per "
+            f"class of the card, got {rows or 'none'}. Download the bundle again."
         )
     return classifier
 
 
 def graft(backbone: Backbone, classes: tuple[str, ...]) -> ImageClassifier:
-    """The backbone with a new head of zeros: every class equally probable."""
+    """Return the backbone with a new head of zeros: every class is equally probable."""
     network = GraftedNetwork(backbone.module, backbone.info.embedding_dim, len(classes))
     nn.init.zeros_(network.head.weight)
     nn.init.zeros_(network.head.bias)
@@ -215,42 +223,42 @@ def graft(backbone: Backbone, classes: tuple[str, ...]) -> ImageClassifier:
 def contract_of(
     old: tuple[str, ...], new: tuple[str, ...], renamed: Mapping[str, str] = NO_NAMES
 ) -> ClassContract:
-    """How the new classes relate to the old ones.
+    """Return the relation of the new classes to the old ones.
 
     Args:
-        renamed: {old name: new name}. A rename that was carried out before is passed over, so it
-            may stay in a configuration.
+        renamed: {old name: new name}. A pair that was applied before has no effect, so it may
+            remain in a configuration.
 
     Raises:
-        ConfigError: both names are in the old or in the new classes: that would merge two classes.
+        ConfigError: both names of a pair are in use, so the rename would merge two classes.
 
     >>> str(contract_of(("cat", "dog"), ("dog", "kitty"), {"cat": "kitty"}))
     'renamed cat -> kitty; in another order'
     """
-    pairs = {was: _name_now(was, new, renamed) for was in old if was in renamed}
+    pairs = {was: _new_name(was, new, renamed) for was in old if was in renamed}
     pairs = {was: name for was, name in pairs.items() if name in new and name != was}
-    then = [pairs.get(name, name) for name in old]
+    old_renamed = [pairs.get(name, name) for name in old]
     for was, name in pairs.items():
-        is_left = was in new and was not in pairs.values()  # its photos, under the old name too
-        for where, has_both in (("classes", then.count(name) > 1), ("photos", is_left)):
+        is_in_use = was in new and was not in pairs.values()  # photos have the old name too
+        for where, has_both in (("classes", old_renamed.count(name) > 1), ("photos", is_in_use)):
             if has_both:
                 raise ConfigError(
-                    f"classes.renamed says that {was!r} is called {name!r} now, but {where} of "
-                    "both are there: two classes cannot become one by a new name. Mend the "
-                    "labels, or take the pair out of classes.renamed."
+                    f"classes.renamed maps {was!r} to {name!r}, but {where} of both names exist: "
+                    "a rename cannot merge two classes. Correct the labels, or remove the pair "
+                    "from classes.renamed."
                 )
-    kept = tuple(name for name in new if name in then)
+    retained = tuple(name for name in new if name in old_renamed)
     return ClassContract(
-        kept=kept,
-        added=tuple(name for name in new if name not in then),
+        retained=retained,
+        added=tuple(name for name in new if name not in old_renamed),
         removed=tuple(name for name in old if pairs.get(name, name) not in new),
         renamed=tuple(pairs.items()),
-        reordered=kept != tuple(name for name in then if name in new),
+        reordered=retained != tuple(name for name in old_renamed if name in new),
     )
 
 
-def _name_now(was: str, new: tuple[str, ...], renamed: Mapping[str, str]) -> str:
-    """The name after one renaming, or after the first of a chain that the new classes have."""
+def _new_name(was: str, new: tuple[str, ...], renamed: Mapping[str, str]) -> str:
+    """Return the name after one rename, or the first name of a rename chain in the new classes."""
     name, passed = renamed[was], {was}
     while name not in new and name in renamed and name not in passed:
         passed.add(name)
@@ -261,24 +269,26 @@ def _name_now(was: str, new: tuple[str, ...], renamed: Mapping[str, str]) -> str
 def regraft(
     champion: ImageClassifier, classes: tuple[str, ...], renamed: Mapping[str, str] = NO_NAMES
 ) -> ImageClassifier:
-    """The champion as a start: kept classes keep their head rows, new ones begin at zero.
+    """Return the champion as a start: retained classes keep their head rows, new rows are zeros.
 
-    fine_tune() solves the head anew on the champion's embeddings, which needs no start; the rows
-    keep the classes' answers for whoever uses this classifier as it is.
+    fine_tune() solves the head again on the champion's embeddings and does not read these rows.
+    They keep the predictions of the retained classes for other callers.
 
     Args:
-        renamed: {old name: new name}; such a class is kept.
+        renamed: {old name: new name}; a renamed class is retained.
 
     Raises:
         ConfigError: as contract_of().
     """
     old = champion.card.classes
     contract = contract_of(old, classes, renamed)
-    then = contract.old_names
+    old_names = contract.old_names
     weights = dict(champion.weights)
     for name in ("head.weight", "head.bias"):
-        new = torch.zeros_like(weights[name][0])
-        rows = [weights[name][old.index(then[c])] if c in then else new for c in classes]
+        zeros = torch.zeros_like(weights[name][0])
+        rows = [
+            weights[name][old.index(old_names[c])] if c in old_names else zeros for c in classes
+        ]
         weights[name] = torch.stack(rows)
     card = champion.card.model_copy(
         update={
@@ -295,16 +305,17 @@ def regraft(
 def load_pretrained(
     config: BackboneConfig, classes: tuple[str, ...], renamed: Mapping[str, str] = NO_NAMES
 ) -> ImageClassifier:
-    """A classifier of these classes that knows its source task, and nothing yet of its target task.
+    """Return a classifier of these classes with pretrained weights, before any training.
 
     Args:
-        config: its source "bundle:URL" is a bundle of ours: the warm start from a champion.
+        config: a source "bundle:URL" is a saved classifier: the warm start from a champion.
         classes: in order; at least two.
         renamed: {old name: new name} of a champion's classes.
 
     Raises:
         ConfigError: as contract_of().
-        WeightsNotFound: no bundle at that URL. Else as load_backbone and load_classifier.
+        WeightsNotFound: there is no bundle at that URL. Others: as load_backbone and
+            load_classifier.
     """
     kind, _, url = config.source.partition(":")
     if kind != "bundle":
@@ -314,5 +325,5 @@ def load_pretrained(
         try:
             filesystem.get(path.rstrip("/") + "/", folder, recursive=True)
         except FileNotFoundError:
-            raise WeightsNotFound(f"Expected a bundle at {url}, found none.") from None
+            raise WeightsNotFound(f"Expected a bundle at {url}, got none.") from None
         return regraft(load_classifier(Path(folder)), classes, renamed)

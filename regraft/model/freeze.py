@@ -1,4 +1,4 @@
-"""What is frozen: the wish (a policy), the result (a plan), its application, its audit."""
+"""Freezing: a policy becomes a plan, the plan is applied to a network and audited afterwards."""
 
 import hashlib
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ ParameterGroup = dict[str, list[nn.Parameter] | float]
 
 @dataclass(frozen=True)
 class PlannedParameter:
-    """A parameter, its block, how many numbers it holds, its lr factor; 0 means frozen."""
+    """A parameter, its block, its number of values, and its lr factor; 0 means frozen."""
 
     name: str
     block: str
@@ -29,9 +29,9 @@ class PlannedParameter:
 
 @dataclass(frozen=True)
 class FreezePlan:
-    """Every parameter of the network, frozen or its lr factor, input side first.
+    """The lr factor of every parameter of the network, input side first; 0 means frozen.
 
-    norm_statistics: whether those of thawed norms move; those of frozen ones never do.
+    norm_statistics: whether the statistics of thawed norms move; those of frozen norms never move.
     """
 
     policy: str
@@ -40,12 +40,12 @@ class FreezePlan:
 
     @property
     def frozen(self) -> frozenset[str]:
-        """The names of the frozen parameters."""
+        """Return the names of the frozen parameters."""
         return frozenset(p.name for p in self.parameters if p.lr_factor == 0)
 
     @property
     def thaws_backbone(self) -> bool:
-        """Whether anything below the head is trained."""
+        """Return whether any parameter below the head is trained."""
         return any(p.lr_factor > 0 and p.block != "head" for p in self.parameters)
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class FreezePlan:
         )
 
     def table(self) -> pd.DataFrame:
-        """A row a block: block, n_values, n_frozen, lr_factor (the largest in the block)."""
+        """Return one row per block: block, n_values, n_frozen, lr_factor (the block's largest)."""
         rows = pd.DataFrame([vars(parameter) for parameter in self.parameters])
         rows["n_frozen"] = rows.n_values.where(rows.lr_factor == 0, 0)
         return rows.groupby("block", sort=False, as_index=False).agg(
@@ -65,7 +65,7 @@ class FreezePlan:
 
 @dataclass(frozen=True)
 class FreezeAudit:
-    """What was hashed before and after training; n_drifted is 0, or training has failed."""
+    """The number of tensors hashed before and after training; n_drifted is always 0."""
 
     n_parameters: int
     n_buffers: int
@@ -74,18 +74,20 @@ class FreezeAudit:
 
 
 def freeze(classifier: ImageClassifier, config: FreezeConfig) -> FreezePlan:
-    """The plan that the policy means for this classifier.
+    """Return the plan of the policy for this classifier.
 
     Raises:
-        FreezeError: a rule that matches nothing, a parameter that no rule matches, a frozen head,
-            more blocks asked for than there are.
+        FreezeError: a rule matches nothing, a parameter matches no rule, the head is frozen, or
+            n_blocks is larger than the number of blocks.
     """
     blocks = classifier.blocks()
     owners = [(name, block.name) for block in blocks for name in block.parameters]
     rules = config.rules if config.policy == "rules" else _policy_rules(blocks[:-1], config)
     factors = _match([name for name, _ in owners], rules)
     if factors["head.weight"] == 0 or factors["head.bias"] == 0:
-        raise FreezeError("The rules freeze the head, so nothing would be learned. Thaw head.*.")
+        raise FreezeError(
+            "The rules freeze the head, so the training could learn nothing. Thaw head.*."
+        )
     return FreezePlan(
         config.policy,
         tuple(
@@ -110,28 +112,29 @@ def _policy_rules(blocks: tuple[Block, ...], config: FreezeConfig) -> tuple[Rule
 
 
 def _match(names: list[str], rules: tuple[Rule, ...]) -> dict[str, float]:
-    """The first matching rule's factor for every name; no rule idle, no name left.
+    """Return the factor of the first matching rule for every name.
 
-    A rule whose names all went to rules before it is idle too: it would be a wish unheard.
+    Raises:
+        FreezeError: a rule matches no name, or only names of earlier rules; a name has no rule.
     """
     factors: dict[str, float] = {}
     for glob, factor in rules:
         matched = [name for name in names if fnmatchcase(name, glob)]
         if not matched:
             raise FreezeError(
-                f"The rule {glob!r} matches no parameter. Names look like {names[0]}, {names[-1]}."
+                f"The rule {glob!r} matches no parameter. Example names: {names[0]}, {names[-1]}."
             )
         new = [name for name in matched if name not in factors]
         if not new:
             raise FreezeError(
-                f"The rule {glob!r} comes too late: earlier rules match all its parameters "
-                f"(first: {matched[0]}). Put it before them, the first match wins."
+                f"The rule {glob!r} has no effect: earlier rules match all its parameters "
+                f"(first: {matched[0]}). Move it before them; the first match counts."
             )
         factors |= dict.fromkeys(new, factor)
-    left = [name for name in names if name not in factors]
-    if left:
+    unmatched = [name for name in names if name not in factors]
+    if unmatched:
         raise FreezeError(
-            f"{len(left)} parameters are matched by no rule (first: {left[0]}). "
+            f"{len(unmatched)} parameters match no rule (first: {unmatched[0]}). "
             'End freeze.rules with ["*", 0] to freeze the rest.'
         )
     return factors
@@ -140,13 +143,13 @@ def _match(names: list[str], rules: tuple[Rule, ...]) -> dict[str, float]:
 def thaw(
     network: nn.Module, plan: FreezePlan, lr: float, weight_decay: float
 ) -> list[ParameterGroup]:
-    """Makes frozen mean frozen: no gradient, no statistics moving, not in the optimizer.
+    """Apply the plan to the network and return the optimizer's parameter groups.
 
-    Gradients are switched off and modes set here (set_modes), and the groups returned hold the
-    thawed parameters only.
+    Frozen parameters get no gradient, frozen modules are in eval mode (see set_modes), and the
+    groups hold the thawed parameters only.
 
     Returns:
-        Parameter groups with their lr; norms and biases decay no weight (as timm does).
+        Parameter groups with their lr; norms and biases have no weight decay (as in timm).
     """
     factors = {p.name: p.lr_factor for p in plan.parameters}
     for name, parameter in network.named_parameters():
@@ -161,17 +164,17 @@ def thaw(
 
 
 def set_modes(network: nn.Module, plan: FreezePlan) -> None:
-    """Train mode for what is thawed, eval mode for what is frozen: before each pass that learns."""
+    """Set thawed modules to train mode and frozen ones to eval mode, before a training pass."""
     network.train()
     for module in _still_modules(network, plan).values():
         module.eval()
 
 
 def _still_modules(network: nn.Module, plan: FreezePlan) -> dict[str, nn.Module]:
-    """By name, the modules whose buffers may not move, their parts included.
+    """Return by name the modules whose buffers must not change, with their submodules.
 
-    They are those whose parameters are all frozen, norms with any frozen parameter, and all norms
-    if the plan says so.
+    These are modules whose parameters are all frozen, norms with any frozen parameter, and all
+    norms if the plan's norm_statistics is "still".
     """
     frozen, still = plan.frozen, dict[str, nn.Module]()
     for path, module in network.named_modules():
@@ -186,7 +189,7 @@ def _still_modules(network: nn.Module, plan: FreezePlan) -> dict[str, nn.Module]
 
 
 def frozen_hashes(network: nn.Module, plan: FreezePlan) -> dict[str, str]:
-    """sha256 of every frozen parameter, and of every buffer in a module that must keep still."""
+    """Return the sha256 of every frozen parameter and of every buffer that must not change."""
     frozen = plan.frozen
     still = _still_modules(network, plan)
     buffers = {name for name, _ in network.named_buffers() if name.rpartition(".")[0] in still}
@@ -198,16 +201,16 @@ def frozen_hashes(network: nn.Module, plan: FreezePlan) -> dict[str, str]:
 
 
 def audit(before: dict[str, str], after: dict[str, str], plan: FreezePlan) -> FreezeAudit:
-    """The proof that what was frozen did not move.
+    """Return the proof that no frozen tensor changed.
 
     Raises:
-        FreezeDrift: a hash changed; names the first tensor.
+        FreezeDrift: a hash changed; the message names the first tensor.
     """
     drifted = [name for name, sha256 in before.items() if after.get(name) != sha256]
     if drifted:
         raise FreezeDrift(
-            f"{len(drifted)} frozen tensors changed while training (first: {drifted[0]}). "
-            "The model was not kept; please report this with the freeze plan."
+            f"{len(drifted)} frozen tensors changed during training (first: {drifted[0]}). "
+            "The model was not saved. Please report this with the freeze plan."
         )
     n_parameters = len(plan.frozen)
     all_hashes = hashlib.sha256("".join(sorted(after.values())).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The advice: whether it is time to train again, and every reason for and against it."""
+"""The retraining advice: whether to train now, with every reason for and against."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from regraft.core.config import RetrainConfig
+from regraft.core.outcomes import Advice
 
-Weight = Literal["for", "against", "noted"]
-Decision = Literal["retrain", "skip", "postpone"]
+Weight = Literal["for", "against", "info"]
 
 
 @dataclass(frozen=True)
 class ClassDelta:
-    """What became of one class's photos since the last training; numbers of photos.
+    """The changes of one class since the last training, in numbers of photos.
 
     relabelled_in, relabelled_out: photos that got, or lost, this label.
     """
@@ -28,11 +28,11 @@ class ClassDelta:
 
 @dataclass(frozen=True)
 class Delta:
-    """What changed in the photos that a model learns from, train and validation, since the last.
+    """The changes of the train and validation photos since the last training.
 
     since: the version whose manifest the photos were compared with, None if there is none.
-    classes: a line a class, sorted; those that appeared or vanished too.
-    relabelled: (path, label then, label now), at most MAX_TOLD.
+    classes: one entry per class, sorted by label; includes classes that appeared or vanished.
+    relabelled: (path, label then, label now), at most MAX_LISTED.
     """
 
     since: int | None
@@ -41,7 +41,7 @@ class Delta:
 
     @property
     def n_before(self) -> int:
-        """Photos that the last model learned from."""
+        """Photos that the last model was trained on."""
         return sum(line.before for line in self.classes)
 
     @property
@@ -51,32 +51,32 @@ class Delta:
 
     @property
     def n_removed(self) -> int:
-        """Photos that are gone."""
+        """Photos that no longer exist."""
         return sum(line.removed for line in self.classes)
 
     @property
     def n_relabelled(self) -> int:
-        """Photos with another label than then."""
+        """Photos whose label changed."""
         return sum(line.relabelled_in for line in self.classes)
 
     @property
     def n_changed(self) -> int:
-        """All of them."""
+        """Photos that were added, removed or relabelled."""
         return self.n_added + self.n_removed + self.n_relabelled
 
     @property
     def changed_fraction(self) -> float:
-        """Of the photos that the last model learned from; 1 if there were none."""
+        """Changed photos as a share of n_before; 1 if n_before is 0."""
         return self.n_changed / self.n_before if self.n_before else 1.0
 
     @property
     def appeared(self) -> tuple[str, ...]:
-        """Classes that the last model does not know."""
+        """Classes that the last model does not have."""
         return tuple(line.label for line in self.classes if not line.before)
 
     @property
     def vanished(self) -> tuple[str, ...]:
-        """Classes of the last model that no photo has any more."""
+        """Classes of the last model that have no photo now."""
         return tuple(line.label for line in self.classes if line.before and not _n_now(line))
 
     def __str__(self) -> str:
@@ -87,35 +87,36 @@ class Delta:
         )
 
 
-MAX_TOLD = 20
+MAX_LISTED = 20
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One thing that was looked at. name: which; said: in a sentence, with its number."""
+    """A check of the advice. name: of the check. message: a sentence with the measured number."""
 
     name: str
-    said: str
+    message: str
     weight: Weight
 
 
 @dataclass(frozen=True)
-class Circumstances:
-    """All that the advice is made of, beside the configuration.
+class RetrainSignals:
+    """The measured inputs of the advice; the configuration is separate.
 
-    champion: the version that serves, None if none does. champion_since: since when.
-    has_drifted: whether the new photos look like others; None if it could not be said.
-    drift_said: the same in a sentence, "" if it was not looked at.
-    spent_s: seconds that trainings took in the last seven days. expected_s: that the next would
-        take, None if none was measured.
-    unjudged: that the newest version came to no verdict, "" if it did.
+    champion: the version that serves, None if there is none.
+    champion_since: start of its service, None if unknown.
+    has_drifted: whether the new photos differ from the reference; None if it was not tested.
+    drift_message: the drift result in a sentence, "" if drift was not tested.
+    spent_s: seconds of training in the last seven days.
+    expected_s: seconds that the next training will take, None if none was measured.
+    unjudged: a sentence if the newest version has no verdict, else "".
     """
 
     delta: Delta
     champion: int | None
     champion_since: datetime | None
     has_drifted: bool | None
-    drift_said: str
+    drift_message: str
     spent_s: float
     expected_s: float | None
     unjudged: str = ""
@@ -123,15 +124,15 @@ class Circumstances:
 
 @dataclass(frozen=True)
 class RetrainAdvice:
-    """Whether to train again.
+    """The decision whether to train now.
 
-    decision: retrain; skip = there is no reason to; postpone = there is, but not now.
+    decision: retrain; skip = no reason to train; postpone = a reason to train, but not now.
     reason: one sentence.
-    reasons: all that was looked at, in the order of reading.
-    has_drifted: whether the new photos are shown to look like others.
+    reasons: every check, in display order.
+    has_drifted: whether the new photos are shown to differ from the reference.
     """
 
-    decision: Decision
+    decision: Advice
     reason: str
     reasons: tuple[Reason, ...]
     delta: Delta
@@ -139,93 +140,98 @@ class RetrainAdvice:
 
     @property
     def retrain(self) -> bool:
-        """Whether a training follows."""
+        """Whether to train now."""
         return self.decision == "retrain"
 
     def __str__(self) -> str:
         return f"advise: {self.decision}, {self.reason}"
 
-    def told(self) -> str:
-        """The whole advice for a terminal."""
-        marks = {"for": "+", "against": "-", "noted": " "}
+    def format_text(self) -> str:
+        """Return the advice with all reasons, as text for a terminal."""
+        marks = {"for": "+", "against": "-", "info": " "}
         width = max(len(line.name) for line in self.reasons)
-        lines = [f"  {marks[r.weight]} {r.name:{width}}  {r.said}" for r in self.reasons]
+        lines = [f"  {marks[r.weight]} {r.name:{width}}  {r.message}" for r in self.reasons]
         return "\n".join([f"{self.decision}: {self.reason}", "", *lines])
 
 
-def advise(seen: Circumstances, config: RetrainConfig, now: datetime) -> RetrainAdvice:
-    """The advice. Something for it is needed, and nothing against it.
+def advise(signals: RetrainSignals, config: RetrainConfig, now: datetime) -> RetrainAdvice:
+    """Return the advice: retrain needs at least one reason for and none against.
 
     Args:
         now: UTC.
     """
-    reasons = tuple(_reasons(seen, config, now))
-    wished = [line for line in reasons if line.weight == "for"]
-    refused = [line for line in reasons if line.weight == "against"]
-    decision: Decision = "retrain" if wished else "skip"
-    said = next(line for line in wished or reasons if wished or line.name == "photos").said
-    if wished and refused:
-        decision, said = "postpone", refused[0].said
-    return RetrainAdvice(decision, said, reasons, seen.delta, bool(seen.has_drifted))
-
-
-def _reasons(seen: Circumstances, config: RetrainConfig, now: datetime) -> Iterator[Reason]:
-    delta = seen.delta
-    if seen.champion is None:
-        yield Reason("champion", "no model serves yet", "for")
-    if seen.unjudged:
-        yield Reason("interrupted", f"the last training came to no verdict: {seen.unjudged}", "for")
-    if delta.since is not None:
-        yield from _about_photos(delta, config)
+    reasons = tuple(_reasons(signals, config, now))
+    reasons_for = [line for line in reasons if line.weight == "for"]
+    reasons_against = [line for line in reasons if line.weight == "against"]
+    if reasons_for and reasons_against:
+        decision: Advice = "postpone"
+        deciding = reasons_against[0]
+    elif reasons_for:
+        decision, deciding = "retrain", reasons_for[0]
     else:
-        yield Reason("photos", f"{delta.n_added} photos, and no model that learned from any", "for")
-    if seen.champion_since:
-        yield _about_age(seen.champion_since, delta, config, now)
-    if seen.drift_said:
-        is_new = bool(seen.has_drifted) and delta.n_changed > 0
-        yield Reason("drift", seen.drift_said, "for" if is_new else "noted")
-    yield _about_budget(seen, config)
+        decision, deciding = "skip", next(line for line in reasons if line.name == "photos")
+    has_drifted = bool(signals.has_drifted)
+    return RetrainAdvice(decision, deciding.message, reasons, signals.delta, has_drifted)
 
 
-def _about_photos(delta: Delta, config: RetrainConfig) -> Iterator[Reason]:
-    for what, labels in (("appeared", delta.appeared), ("vanished", delta.vanished)):
+def _reasons(signals: RetrainSignals, config: RetrainConfig, now: datetime) -> Iterator[Reason]:
+    delta = signals.delta
+    if signals.champion is None:
+        yield Reason("champion", "no version serves yet", "for")
+    if signals.unjudged:
+        message = f"the last training ended without a verdict: {signals.unjudged}"
+        yield Reason("interrupted", message, "for")
+    if delta.since is not None:
+        yield from _check_photos(delta, config)
+    else:
+        message = f"{delta.n_added} photos, and no model was trained on any of them"
+        yield Reason("photos", message, "for")
+    if signals.champion_since:
+        yield _check_age(signals.champion_since, delta, config, now)
+    if signals.drift_message:
+        is_new = bool(signals.has_drifted) and delta.n_changed > 0
+        yield Reason("drift", signals.drift_message, "for" if is_new else "info")
+    yield _check_budget(signals, config)
+
+
+def _check_photos(delta: Delta, config: RetrainConfig) -> Iterator[Reason]:
+    for change, labels in (("appeared", delta.appeared), ("vanished", delta.vanished)):
         if labels:
-            yield Reason("classes", f"{what}: {', '.join(labels)}", "for")
+            yield Reason("classes", f"{change}: {', '.join(labels)}", "for")
     share, least = delta.changed_fraction, config.min_changed_fraction
     if not delta.n_changed:
-        yield Reason(
-            "photos", f"no photo to learn from changed since version {delta.since}", "noted"
-        )
+        message = f"no train or validation photo changed since version {delta.since}"
+        yield Reason("photos", message, "info")
     elif share >= least:
         yield Reason("photos", f"{delta} ({share:.1%})", "for")
     else:
-        said = f"{delta} ({share:.1%}), fewer than retrain.min_changed_fraction={least:.1%}"
-        yield Reason("photos", said, "noted")
+        message = f"{delta} ({share:.1%}), fewer than retrain.min_changed_fraction={least:.1%}"
+        yield Reason("photos", message, "info")
 
 
-def _about_age(since: datetime, delta: Delta, config: RetrainConfig, now: datetime) -> Reason:
+def _check_age(since: datetime, delta: Delta, config: RetrainConfig, now: datetime) -> Reason:
     days, limit = (now - since) / timedelta(days=1), config.max_age_days
-    said = f"the champion serves for {days:.0f} days"
+    message = f"the champion has served for {days:.0f} days"
     if not limit or days <= limit:
-        return Reason("age", said, "noted")
+        return Reason("age", message, "info")
     if not delta.n_changed:
-        return Reason("age", f"{said}, but there is nothing new to learn", "noted")
-    return Reason("age", f"{said}, more than retrain.max_age_days={limit:g}", "for")
+        return Reason("age", f"{message}, but no photo changed", "info")
+    return Reason("age", f"{message}, more than retrain.max_age_days={limit:g}", "for")
 
 
-def _about_budget(seen: Circumstances, config: RetrainConfig) -> Reason:
-    spent_h = seen.spent_s / 3600
-    said = f"trainings took {spent_h:.2g} h of the last seven days"
-    if seen.expected_s is not None:
-        said += f", the next would take {seen.expected_s / 3600:.2g} h"
+def _check_budget(signals: RetrainSignals, config: RetrainConfig) -> Reason:
+    spent_h = signals.spent_s / 3600
+    message = f"trainings took {spent_h:.2g} h in the last seven days"
+    if signals.expected_s is not None:
+        message += f", the next training will take about {signals.expected_s / 3600:.2g} h"
     if not config.budget_h:
-        return Reason("budget", said, "noted")
-    said += f", of retrain.budget_h={config.budget_h:g}"
-    expected_h = (seen.expected_s or 0.0) / 3600
-    if expected_h > config.budget_h:  # else it would be put off for ever, and nobody know why
-        said += "; not even one training fits, so set it higher"
+        return Reason("budget", message, "info")
+    message += f", limit retrain.budget_h={config.budget_h:g}"
+    expected_h = (signals.expected_s or 0.0) / 3600
+    if expected_h > config.budget_h:  # without this hint, it would be postponed for ever
+        message += "; the limit is lower than one training, so increase it"
     is_over = spent_h + expected_h > config.budget_h
-    return Reason("budget", said, "against" if is_over else "noted")
+    return Reason("budget", message, "against" if is_over else "info")
 
 
 def _n_now(line: ClassDelta) -> int:

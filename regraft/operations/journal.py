@@ -1,51 +1,54 @@
-"""The journal: what every call of `regraft retrain` and `regraft watch` came to, a file each.
+"""The journal: one file for each call of `regraft retrain` and `regraft watch`.
 
 <url>/attempts/<id>.json   an Attempt
 <url>/watches/<id>.json    a Watch
 
-Files are only ever added, each written whole and named after its time, so that any number of
-processes may write, and a killed one leaves no half of a record. Nothing here needs MLflow or
-torch: that nothing has changed must be said in seconds.
+Files are only added, never changed. Each is written atomically and named after its time, so any
+number of processes may write, and a killed process leaves no partial record. This module imports
+neither MLflow nor torch, because `regraft retrain` has to report "nothing has changed" within
+seconds.
 """
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from regraft.core.errors import JournalBroken
-from regraft.core.files import listed, write_once
+from regraft.core.files import list_files, write_if_absent
+from regraft.core.outcomes import AttemptOutcome
 from regraft.operations.advice import RetrainAdvice
 
-Judged = Literal["promoted", "kept", "held", "waiting"]
-Outcome = Literal[Judged, "skipped", "postponed", "failed", "killed"]
+FORMAT = 2
+"""The format number in each file; raised when a field of a record changes. Format 1 had none."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One call of `regraft retrain`, from its beginning to its end.
+    """A call of `regraft retrain`, from its start to its end.
 
-    name: of the model. began, ended: ISO 8601, UTC. who: user@host.
+    name: of the model. started, ended: ISO 8601, UTC. who: user@host.
     reason: one sentence. fingerprint: of the photos and the configuration, 64 hex digits.
-    advice: None if it did not come so far. run: of ZenML, "" if none.
-    version, verdict: what was trained and judged, None and "" if nothing was.
-    accuracy, accuracy_low, accuracy_high: of that version on today's n_test test photos.
-    champion: who serves after it. n_photos: on all sides. n_waiting: in the inbox, without a label.
-    started_from, interpolation: in a sentence, "" if nothing was trained.
-    settings: what the configuration said other than the defaults, by "section.field".
-    aliases: of the model when the attempt ended, as text; None if they could not be asked.
-    flips, flips_saved: photos that the champion has right and the version wrong; how many fewer
+    advice: None if the attempt ended before the advice. run: ZenML run name, "" if there is none.
+    version, verdict: the trained version and its verdict's id, None and "" without a training.
+    accuracy, accuracy_low, accuracy_high: of that version on today's n_test test photos, in [0, 1].
+    champion: the version that serves after the attempt.
+    n_photos: in all splits. n_waiting: photos in the inbox without a label.
+    started_from, interpolation: one sentence each, "" without a training.
+    settings: settings that differ from the defaults, by "section.field".
+    aliases: of the model at the end of the attempt, as text; None if they could not be read.
+    flips: photos that the champion has right and the version wrong. flips_saved: how many fewer
         than without the interpolation (on the validation photos).
     """
 
     name: str
-    began: str
+    started: str
     ended: str
     who: str
-    outcome: Outcome
+    outcome: AttemptOutcome
     reason: str
     fingerprint: str = ""
     advice: RetrainAdvice | None = None
@@ -71,8 +74,9 @@ class Attempt:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
-        return (datetime.fromisoformat(self.ended) - datetime.fromisoformat(self.began)) / _SECOND
+        """The duration of the attempt."""
+        started, ended = datetime.fromisoformat(self.started), datetime.fromisoformat(self.ended)
+        return (ended - started) / _SECOND
 
     @property
     def was_trained(self) -> bool:
@@ -82,10 +86,12 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Watch:
-    """One look at new photos: whether they are of another kind than the champion's.
+    """A drift check of new photos by `regraft watch`.
 
-    when: ISO 8601, UTC. version: whose reference it was. photos: what the user named.
-    p_value: the smallest one after the correction. reason: one sentence. page: the report's path.
+    when: ISO 8601, UTC. version: the version whose reference was used.
+    photos: the folder or manifest that the user named.
+    p_value: the smallest p-value after the correction. reason: one sentence.
+    page: the report's path.
     """
 
     name: str
@@ -102,84 +108,98 @@ class Watch:
 
 _Record = TypeVar("_Record", Attempt, Watch)
 _SECOND = timedelta(seconds=1)
-_STAMP = "%Y%m%dT%H%M%S.%f"  # sorts as the time does
-# Made once: to make one takes longer than to read fifty records.
+_STAMP = "%Y%m%dT%H%M%S.%f"  # text order is time order
+# Module constants, because creating an adapter takes longer than reading fifty records.
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Attempt, Watch)}
-_KINDS: dict[type, str] = {Attempt: "attempts", Watch: "watches"}
+_FOLDERS: dict[type, str] = {Attempt: "attempts", Watch: "watches"}
 
 
-def write(url: str, record: Attempt | Watch) -> str:
-    """Adds the record to the journal; its id.
+def write_record(url: str, record: Attempt | Watch) -> str:
+    """Write the record to the journal and return its id.
 
     Args:
         url: the journal's folder, local path or fsspec URL.
     """
     when = record.ended if isinstance(record, Attempt) else record.when
-    text = json.dumps(asdict(record), indent=1, ensure_ascii=False)
-    folder = f"{url}/{_KINDS[type(record)]}"
-    moment = _after_all(folder, datetime.fromisoformat(when).astimezone(UTC))
+    fields = {"format": FORMAT, **asdict(record)}
+    text = json.dumps(fields, indent=1, ensure_ascii=False)
+    folder = f"{url}/{_FOLDERS[type(record)]}"
+    timestamp = _next_timestamp(folder, datetime.fromisoformat(when).astimezone(UTC))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    record_id = f"{moment.strftime(_STAMP)}-{digest}"
-    write_once(f"{folder}/{record_id}.json", text.encode())
+    record_id = f"{timestamp.strftime(_STAMP)}-{digest}"
+    write_if_absent(f"{folder}/{record_id}.json", text.encode())
     return record_id
 
 
-def attempts(url: str, name: str = "") -> list[Attempt]:
-    """Every attempt, oldest first.
+def read_attempts(url: str, name: str = "") -> list[Attempt]:
+    """Return all attempts, oldest first.
 
     Args:
-        name: of the model; "" = of all.
+        name: of the model; "" = all models.
 
     Raises:
-        JournalBroken: a file there is no record.
+        JournalBroken: a file is damaged or has another format.
     """
-    return [one for one in _read(url, Attempt) if name in ("", one.name)]
+    return [attempt for attempt in _read_records(url, Attempt) if name in ("", attempt.name)]
 
 
-def watches(url: str, name: str = "") -> list[Watch]:
-    """Every look at new photos, oldest first; see attempts()."""
-    return [one for one in _read(url, Watch) if name in ("", one.name)]
+def read_watches(url: str, name: str = "") -> list[Watch]:
+    """Return all drift checks, oldest first.
+
+    Args:
+        name: of the model; "" = all models.
+
+    Raises:
+        JournalBroken: a file is damaged or has another format.
+    """
+    return [watch for watch in _read_records(url, Watch) if name in ("", watch.name)]
 
 
 def last_attempt(url: str, name: str) -> Attempt | None:
-    """The newest attempt, None if there is none; only what is needed is read.
+    """Return the newest attempt of the model, None if there is none.
+
+    Reads files from the newest backwards, only as far as necessary.
 
     Raises:
-        JournalBroken: as attempts().
+        JournalBroken: a file that was read is damaged or has another format.
     """
-    fs, paths = listed(f"{url}/{_KINDS[Attempt]}", ".json")
+    fs, paths = list_files(f"{url}/{_FOLDERS[Attempt]}", ".json")
     for path in reversed(paths):
-        attempt = _parsed(fs.cat_file(path), path, Attempt)
+        attempt = _parse_record(fs.cat_file(path), path, Attempt)
         if attempt.name == name:
             return attempt
     return None
 
 
 def last_settings(url: str, name: str) -> dict[str, str] | None:
-    """The settings of the newest attempt that came to an end of its own, None if there is none.
+    """Return the settings of the newest attempt that was not failed or killed, None without one.
 
-    Those of a failed one may be why it failed.
+    Failed attempts are left out, because their settings may have caused the failure.
     """
-    for attempt in reversed(attempts(url, name)):
+    for attempt in reversed(read_attempts(url, name)):
         if attempt.outcome not in ("failed", "killed"):
             return attempt.settings
     return None
 
 
 def spent_s(past: list[Attempt], now: datetime, days: float = 7.0) -> float:
-    """Seconds that trainings took in the days before now, the failed ones too.
+    """Return the seconds of training in the days before now, failed attempts included.
 
-    Nobody knows when a killed one stopped, only when it was found; it counts for nothing.
+    Killed attempts count 0, because their records hold when the kill was noticed, not when it
+    happened.
     """
     since = now - timedelta(days=days)
-    recent = [one for one in past if since < datetime.fromisoformat(one.ended) <= now]
-    idle = ("skipped", "postponed", "killed")
-    return sum(max(0.0, one.seconds) for one in recent if one.outcome not in idle)
+    recent = [each for each in past if since < datetime.fromisoformat(each.ended) <= now]
+    uncounted = ("skip", "postpone", "killed")
+    return sum(max(0.0, each.seconds) for each in recent if each.outcome not in uncounted)
 
 
-def _after_all(folder: str, moment: datetime) -> datetime:
-    """The moment, or just after the newest record: a clock may have been wrong, or be set back."""
-    _, paths = listed(folder, ".json")
+def _next_timestamp(folder: str, moment: datetime) -> datetime:
+    """Return the moment, or 1 microsecond after the newest record if that is later.
+
+    Keeps the order of the files if a clock was wrong or was set back.
+    """
+    _, paths = list_files(folder, ".json")
     if not paths:
         return moment
     stamp = paths[-1].rpartition("/")[2].partition("-")[0]
@@ -187,19 +207,30 @@ def _after_all(folder: str, moment: datetime) -> datetime:
     return max(moment, newest + timedelta(microseconds=1))
 
 
-def _read(url: str, kind: type[_Record]) -> list[_Record]:
-    fs, paths = listed(f"{url}/{_KINDS[kind]}", ".json")
-    return [_parsed(fs.cat_file(path), path, kind) for path in paths]
+def _read_records(url: str, kind: type[_Record]) -> list[_Record]:
+    fs, paths = list_files(f"{url}/{_FOLDERS[kind]}", ".json")
+    return [_parse_record(fs.cat_file(path), path, kind) for path in paths]
 
 
-def _parsed(data: bytes, path: str, kind: type[_Record]) -> _Record:
+def _parse_record(data: bytes, path: str, kind: type[_Record]) -> _Record:
     try:
-        record: _Record = _ADAPTERS[kind].validate_json(data)
-        return record
+        fields = json.loads(data)
+    except ValueError as error:
+        raise _broken(path, f"no JSON ({error})") from None
+    number = fields.get("format") if isinstance(fields, dict) else None
+    if number != FORMAT:
+        raise _broken(path, f"format {number}")
+    try:
+        record: _Record = _ADAPTERS[kind].validate_python(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise JournalBroken(
-            f"Expected a record of Regraft in {path}, got something else ({where}: "
-            f"{first['msg']}). Put it back from a backup, or move it away."
-        ) from None
+        where = ".".join(map(str, first["loc"]))
+        raise _broken(path, f"a wrong field ({where}: {first['msg']})") from None
+    return record
+
+
+def _broken(path: str, got: str) -> JournalBroken:
+    return JournalBroken(
+        f"Expected a journal record of format {FORMAT} in {path}, got {got}. Restore the file from "
+        "a backup, or move it out of the journal's folder."
+    )

@@ -1,29 +1,34 @@
-"""Promotion: a fair duel, guards with numbers, a verdict that says why, and the alias moved."""
+"""Promotion: compare challenger and champion, run the guards, decide, and move the alias."""
 
-from regraft.promotion.approval import carry_out, refuse, waiting_versions
-from regraft.promotion.duel import Contenders, Duel, hold_duel
+from regraft.promotion.approval import approve_verdict, pending_versions, reject_verdict
 from regraft.promotion.guard import Guard
-from regraft.promotion.kept import Kept, explain, kept_of, load_verdict
-from regraft.promotion.promote import promote, rehearse
+from regraft.promotion.paired_evaluation import ModelPair, PairedEvaluation, evaluate_pair
+from regraft.promotion.promote import dry_run, promote
 from regraft.promotion.rejudge import what_if
+from regraft.promotion.stored_verdict import (
+    StoredVerdict,
+    explain,
+    load_stored_verdict,
+    load_verdict,
+)
 from regraft.promotion.verdict import Flip, Verdict, judge
 
 __all__ = [
-    "Contenders",
-    "Duel",
     "Flip",
     "Guard",
-    "Kept",
+    "ModelPair",
+    "PairedEvaluation",
+    "StoredVerdict",
     "Verdict",
-    "carry_out",
+    "approve_verdict",
+    "dry_run",
+    "evaluate_pair",
     "explain",
-    "hold_duel",
     "judge",
-    "kept_of",
+    "load_stored_verdict",
     "load_verdict",
+    "pending_versions",
     "promote",
-    "refuse",
-    "rehearse",
-    "waiting_versions",
+    "reject_verdict",
     "what_if",
 ]

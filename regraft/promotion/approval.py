@@ -1,91 +1,126 @@
-"""Verdicts that wait for a person, and what the person said, carried out once."""
+"""Verdicts that wait for approval by a person, and the approval or rejection itself."""
 
 from datetime import datetime
 
 from regraft import registry
 from regraft.core.config import TrackingConfig
-from regraft.core.errors import NothingWaits
-from regraft.promotion.kept import VERDICT_TAG
+from regraft.core.errors import NothingPendingApproval
+from regraft.core.outcomes import LedgerAction
+from regraft.promotion.stored_verdict import VERDICT_TAG
 from regraft.promotion.verdict import Verdict
-from regraft.registry import APPROVAL, WAITING, Action, Entry, Move, Note, RegisteredVersion
+from regraft.registry import (
+    APPROVAL,
+    PENDING,
+    ChampionChange,
+    DecisionRecord,
+    Entry,
+    RegisteredVersion,
+)
 
 APPROVED, REJECTED = "approved", "rejected"
 
 
-def waiting_versions(tracking: TrackingConfig) -> list[RegisteredVersion]:
-    """The versions whose last verdict waits for an answer, by name and number."""
-    return registry.with_tag(tracking, APPROVAL, WAITING)
+def pending_versions(tracking: TrackingConfig) -> list[RegisteredVersion]:
+    """Return the versions whose latest verdict waits for approval, by name and number."""
+    return registry.find_by_tag(tracking, APPROVAL, PENDING)
 
 
-def carry_out(
+def approve_verdict(
     verdict: Verdict, tracking: TrackingConfig, who: str, now: datetime, why: str = ""
 ) -> Entry:
-    """Makes the challenger of a verdict that waits the champion, and writes who approved it.
+    """Make the challenger of a pending verdict the champion, and record who approved it.
 
-    Killed halfway, it is finished by the next call.
+    If the process is killed halfway, the next call completes the approval.
 
     Args:
-        why: what the person said, if anything.
+        verdict: a pending verdict.
+        tracking: the store of the registry.
+        who: the person, as user@host.
+        now: UTC.
+        why: the person's reason, "" if none.
+
+    Returns:
+        The entry in the ledger.
 
     Raises:
-        NothingWaits: the verdict does not wait, or somebody has answered.
-        ChampionMoved: another champion serves than the one it was judged against.
+        NothingPendingApproval: the verdict is not pending, or it was approved or rejected before.
+        ChampionMoved: the champion is not the version that the verdict compared with.
     """
-    version = _waiting(verdict, tracking)
-    entry = _answered(verdict, tracking, "promote", now)
+    version = _pending_version(verdict, tracking)
+    entry = _interrupted_entry(verdict, tracking, "promote", now)
     if entry is None:
-        told = f"approved by {who}{_because(why)}; {verdict.reason}"
-        move = Move("promote", version.version, verdict.id, told, who)
-        entry = registry.move_champion(tracking, verdict.name, move, verdict.champion, now)
+        reason = f"approved by {who}{_in_brackets(why)}; {verdict.reason}"
+        change = ChampionChange("promote", version.version, verdict.id, reason, who)
+        entry = registry.move_champion(tracking, verdict.name, change, verdict.champion, now)
     registry.set_tags(tracking, version, {"why": entry.reason, APPROVAL: APPROVED})
     return entry
 
 
-def refuse(verdict: Verdict, tracking: TrackingConfig, who: str, why: str, now: datetime) -> Entry:
-    """Writes down that somebody rejected a verdict that waits; nothing moves.
+def reject_verdict(
+    verdict: Verdict, tracking: TrackingConfig, who: str, why: str, now: datetime
+) -> Entry:
+    """Record that a person rejected a pending verdict; no alias moves.
 
-    Killed halfway, it is finished by the next call.
+    If the process is killed halfway, the next call completes the rejection.
+
+    Args:
+        verdict: a pending verdict.
+        tracking: the store of the registry.
+        who: the person, as user@host.
+        why: the person's reason, "" if none.
+        now: UTC.
+
+    Returns:
+        The entry in the ledger.
 
     Raises:
-        NothingWaits: the verdict does not wait, or somebody has answered.
+        NothingPendingApproval: the verdict is not pending, or it was approved or rejected before.
     """
-    version = _waiting(verdict, tracking)
-    entry = _answered(verdict, tracking, "reject", now)
+    version = _pending_version(verdict, tracking)
+    entry = _interrupted_entry(verdict, tracking, "reject", now)
     if entry is None:
-        told = f"version {version.version} rejected by {who}{_because(why)}; {verdict.reason}"
-        note = Note("reject", verdict.id, told, who)
-        entry = registry.record(tracking, verdict.name, note, now)
-    said = {"verdict": "keep", "why": entry.reason, APPROVAL: REJECTED}
-    registry.set_tags(tracking, version, said)
+        reason = f"version {version.version} rejected by {who}{_in_brackets(why)}; {verdict.reason}"
+        record = DecisionRecord("reject", verdict.id, reason, who)
+        entry = registry.record_decision(tracking, verdict.name, record, now)
+    decision_tags = {"verdict": "keep", "why": entry.reason, APPROVAL: REJECTED}
+    registry.set_tags(tracking, version, decision_tags)
     return entry
 
 
-def _waiting(verdict: Verdict, tracking: TrackingConfig) -> RegisteredVersion:
+def _pending_version(verdict: Verdict, tracking: TrackingConfig) -> RegisteredVersion:
+    """Return the challenger of the verdict.
+
+    Raises:
+        NothingPendingApproval: the verdict is not pending, or a newer verdict replaced it.
+    """
     version = registry.find(tracking, verdict.name, str(verdict.challenger))
-    tags = registry.tags(tracking, version)
-    is_last = tags.get(VERDICT_TAG) == verdict.id
-    if verdict.waits and is_last and tags.get(APPROVAL) == WAITING:
+    tags = registry.get_tags(tracking, version)
+    is_latest = tags.get(VERDICT_TAG) == verdict.id
+    if verdict.is_pending and is_latest and tags.get(APPROVAL) == PENDING:
         return version
-    said = tags.get(APPROVAL) or "none was asked for"
-    raise NothingWaits(
+    status = tags.get(APPROVAL) or "approval was not required"
+    raise NothingPendingApproval(
         f"Expected the verdict {verdict.id} about {verdict.name}/{verdict.challenger} to wait for "
-        f"approval, but: {said}. See `regraft explain {verdict.name}/{verdict.challenger}`."
+        f"approval, got: {status}. See `regraft explain {verdict.name}/{verdict.challenger}`."
     )
 
 
-def _answered(
-    verdict: Verdict, tracking: TrackingConfig, action: Action, now: datetime
+def _interrupted_entry(
+    verdict: Verdict, tracking: TrackingConfig, action: LedgerAction, now: datetime
 ) -> Entry | None:
-    """The entry of an earlier answer whose process was killed before it said so.
+    """Return the ledger entry of a call that was killed before it set the tags, None if none.
 
-    It is the last entry about the verdict, and what it says still holds.
+    The entry counts if it is the latest about the verdict and the champion is still the same.
     """
-    registry.settle(tracking, verdict.name, now)
-    entries = registry.entries(tracking, verdict.name)
-    ours = [entry for entry in entries if entry.verdict == verdict.id]
-    holds = bool(ours) and ours[-1].action == action and ours[-1].after == entries[-1].after
-    return ours[-1] if holds else None
+    registry.reconcile(tracking, verdict.name, now)
+    entries = registry.list_entries(tracking, verdict.name)
+    about_verdict = [entry for entry in entries if entry.verdict == verdict.id]
+    if not about_verdict:
+        return None
+    latest = about_verdict[-1]
+    is_valid = latest.action == action and latest.after == entries[-1].after
+    return latest if is_valid else None
 
 
-def _because(why: str) -> str:
+def _in_brackets(why: str) -> str:
     return f" ({why})" if why else ""

@@ -1,4 +1,4 @@
-"""One line of a verdict."""
+"""The result of one check of a verdict."""
 
 import math
 from dataclasses import dataclass
@@ -8,27 +8,28 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-Outcome = Literal["passed", "failed", "open", "noted"]
+from regraft.core.outcomes import CheckOutcome
+
 NO_LIMIT = math.nan
 
 
 @dataclass(frozen=True)
 class Guard:
-    """One line of a verdict.
+    """The result of one check of a verdict.
 
-    outcome: failed = the challenger may not serve; open = these photos cannot say; noted = there is
-        no limit to hold it against.
-    measured, limit: the number and what it was held against, NaN where there is none; what they
-        count is in said, a sentence.
+    outcome: failed = the challenger may not become champion; inconclusive = too few photos to
+        decide; info = a measurement without a limit.
+    measured, limit: the measured number and its limit, NaN where there is none.
+    message: a sentence with the number and its unit.
     """
 
     name: str
-    outcome: Outcome
+    outcome: CheckOutcome
     measured: float
     limit: float
-    said: str
+    message: str
 
 
-def right(photos: pd.DataFrame, who: Literal["challenger", "champion"]) -> NDArray[np.bool_]:
-    """(N,) whether a contender named each photo of a duel rightly."""
+def is_correct(photos: pd.DataFrame, who: Literal["challenger", "champion"]) -> NDArray[np.bool_]:
+    """Return (N,) whether the model predicted the label of each photo of a paired evaluation."""
     return np.asarray(photos[who] == photos.label)

@@ -1,4 +1,4 @@
-"""The promotion: judged, tried, carried out, written down; one champion whenever it is killed."""
+"""The promotion: evaluate, judge, move the alias, record. There is one champion at any moment."""
 
 import logging
 from dataclasses import replace
@@ -9,17 +9,22 @@ from regraft.core.config import Config, TrackingConfig
 from regraft.core.errors import ChampionMoved, ModelNotFound
 from regraft.data.split import Splits
 from regraft.evaluation.evaluate import EvaluationReport
-from regraft.evaluation.predict import answers
+from regraft.evaluation.predict import prediction_table
 from regraft.model.embed import logits
 from regraft.model.pixels import photos_of
-from regraft.promotion.duel import Duel, hold_duel
-from regraft.promotion.kept import VERDICT_TAG, Kept, keep, kept_of
 from regraft.promotion.page import publish
+from regraft.promotion.paired_evaluation import PairedEvaluation, evaluate_pair
+from regraft.promotion.stored_verdict import (
+    VERDICT_TAG,
+    StoredVerdict,
+    load_stored_verdict,
+    save_verdict,
+)
 from regraft.promotion.verdict import Verdict, judge
-from regraft.registry import APPROVAL, WAITING, Move, Note, RegisteredVersion
+from regraft.registry import APPROVAL, PENDING, ChampionChange, DecisionRecord, RegisteredVersion
 from regraft.registry.parity import golden_parity, golden_photos
 
-MAX_DUELS = 3  # guess: each further one means that somebody promoted while it was held
+MAX_EVALUATIONS = 3  # guess: each further evaluation means another promotion at the same time
 
 logger = logging.getLogger("regraft.promote")
 
@@ -32,114 +37,131 @@ def promote(
     now: datetime,
     report: EvaluationReport | None = None,
 ) -> Verdict:
-    """The verdict about the version, after it was carried out and written down.
+    """Return the verdict about the version, after it was carried out and recorded.
 
-    What the verdict was made of is stored before anything moves. If another champion was crowned
-    meanwhile, the duel is held again, against that one.
+    The verdict and its paired evaluation are stored before an alias moves. If another process
+    changes the champion meanwhile, the evaluation is repeated against the new champion.
 
     Args:
         version: the challenger.
-        splits: its test side judges.
-        who: asks, as the ledger will say: user@host. now: UTC.
-        report: of that challenger on the same splits; its page gets the verdict. None: the verdict
-            gets a page of its own.
+        splits: the test split is evaluated.
+        config: the configuration of the promotion.
+        who: for the ledger, as user@host.
+        now: UTC.
+        report: of the same challenger on the same splits; the verdict is added to its page. None:
+            the verdict gets a page of its own.
 
     Raises:
-        ChampionMoved: the champion changed MAX_DUELS times.
+        ChampionMoved: the champion changed during each of MAX_EVALUATIONS evaluations.
     """
-    for attempt in range(1, MAX_DUELS + 1):
-        registry.settle(config.tracking, version.name, now)
-        champion = current_champion(version.name, config.tracking)
-        duel, verdict = _judged(version, champion, splits, config)
-        if duel.contenders.are_one:  # what was said when it was crowned stands
-            publish(*_told_then(verdict, duel, version, config), version, config, report)
+    for attempt in range(1, MAX_EVALUATIONS + 1):
+        registry.reconcile(config.tracking, version.name, now)
+        champion = find_champion(version.name, config.tracking)
+        evaluation, verdict = _evaluate_and_judge(version, champion, splits, config)
+        if evaluation.pair.is_same_model:  # the verdict of its promotion stays valid
+            original = _original_verdict(verdict, evaluation, version, config)
+            publish(original.verdict, original.evaluation, version, config, report)
             return verdict
         try:
-            _act_on(verdict, duel, version, config, (who, now))
+            _carry_out(StoredVerdict(verdict, evaluation, config), version, who, now)
             break
         except ChampionMoved:
-            if attempt == MAX_DUELS:
+            if attempt == MAX_EVALUATIONS:
                 raise
-            logger.info("promote: another champion was crowned meanwhile; the duel is held again")
-    publish(verdict, duel, version, config, report)
+            logger.info("promote: the champion changed meanwhile; the evaluation is repeated")
+    publish(verdict, evaluation, version, config, report)
     return verdict
 
 
-def rehearse(version: RegisteredVersion, splits: Splits, config: Config) -> Verdict:
-    """The verdict that promote() would come to; nothing is moved or written."""
-    champion = current_champion(version.name, config.tracking)
-    return _judged(version, champion, splits, config)[1]
+def dry_run(version: RegisteredVersion, splits: Splits, config: Config) -> Verdict:
+    """Return the verdict that promote() would return; no alias moves and nothing is written."""
+    champion = find_champion(version.name, config.tracking)
+    return _evaluate_and_judge(version, champion, splits, config)[1]
 
 
-def current_champion(name: str, tracking: TrackingConfig) -> RegisteredVersion | None:
-    """The version that serves, None if there is none yet."""
+def find_champion(name: str, tracking: TrackingConfig) -> RegisteredVersion | None:
+    """Return the version with the alias champion, None if there is none."""
     serving = registry.serving_version(tracking, name)
     return registry.find(tracking, name, str(serving)) if serving else None
 
 
-def _judged(
+def _original_verdict(
+    verdict: Verdict, evaluation: PairedEvaluation, version: RegisteredVersion, config: Config
+) -> StoredVerdict:
+    """Return the stored verdict that promoted the champion; restore its tags if they are missing.
+
+    A kill may have prevented the tags. A champion without a stored verdict gets the new one.
+
+    Args:
+        verdict: a new verdict about the champion.
+        evaluation: what the new verdict is based on.
+        version: the champion.
+        config: the configuration of the new verdict.
+    """
+    promotions = [
+        entry.verdict
+        for entry in registry.list_entries(config.tracking, version.name)
+        if entry.action == "promote" and entry.after == version.version
+    ]
+    try:
+        # The latest verdict may be another one, if two processes judged the version at once.
+        promotion = promotions[-1] if promotions else ""
+        stored = load_stored_verdict(version, config.tracking, promotion)
+    except ModelNotFound:  # the alias was moved by hand
+        stored = StoredVerdict(verdict, evaluation, config)
+        save_verdict(version, stored, config.tracking)
+        return stored
+    if stored.verdict.moves_champion:
+        registry.set_tags(config.tracking, version, {VERDICT_TAG: stored.verdict.id})
+        _tag_decision(stored.verdict, version, config.tracking)
+    return replace(stored, verdict=replace(stored.verdict, is_pending=False))
+
+
+def _evaluate_and_judge(
     version: RegisteredVersion,
     champion: RegisteredVersion | None,
     splits: Splits,
     config: Config,
-) -> tuple[Duel, Verdict]:
-    """The duel and its verdict; who would win must also answer the golden photos, as it serves."""
-    duel = hold_duel(version, champion, splits, config)
-    verdict = judge(duel, config)
+) -> tuple[PairedEvaluation, Verdict]:
+    """Return the paired evaluation and its verdict.
+
+    A challenger that would be promoted must also predict the golden photos in every channel.
+    """
+    evaluation = evaluate_pair(version, champion, splits, config)
+    verdict = judge(evaluation, config)
     if verdict.decision != "promote":
-        return duel, verdict
+        return evaluation, verdict
     golden = golden_photos(splits.test, config.registry.n_parity)
     classifier = registry.load(config.tracking, version)
-    expected = answers(logits(classifier, photos_of(golden), config.embed), classifier.card)
+    scores = logits(classifier, photos_of(golden), config.embed)  # (N, K)
+    expected = prediction_table(scores, classifier.card)
     paths, serve = list(golden.path), config.promote.smoke_test
     parity = golden_parity(version, paths, expected, config.tracking, serve)
-    duel = replace(duel, contenders=replace(duel.contenders, parity=parity))
-    return duel, judge(duel, config)
+    evaluation = replace(evaluation, pair=replace(evaluation.pair, parity=parity))
+    return evaluation, judge(evaluation, config)
 
 
-def _act_on(
-    verdict: Verdict,
-    duel: Duel,
-    version: RegisteredVersion,
-    config: Config,
-    by: tuple[str, datetime],
-) -> None:
-    """Stores the verdict, moves what has to be moved, writes it down, and only then says so."""
-    (who, now), tracking = by, config.tracking
-    registry.set_tags(tracking, version, {APPROVAL: ""})  # no answer to an earlier question counts
-    keep(version, Kept(verdict, duel, config), tracking)
-    if verdict.moves:
-        move = Move("promote", version.version, verdict.id, verdict.reason, who)
-        registry.move_champion(tracking, verdict.name, move, verdict.champion, now)
+def _carry_out(stored: StoredVerdict, version: RegisteredVersion, who: str, now: datetime) -> None:
+    """Store the verdict, move the alias or record the decision, and set the tags last.
+
+    Raises:
+        ChampionMoved: the champion is not the version that the verdict compared with.
+    """
+    verdict, tracking = stored.verdict, stored.config.tracking
+    registry.set_tags(tracking, version, {APPROVAL: ""})  # an earlier approval does not count
+    save_verdict(version, stored, tracking)
+    if verdict.moves_champion:
+        change = ChampionChange("promote", version.version, verdict.id, verdict.reason, who)
+        registry.move_champion(tracking, verdict.name, change, verdict.champion, now)
     else:
-        told = f"version {version.version} {verdict.told_standing}: {verdict.reason}"
-        is_open = verdict.waits or verdict.decision == "hold"
-        note = Note("hold" if is_open else "keep", verdict.id, told, who)
-        registry.record(tracking, verdict.name, note, now, verdict.champion)
-    _say(verdict, version, tracking)
+        reason = f"version {version.version} {verdict.status_text}: {verdict.reason}"
+        is_open = verdict.is_pending or verdict.decision == "hold"
+        record = DecisionRecord("hold" if is_open else "keep", verdict.id, reason, who)
+        registry.record_decision(tracking, verdict.name, record, now, verdict.champion)
+    _tag_decision(verdict, version, tracking)
 
 
-def _say(verdict: Verdict, version: RegisteredVersion, tracking: TrackingConfig) -> None:
-    waiting = WAITING if verdict.waits else ""
-    said = {"verdict": verdict.decision, "why": verdict.reason, APPROVAL: waiting}
-    registry.set_tags(tracking, version, said)
-
-
-def _told_then(
-    verdict: Verdict, duel: Duel, version: RegisteredVersion, config: Config
-) -> tuple[Verdict, Duel]:
-    """The verdict that crowned the champion, and its duel; said again if a kill cut it short."""
-    entries = registry.entries(config.tracking, version.name)
-    crowned = [
-        one.verdict for one in entries if (one.action, one.after) == ("promote", version.version)
-    ]
-    try:
-        # Not the last one: somebody may have judged it beside the one who crowned it.
-        kept = kept_of(version, config.tracking, crowned[-1] if crowned else "")
-    except ModelNotFound:  # crowned by hand, or before verdicts were kept
-        keep(version, Kept(verdict, duel, config), config.tracking)
-        return verdict, duel
-    if kept.verdict.moves:
-        registry.set_tags(config.tracking, version, {VERDICT_TAG: kept.verdict.id})
-        _say(kept.verdict, version, config.tracking)
-    return replace(kept.verdict, waits=False), kept.duel
+def _tag_decision(verdict: Verdict, version: RegisteredVersion, tracking: TrackingConfig) -> None:
+    approval = PENDING if verdict.is_pending else ""
+    tags = {"verdict": verdict.decision, "why": verdict.reason, APPROVAL: approval}
+    registry.set_tags(tracking, version, tags)

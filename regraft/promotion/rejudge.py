@@ -1,4 +1,4 @@
-"""Past duels judged again by another rule, without asking a network."""
+"""Judge stored paired evaluations again under another configuration, without running a model."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,7 +7,7 @@ import pandas as pd
 from regraft import registry
 from regraft.core.config import Config, TrackingConfig
 from regraft.core.errors import ModelNotFound
-from regraft.promotion.kept import Kept, kept_of
+from regraft.promotion.stored_verdict import StoredVerdict, load_stored_verdict
 from regraft.promotion.verdict import judge
 
 COLUMNS = ("version", "champion", "was", "would_be", "changed", "reason")
@@ -16,35 +16,40 @@ COLUMNS = ("version", "champion", "was", "would_be", "changed", "reason")
 def what_if(
     tracking: TrackingConfig, name: str, changed: Callable[[Config], Config]
 ) -> pd.DataFrame:
-    """What would have become of every version that was judged, under another rule.
+    """Return the decision about every judged version, under another configuration.
 
-    Each is judged on the photos and answers of its own duel, against the champion of that day; what
-    the earlier verdicts would have changed for the later ones is not played through. Golden photos
-    that were never tried are not tried now.
+    Each version is judged on the photos and predictions of its own paired evaluation, against the
+    champion at that time. The effect of an earlier decision on later ones is not simulated. Golden
+    photos that were not tested are not tested now.
 
     Args:
-        changed: makes the configuration to judge by from the one that it was judged by.
+        tracking: the store of the registry.
+        name: of the model.
+        changed: maps the configuration of the original verdict to the one to judge by.
 
     Returns:
-        version, champion ("" if none), was, would_be (promote, keep, hold), changed (bool), reason
-        (of would_be); a row a version, oldest first.
+        A row a version, oldest first: version, champion ("" if none), was, would_be (promote, keep
+        or hold), changed (bool), reason (of would_be).
     """
-    rows = [_judged_again(kept, changed(kept.rule)) for kept in _kept(tracking, name)]
+    rows = [
+        _judge_again(stored, changed(stored.config)) for stored in _stored_verdicts(tracking, name)
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _kept(tracking: TrackingConfig, name: str) -> Iterator[Kept]:
-    known = registry.list_versions(tracking)
-    for number in sorted(known[known.name == name].version):
+def _stored_verdicts(tracking: TrackingConfig, name: str) -> Iterator[StoredVerdict]:
+    versions = registry.list_versions(tracking)
+    for number in sorted(versions[versions.name == name].version):
         try:
-            kept = kept_of(registry.find(tracking, name, str(number)), tracking)
-        except ModelNotFound:  # interrupted, or never judged
+            stored = load_stored_verdict(registry.find(tracking, name, str(number)), tracking)
+        except ModelNotFound:  # the promotion was interrupted, or never started
             continue
-        yield kept
+        yield stored
 
 
-def _judged_again(kept: Kept, rule: Config) -> tuple[int, str, str, str, bool, str]:
-    then, now = kept.verdict, judge(kept.duel, rule)
-    champion = "" if then.champion is None else str(then.champion)
-    is_other = then.decision != now.decision
-    return then.challenger, champion, then.decision, now.decision, is_other, now.reason
+def _judge_again(stored: StoredVerdict, config: Config) -> tuple[int, str, str, str, bool, str]:
+    """Return the values of COLUMNS."""
+    old, new = stored.verdict, judge(stored.evaluation, config)
+    champion = "" if old.champion is None else str(old.champion)
+    is_changed = old.decision != new.decision
+    return old.challenger, champion, old.decision, new.decision, is_changed, new.reason

@@ -1,6 +1,5 @@
-"""A registered model trained again from its own record, and compared with what was registered."""
+"""Train a registered model again from its record, and compare it with the registered one."""
 
-import json
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -15,83 +14,82 @@ import torch
 from torch import Tensor
 
 from regraft import registry
-from regraft.core.config import BackboneConfig, Config, TrackingConfig, config_of, load_config
+from regraft.core.config import Config, TrackingConfig
 from regraft.core.errors import DataError, NotReproduced, WeightsNotFound
-from regraft.core.files import absolute, filesystem
-from regraft.core.relocate import rewriter
 from regraft.data.ingest import ImageTable, ingest
 from regraft.data.split import Splits, split
 from regraft.evaluation.evaluate import abstain_below, class_codes, fit_temperature
-from regraft.evaluation.predict import abstaining, answers
+from regraft.evaluation.predict import prediction_table, with_abstention
 from regraft.model.classifier import Card, ImageClassifier, load_pretrained
 from regraft.model.embed import logits, probabilities
 from regraft.model.freeze import freeze
 from regraft.model.pixels import photos_of
+from regraft.promotion.recorded_config import isolated_config, recorded_config
 from regraft.registry import RegisteredVersion
-from regraft.registry.interpolate import blended_as_recorded, start_of
+from regraft.registry.interpolate import repeat_blend, training_start
 from regraft.registry.package import git_sha
 from regraft.registry.tracking import connect
-from regraft.registry.tracking.runs import SQLITE
-from regraft.registry.versions import tags, with_content
+from regraft.registry.versions import find_by_content, get_tags
 from regraft.training.tune import Challenger, fine_tune
 
-_NO_EVICTION_GB = 1e6  # what the store holds is a training's to say
-_SAME_PHOTO = ["sha256", "label", "copy"]
+_PHOTO_KEY = ["sha256", "label", "copy"]
 
 logger = logging.getLogger("regraft.reproduce")
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of training a version again.
+    """The comparison of a registered model with its retraining.
 
-    identical: whether the new model has the registered one's content hash: bit for bit the same.
-    same_photos: whether all photos were there that it was trained and chosen on.
-    weight_difference: the largest absolute one of any weight; infinite if they cannot be compared.
-    n_test: today's test photos. agreement: share of them that both models answer alike.
-    accuracy_then, accuracy_now: of the registered and of the new model on these photos.
-    accuracy_recorded: as the registry has it, NaN if it has none. Shares in [0, 1].
-    differences: what is not as it was then, a sentence each.
+    is_identical: whether both models have the same content hash, so are the same bit for bit.
+    has_all_photos: whether all photos that the registered model was trained or selected on exist.
+    weight_difference: the largest absolute difference of a weight; infinite if the shapes differ.
+    n_test: today's test photos.
+    agreement: share of the test photos with the same prediction of both models, in [0, 1].
+    accuracy_registered, accuracy_retrained: of the two models on these photos, in [0, 1].
+    accuracy_recorded: as recorded in the registry, in [0, 1]; NaN if there is none.
+    differences: between the recorded and today's circumstances, a sentence each.
     """
 
     reference: str
-    identical: bool
-    same_photos: bool
+    is_identical: bool
+    has_all_photos: bool
     weight_difference: float
     n_test: int
     agreement: float
-    accuracy_then: float
-    accuracy_now: float
+    accuracy_registered: float
+    accuracy_retrained: float
     accuracy_recorded: float
     differences: tuple[str, ...]
 
     @property
     def is_reproduced(self) -> bool:
-        """Identical; or from the same photos, and not one test photo is answered otherwise."""
-        return self.identical or (self.same_photos and self.agreement == 1.0)
+        """Whether it is identical, or has the same training photos and the same predictions."""
+        return self.is_identical or (self.has_all_photos and self.agreement == 1.0)
 
     def __str__(self) -> str:
-        if self.identical:
-            what = "the same model, bit for bit"
+        if self.is_identical:
+            result = "the same model, bit for bit"
         elif self.is_reproduced:
-            what = "another model that answers every test photo alike"
+            result = "another model with the same prediction for every test photo"
         else:
-            what = "another model"
-        lines = [f"reproduce: {self.reference} trained again is {what}"]
-        if not self.identical:
+            result = "another model"
+        lines = [f"reproduce: {self.reference} trained again is {result}"]
+        if not self.is_identical:
             lines.append(f"  weights    differ by up to {self.weight_difference:.2g}")
+        differences = " ".join(self.differences) or "nothing that is recorded"
         lines += [
-            f"  answers    {self.agreement:.1%} of {self.n_test} test photos alike",
-            f"  accuracy   {self.accuracy_then:.1%} registered, {self.accuracy_now:.1%} trained "
-            f"again, {self.accuracy_recorded:.1%} recorded",
+            f"  answers    the same for {self.agreement:.1%} of {self.n_test} test photos",
+            f"  accuracy   {self.accuracy_registered:.1%} registered, "
+            f"{self.accuracy_retrained:.1%} trained again, {self.accuracy_recorded:.1%} recorded",
+            f"  differs    {differences}",
         ]
-        same = "nothing that is recorded"
-        return "\n".join([*lines, f"  differs    {' '.join(self.differences) or same}"])
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
-class _Then:
-    """What is recorded of the training."""
+class _RecordedTraining:
+    """What is recorded about the training of a registered version."""
 
     reference: str
     classifier: ImageClassifier
@@ -101,14 +99,15 @@ class _Then:
 
 
 @dataclass(frozen=True)
-class _Now:
-    """The training of today.
+class _Retraining:
+    """Today's training.
 
-    splits: with the photos of then on the sides of then. n_gone: of those that are not here.
+    splits: the recorded photos, in their recorded splits. n_missing: recorded photos that do not
+    exist now.
     """
 
     splits: Splits
-    n_gone: int
+    n_missing: int
     challenger: Challenger
     classifier: ImageClassifier
 
@@ -116,276 +115,233 @@ class _Now:
 def reproduce(
     version: RegisteredVersion, tracking: TrackingConfig, overrides: tuple[str, ...] = ()
 ) -> Reproduction:
-    """The version trained again from its card, in a scratch folder, and compared.
+    """Train the version again from its card, in a temporary folder, and return the comparison.
 
-    Nothing is registered and no memory is written to. Only stores that go by content may grow: the
-    embeddings, and the photos of a data set that come as arrays. Photos that were added since are
-    left out of training, by the manifest in the bundle.
+    Nothing is registered, and no memory of the state folder is written. Only stores that are
+    addressed by content may grow: the embeddings, and the photos of a data set of arrays. Photos
+    that were added later are excluded from training, by the manifest in the bundle.
 
     Args:
-        version: as registry.resolve() finds it.
-        tracking: the store that holds it.
-        overrides: "section.field=value", for what lies elsewhere today.
+        version: as returned by registry.resolve().
+        tracking: the store that contains it.
+        overrides: "section.field=value", for files that were moved.
 
     Raises:
-        ConfigError: an override, or the card, that cannot be meant.
-        DataError: the photos of then are not there any more.
-        WeightsError: the backbone or the parent model is not there any more.
+        ConfigError: an override or the card is not valid.
+        DataError: the recorded photos do not exist now.
+        WeightsError: the backbone or the parent model does not exist now.
     """
-    then = _recorded(version, tracking)
-    config = _config_of(then.classifier.card, tracking, overrides)
+    recorded = _load_record(version, tracking)
+    config = recorded_config(recorded.classifier.card, tracking, overrides)
     with tempfile.TemporaryDirectory() as scratch:
-        now = _train_again(then, _sheltered(config, Path(scratch)), version.name)
-    identical = now.classifier.content_hash == then.classifier.content_hash
-    test = now.splits.test
-    alike, right_then, right_now = _compared(then.classifier, now.classifier, test, config)
+        retraining = _train_again(recorded, isolated_config(config, Path(scratch)), version.name)
+    old, new = recorded.classifier, retraining.classifier
+    test = retraining.splits.test
+    agreement, accuracy_registered, accuracy_retrained = _compare(old, new, test, config)
     return Reproduction(
-        reference=then.reference,
-        identical=identical,
-        same_photos=not now.n_gone,
-        weight_difference=_largest_difference(then.classifier.weights, now.classifier.weights),
+        reference=recorded.reference,
+        is_identical=new.content_hash == old.content_hash,
+        has_all_photos=not retraining.n_missing,
+        weight_difference=_largest_difference(old.weights, new.weights),
         n_test=len(test),
-        agreement=alike,
-        accuracy_then=right_then,
-        accuracy_now=right_now,
-        accuracy_recorded=float(then.tags.get("test_accuracy", "nan")),
-        differences=(*_differences(then, now), *_overridden(overrides)),
+        agreement=agreement,
+        accuracy_registered=accuracy_registered,
+        accuracy_retrained=accuracy_retrained,
+        accuracy_recorded=float(recorded.tags.get("test_accuracy", "nan")),
+        differences=(*_differences(recorded, retraining), *_override_notes(overrides)),
     )
 
 
-def refuse_another(reproduction: Reproduction) -> None:
-    """Passes a reproduced model.
+def check_reproduced(reproduction: Reproduction) -> None:
+    """Raise an error that lists the differences, unless the model was reproduced.
 
     Raises:
-        NotReproduced: it is another one; says what is not as it was.
+        NotReproduced: the retrained model is another model.
     """
     if reproduction.is_reproduced:
         return
-    found = reproduction
-    why = " ".join(found.differences) or (
-        "Nothing that is recorded differs, so it is the machine, or a library that no card names. "
-        "Try on the machine that trained it."
+    why = " ".join(reproduction.differences) or (
+        "No recorded circumstance differs, so the cause is the machine or a library that the card "
+        "does not record. Try on the machine that trained it."
     )
-    n_other = round((1 - found.agreement) * found.n_test)
+    n_other = round((1 - reproduction.agreement) * reproduction.n_test)
     raise NotReproduced(
-        f"Expected {found.reference} trained again to be the registered model, got one that "
-        f"answers {n_other} of {found.n_test} test photos otherwise (accuracy "
-        f"{found.accuracy_now:.1%}, not {found.accuracy_then:.1%}; weights differ by up to "
-        f"{found.weight_difference:.2g}). {why}"
+        f"Expected {reproduction.reference} trained again to be the registered model, got a model "
+        f"with another prediction for {n_other} of {reproduction.n_test} test photos (accuracy "
+        f"{reproduction.accuracy_retrained:.1%}, not {reproduction.accuracy_registered:.1%}; "
+        f"weights differ by up to {reproduction.weight_difference:.2g}). {why}"
     )
 
 
-def _recorded(version: RegisteredVersion, tracking: TrackingConfig) -> _Then:
+def _load_record(version: RegisteredVersion, tracking: TrackingConfig) -> _RecordedTraining:
     client = connect(tracking)
     experiment = client.get_experiment_by_name(version.name)
-    wanted = f"attributes.run_id = '{version.run_id}'"
-    runs = client.search_runs([experiment.experiment_id], wanted) if experiment else []
-    return _Then(
+    query = f"attributes.run_id = '{version.run_id}'"
+    runs = client.search_runs([experiment.experiment_id], query) if experiment else []
+    return _RecordedTraining(
         reference=f"{version.name}/{version.version}",
         classifier=registry.load(tracking, version),
         manifest=registry.load_manifest(tracking, version),
-        tags=tags(tracking, version),
+        tags=get_tags(tracking, version),
         trained_as=runs[0].data.tags.get("trained_as", "") if runs else "",
     )
 
 
-def _config_of(card: Card, tracking: TrackingConfig, overrides: tuple[str, ...]) -> Config:
-    """The card's configuration where things lie today, and with what is overridden."""
-    recorded = config_of(_moved(card.config, tracking)).flat() | {"tracking.uri": tracking.uri}
-    as_given = tuple(f"{key}={_yaml(text)}" for key, text in recorded.items())
-    config = load_config(None, as_given + overrides)
-    if config.backbone.source != "auto":
-        return config
-    info = card.backbone  # what was chosen then; today another one might be
-    is_file = info.source.startswith("file:")
-    architecture = info.architecture if is_file else ""
-    chosen = BackboneConfig(source=info.source, architecture=architecture)
-    return config.model_copy(update={"backbone": chosen})
-
-
-def _yaml(text: str) -> str:
-    """A flat value as --set takes it: lists and tables as they are, all else in quotes."""
-    return text if text.startswith(("[", "{")) else json.dumps(text, ensure_ascii=False)
-
-
-def _moved(flat: dict[str, str], tracking: TrackingConfig) -> dict[str, str]:
-    """The flat configuration, of a state folder that stands elsewhere now."""
-    uri = flat.get("tracking.uri", "")
-    if uri == tracking.uri or not (uri.startswith(SQLITE) and tracking.uri.startswith(SQLITE)):
-        return dict(flat)
-    old, new = (Path(one.removeprefix(SQLITE)).parent for one in (uri, tracking.uri))
-    rewrite = rewriter(old, new)
-    return {key: str(rewrite(value)) for key, value in flat.items()}
-
-
-def _sheltered(config: Config, scratch: Path) -> Config:
-    """The configuration with copies of what a training writes to."""
-    memory = _copied(config.split.memory_url, scratch / "splits")
-    known = _copied(config.ingest.memory_url, scratch / "photos")
-    # There were no leaks where they were an error; today's are of photos that came later.
-    on_leak = "drop" if config.split.on_leak == "error" else config.split.on_leak
-    sides = {"memory_url": memory, "on_leak": on_leak}
-    return config.model_copy(
-        update={
-            "ingest": config.ingest.model_copy(update={"memory_url": known}),
-            "split": config.split.model_copy(update=sides),
-            "tune": config.tune.model_copy(update={"checkpoint_url": ""}),
-            "embed": config.embed.model_copy(update={"max_gb": _NO_EVICTION_GB}),
-            # A file of other content is told, not refused.
-            "backbone": config.backbone.model_copy(update={"sha256": ""}),
-        }
-    )
-
-
-def _copied(url: str, folder: Path) -> str:
-    """A copy of a memory's shards; of no memory none."""
-    if not url:
-        return ""
-    files, root = filesystem(absolute(url))
-    folder.mkdir()
-    for path in files.find(root):
-        if path.endswith(".parquet"):
-            target = folder / path.removeprefix(root).lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(files.cat_file(path))
-    return str(folder)
-
-
-def _train_again(then: _Then, config: Config, name: str) -> _Now:
-    card = then.classifier.card
+def _train_again(recorded: _RecordedTraining, config: Config, name: str) -> _Retraining:
+    card = recorded.classifier.card
     table = ingest(config.ingest)
     logger.info("%s", table)
-    splits, n_gone = split(table, config.split), 0
+    splits, n_missing = split(table, config.split), 0
     logger.info("%s", splits)
     if splits.digest != card.dataset_digest:
-        splits, n_gone = _as_then(table, splits, then)
-    pretrained = _pretrained(card, config, name)
+        splits, n_missing = _recorded_splits(table, splits, recorded)
+    pretrained = _load_start(card, config, name)
     plan = freeze(pretrained, config.freeze)
     challenger = fine_tune(pretrained, plan, splits, config.tune, lambda _: None, config.embed)
-    where = config.tracking.model_copy(update={"name": name})
-    challenger = blended_as_recorded(challenger, card, where, config.classes.renamed)
+    tracking = config.tracking.model_copy(update={"name": name})
+    challenger = repeat_blend(challenger, card, tracking, config.classes.renamed)
     logger.info("%s", challenger)
-    return _Now(splits, n_gone, challenger, _finished(challenger.classifier, splits, config))
+    classifier = _calibrated(challenger.classifier, splits, config)
+    return _Retraining(splits, n_missing, challenger, classifier)
 
 
-def _as_then(table: ImageTable, splits: Splits, then: _Then) -> tuple[Splits, int]:
-    """Splits whose train and validation are those of then, and how many of these are gone.
+def _recorded_splits(
+    table: ImageTable, splits: Splits, recorded: _RecordedTraining
+) -> tuple[Splits, int]:
+    """Return splits with the recorded train and validation photos, and how many are missing.
 
-    The sides are the manifest's. The test photos of then are not in it, so today's stand for them.
+    The manifest has no test photos, so today's test photos are used.
 
     Raises:
-        DataError: too few of the photos are left.
+        DataError: a class has no training photo left, or no validation photo is left.
     """
-    classes, manifest = then.classifier.card.classes, then.manifest
-    wanted = _numbered(manifest)[[*_SAME_PHOTO, "side"]]
-    known = _numbered(table.frame).merge(wanted, on=_SAME_PHOTO).drop(columns="copy")
+    classes, manifest = recorded.classifier.card.classes, recorded.manifest
+    wanted = _numbered(manifest)[[*_PHOTO_KEY, "split"]]
+    existing = _numbered(table.frame).merge(wanted, on=_PHOTO_KEY).drop(columns="copy")
     test = splits.test
     test = test[~test.sha256.isin(manifest.sha256) & test.label.isin(classes)]
-    trained_on = set(known[known.side == "train"].label)
-    lacking = [name for name in classes if name not in trained_on]
-    n_gone = len(wanted) - len(known)
-    if lacking or not (known.side == "validation").any():
-        what = f"all of {', '.join(lacking)}" if lacking else "all that it was chosen on"
+    trained_classes = set(existing[existing.split == "train"].label)
+    lacking = [name for name in classes if name not in trained_classes]
+    n_missing = len(wanted) - len(existing)
+    if lacking or not (existing.split == "validation").any():
+        part = f"all of {', '.join(lacking)}" if lacking else "all validation photos"
         raise DataError(
-            f"{n_gone} of the {len(wanted)} photos that {then.reference} was trained or chosen on "
-            f"are not in {table.source} any more, {what} among them. Put them back, or say where "
-            "they are with --set ingest.photos=PLACE."
+            f"{n_missing} of the {len(wanted)} photos that {recorded.reference} was trained or "
+            f"selected on are no longer in {table.source}, among them {part}. Restore them, or set "
+            "their folder with --set ingest.photos=PLACE."
         )
-    frame = pd.concat([known, test]).sort_values("path").reset_index(drop=True)
-    return replace(splits, frame=frame), n_gone
+    frame = pd.concat([existing, test]).sort_values("path").reset_index(drop=True)
+    return replace(splits, frame=frame), n_missing
 
 
 def _numbered(photos: pd.DataFrame) -> pd.DataFrame:
-    """With the column copy: which of several photos of the same content and label it is."""
+    """Return the photos with a column copy: 0, 1, ... for photos of the same content and label."""
     return photos.assign(copy=photos.groupby(["sha256", "label"]).cumcount())
 
 
-def _pretrained(card: Card, config: Config, name: str) -> ImageClassifier:
-    """Where training starts from; a parent model is looked up by its content: it may have moved."""
+def _load_start(card: Card, config: Config, name: str) -> ImageClassifier:
+    """Return the classifier that training starts from.
+
+    A parent model is searched in the registry by its content hash, since its bundle may have moved.
+
+    Raises:
+        WeightsNotFound: the parent model is not in the registry, and no bundle is given.
+    """
     backbone = config.backbone
-    if start := start_of(card):
-        parent = with_content(config.tracking.model_copy(update={"name": name}), start)
+    if start := training_start(card):
+        parent = find_by_content(config.tracking.model_copy(update={"name": name}), start)
         if parent:
-            source = {"source": f"bundle:{parent.bundle_url}"}
-            backbone = backbone.model_copy(update=source)
+            backbone = backbone.model_copy(update={"source": f"bundle:{parent.bundle_url}"})
         elif not backbone.source.startswith("bundle:"):
             raise WeightsNotFound(
                 f"Expected the model {start[:12]} that training started from among the "
-                f"versions of {name} in {config.tracking.uri}, found none. If its bundle lies "
-                "elsewhere, give it with --set backbone.source=bundle:URL."
+                f"versions of {name} in {config.tracking.uri}, found none. If you have its bundle, "
+                "set its place with --set backbone.source=bundle:URL."
             )
     return load_pretrained(backbone, card.classes, config.classes.renamed)
 
 
-def _finished(classifier: ImageClassifier, splits: Splits, config: Config) -> ImageClassifier:
-    """With its temperature and its threshold, as evaluate() and register() set them."""
+def _calibrated(classifier: ImageClassifier, splits: Splits, config: Config) -> ImageClassifier:
+    """Return it with the temperature and the threshold that evaluate() and register() set."""
     held_out = pd.concat([splits.test, splits.validation], ignore_index=True)
     scores = logits(classifier, photos_of(held_out), config.embed)  # (N, K)
     classes = classifier.card.classes
-    chosen = (held_out.side == "validation").to_numpy(copy=True)
-    codes = torch.from_numpy(class_codes(held_out.label[chosen], classes))
-    temperature = fit_temperature(scores[torch.from_numpy(chosen)], codes)
-    predictions = held_out[["label", "side"]].assign(
+    is_validation = (held_out.split == "validation").to_numpy(copy=True)  # (N,)
+    codes = torch.from_numpy(class_codes(held_out.label[is_validation], classes))
+    temperature = fit_temperature(scores[torch.from_numpy(is_validation)], codes)
+    predictions = held_out[["label", "split"]].assign(
         predicted=np.array(classes, dtype=object)[scores.argmax(dim=1).numpy()],
         confidence=probabilities(scores, temperature).amax(dim=1).numpy(),
     )
-    finished = classifier.with_card(temperature=temperature)
-    return abstaining(finished, abstain_below(predictions, config.predict))
+    calibrated = classifier.with_card(temperature=temperature)
+    return with_abstention(calibrated, abstain_below(predictions, config.predict))
 
 
-def _compared(
-    then: ImageClassifier, now: ImageClassifier, test: pd.DataFrame, config: Config
+def _compare(
+    old: ImageClassifier, new: ImageClassifier, test: pd.DataFrame, config: Config
 ) -> tuple[float, float, float]:
-    """Share of the test photos answered alike, and the accuracy of both; NaN for no photo."""
+    """Return the share of equal predictions and both accuracies; NaN without photos."""
     if test.empty:
         return float("nan"), float("nan"), float("nan")
-    both = [logits(one, photos_of(test), config.embed) for one in (then, now)]
-    labels = [answers(scores, then.card).label for scores in both]
-    alike = float((labels[0].to_numpy() == labels[1].to_numpy()).mean())
-    codes = torch.from_numpy(class_codes(test.label, then.card.classes))
-    right = [float((scores.argmax(dim=1) == codes).double().mean()) for scores in both]
-    return alike, right[0], right[1]
+    both = [logits(model, photos_of(test), config.embed) for model in (old, new)]  # (N, K) each
+    labels = [prediction_table(scores, old.card).label for scores in both]
+    agreement = float((labels[0].to_numpy() == labels[1].to_numpy()).mean())
+    codes = torch.from_numpy(class_codes(test.label, old.card.classes))
+    accuracies = [float((scores.argmax(dim=1) == codes).double().mean()) for scores in both]
+    return agreement, accuracies[0], accuracies[1]
 
 
-def _largest_difference(then: dict[str, Tensor], now: dict[str, Tensor]) -> float:
-    shapes = [{name: tensor.shape for name, tensor in one.items()} for one in (then, now)]
+def _largest_difference(old: dict[str, Tensor], new: dict[str, Tensor]) -> float:
+    """Return the largest absolute difference of a weight; infinite if names or shapes differ."""
+    shapes = [{name: tensor.shape for name, tensor in weights.items()} for weights in (old, new)]
     if shapes[0] != shapes[1]:
         return float("inf")
     return max(
-        float((then[n].double() - now[n].double()).abs().max()) for n in then if then[n].numel()
+        float((old[name].double() - new[name].double()).abs().max())
+        for name in old
+        if old[name].numel()
     )
 
 
-def _differences(then: _Then, now: _Now) -> Iterator[str]:
-    """What is not as it was, the gravest first."""
-    card, info = then.classifier.card, now.classifier.card.backbone
-    n = len(then.manifest)
-    if now.n_gone:
-        yield f"{now.n_gone} of the {n} photos that it was trained or chosen on are gone."
-    elif now.splits.digest != card.dataset_digest:
+def _differences(recorded: _RecordedTraining, retraining: _Retraining) -> Iterator[str]:
+    """Yield the differences between the recorded and today's training, the most serious first."""
+    card, info = recorded.classifier.card, retraining.classifier.card.backbone
+    n = len(recorded.manifest)
+    if retraining.n_missing:
         yield (
-            f"The photos have changed, but all {n} that it was trained or chosen on are here, and "
-            "only these were taken; the test photos are today's."
+            f"{retraining.n_missing} of the {n} photos that it was trained or selected on are "
+            "missing."
+        )
+    elif retraining.splits.digest != card.dataset_digest:
+        yield (
+            f"The photos have changed, but all {n} that it was trained or selected on exist, and "
+            "only these were used; the test photos are today's."
         )
     if info.sha256 != card.backbone.sha256:
         yield f"The backbone's weights were {card.backbone.sha256[:12]}, are {info.sha256[:12]}."
-    told = now.challenger.trained_as
-    if then.trained_as and told != then.trained_as:
-        yield f"The thawed part was trained as {then.trained_as}, now as {told or 'nothing'}."
+    trained_as = retraining.challenger.trained_as
+    if recorded.trained_as and trained_as != recorded.trained_as:
+        yield (
+            f"The thawed part was trained as {recorded.trained_as}, now as "
+            f"{trained_as or 'nothing'}."
+        )
     for name, version in card.versions.items():
-        if _installed(name) != version:
-            yield f"{name} was {version}, is {_installed(name)}."
-    sha, today = then.tags.get("git_sha", ""), git_sha()
-    if sha != today:
-        yield f"The code was at commit {sha[:12] or 'unknown'}, is at {today[:12] or 'unknown'}."
+        if _installed_version(name) != version:
+            yield f"{name} was {version}, is {_installed_version(name)}."
+    recorded_sha, sha = recorded.tags.get("git_sha", ""), git_sha()
+    if recorded_sha != sha:
+        yield (
+            f"The code was at commit {recorded_sha[:12] or 'unknown'}, is at "
+            f"{sha[:12] or 'unknown'}."
+        )
 
 
-def _overridden(overrides: tuple[str, ...]) -> Iterator[str]:
+def _override_notes(overrides: tuple[str, ...]) -> Iterator[str]:
     if overrides:
         yield f"Set for this run: {', '.join(overrides)}."
 
 
-def _installed(name: str) -> str:
+def _installed_version(name: str) -> str:
     try:
         return installed(name)
     except PackageNotFoundError:

@@ -1,41 +1,52 @@
-"""The verdict: who serves from now on, why, and every guard with its number."""
+"""The verdict: the decision about a challenger, the reason, and the result of every guard."""
 
 import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
 
 import pandas as pd
 
 from regraft.core.config import Config
-from regraft.evaluation.report import Standing
+from regraft.core.outcomes import CheckOutcome, Decision, VerdictStatus
 from regraft.model.classifier import ClassContract
-from regraft.promotion.duel import Duel
-from regraft.promotion.guard import Guard, right
-from regraft.promotion.guards import guards
+from regraft.promotion.guard import Guard, is_correct
+from regraft.promotion.guards import run_guards
+from regraft.promotion.paired_evaluation import PairedEvaluation
 from regraft.stats import paired_interval
 
 Evidence = dict[str, int | float | str]
-Decision = Literal["promote", "keep", "hold"]
-_WORDS: dict[Standing, str] = {
+_STATUS_TEXTS: dict[VerdictStatus, str] = {
     "promote": "promoted",
     "keep": "not promoted",
     "hold": "not decided",
-    "wait": "waits for approval",
-    "serves": "serves already",
+    "pending": "waits for approval",
+    "serving": "serves already",
 }
-_MARKS = {"passed": "ok  ", "failed": "FAIL", "open": "?   ", "noted": "    "}
-# The settings that decide, and are in the id; not where pages go.
-_JUDGED_BY = (
-    *("promote.m", "promote.rule", "promote.level", "promote.power", "promote.approval"),
-    *("behaviour.", "classes.", "evaluate.n_bins", "evaluate.max_slice", "registry.parity"),
+_MARKS: dict[CheckOutcome, str] = {
+    "passed": "ok  ",
+    "failed": "FAIL",
+    "inconclusive": "?   ",
+    "info": "    ",
+}
+# Prefixes of the settings that affect the decision; these settings are part of the verdict's id.
+_DECIDING_SETTINGS = (
+    "promote.m",
+    "promote.rule",
+    "promote.level",
+    "promote.power",
+    "promote.approval",
+    "behaviour.",
+    "classes.",
+    "evaluate.n_bins",
+    "evaluate.max_slice",
+    "registry.parity",
 )
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A photo that the champion named rightly and the challenger does not."""
+    """A photo that the champion predicted correctly and the challenger does not."""
 
     path: str
     label: str
@@ -46,17 +57,18 @@ class Flip:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Who serves from now on, why, and with which numbers.
+    """The decision about a challenger, the reason, and the numbers.
 
-    id: of the photos, the answers, the rule and the outcome; the same again has the same id.
-    decision: promote = the challenger becomes the champion; keep = it does not; hold = these photos
-        cannot decide, so it does not.
+    id: a hash of the photos, the predictions, the configuration and the outcome; the same inputs
+        give the same id.
+    decision: promote = the challenger becomes the champion; keep = it does not; hold = too little
+        evidence to decide, so it does not.
     reason: one sentence.
-    champion: the version it was compared with, None if there was none.
-    guards: in the order of reading.
-    evidence: counts and shares by name; which ones there are depends on how far the duel came.
-    flips: right before and wrong now, the surest first.
-    waits: it passed, and somebody has to approve it before anything moves.
+    champion: the version that the challenger was compared with, None if there was none.
+    guards: in the order of display.
+    evidence: counts and shares by name; the names depend on how many guards could run.
+    flips: negative flips, the highest confidence first.
+    is_pending: all guards passed, but a person must approve the promotion.
     """
 
     id: str
@@ -68,105 +80,114 @@ class Verdict:
     guards: tuple[Guard, ...]
     evidence: Evidence
     flips: tuple[Flip, ...]
-    waits: bool = False
+    is_pending: bool = False
 
     def __str__(self) -> str:
-        return f"promote: {self.told_standing}, {self.reason}"
+        return f"promote: {self.status_text}, {self.reason}"
 
-    def told(self, model: str) -> str:
-        """The whole verdict for a terminal: what became of the model, why, and a line a guard."""
+    def format_text(self, model: str) -> str:
+        """Return the verdict as text: status, reason, a line for each guard, and the id.
+
+        Args:
+            model: the challenger as NAME/VERSION.
+        """
         rival = f"champion version {self.champion}" if self.champion else "no champion yet"
-        width = max(len(line.name) for line in self.guards)
-        lines = [f"  {_MARKS[g.outcome]}  {g.name:{width}}  {g.said}" for g in self.guards]
-        head = f"{model} against {rival}: {self.told_standing}"
+        width = max(len(guard.name) for guard in self.guards)
+        lines = [
+            f"  {_MARKS[guard.outcome]}  {guard.name:{width}}  {guard.message}"
+            for guard in self.guards
+        ]
+        head = f"{model} against {rival}: {self.status_text}"
         return "\n".join([head, f"  {self.reason}", "", *lines, "", f"  verdict {self.id}"])
 
     @property
-    def standing(self) -> Standing:
-        """What becomes of the challenger."""
+    def status(self) -> VerdictStatus:
+        """The status of the challenger under this verdict."""
         if self.champion == self.challenger:
-            return "serves"
-        return "wait" if self.waits else self.decision
+            return "serving"
+        return "pending" if self.is_pending else self.decision
 
     @property
-    def told_standing(self) -> str:
-        """The same in words."""
-        return _WORDS[self.standing]
+    def status_text(self) -> str:
+        """The status in words."""
+        return _STATUS_TEXTS[self.status]
 
     @property
-    def moves(self) -> bool:
-        """Whether the alias moves now."""
-        return self.decision == "promote" and not self.waits
+    def moves_champion(self) -> bool:
+        """Whether this verdict moves the alias champion without approval."""
+        return self.decision == "promote" and not self.is_pending
 
     @property
-    def serves(self) -> bool:
-        """Whether the challenger serves after this verdict."""
-        return self.moves or self.standing == "serves"
+    def is_serving(self) -> bool:
+        """Whether the challenger is the champion after this verdict."""
+        return self.moves_champion or self.status == "serving"
 
 
-def judge(duel: Duel, config: Config) -> Verdict:
-    """Whether the challenger wins, the reason, and every guard.
+def judge(evaluation: PairedEvaluation, config: Config) -> Verdict:
+    """Return the decision about the challenger, the reason, and the result of every guard.
 
-    The first model wins if no guard fails. A later one must pass the rule of config.promote too. A
-    guard that fails stops it; where none fails and one is open, the photos cannot decide. Nothing
-    is measured here, so an old duel can be judged by another rule.
+    The first model is promoted if no guard fails. A later model must also pass the rule of
+    config.promote. The challenger is rejected if a guard fails. If no guard fails and at least one
+    is inconclusive, the decision is hold. Nothing is measured here, so a stored paired evaluation
+    can be judged under another configuration.
 
-    Passing needs all guards at once, so no guard can make a false promotion likelier than
-    config.promote.level (an intersection-union test, Berger 1982); the guards that look for harm
-    are many, and corrected against stopping a harmless challenger.
+    A promotion requires that all guards pass, so a further guard cannot raise the chance of a false
+    promotion above config.promote.level (intersection-union test, Berger 1982). The regression
+    checks are many; they are corrected so that they rarely reject a challenger without regressions.
     """
-    lines = tuple(guards(duel, config))
-    decision, reason = _decided(duel, lines)
+    guards = tuple(run_guards(evaluation, config))
+    decision, reason = _decide(evaluation, guards)
     verdict = Verdict(
         id="",
         decision=decision,
         reason=reason,
-        name=duel.contenders.name,
-        challenger=duel.contenders.challenger,
-        champion=duel.contenders.champion,
-        guards=lines,
-        evidence=dict(_evidence(duel)),
-        flips=tuple(_flips(duel.compared)),
-        waits=decision == "promote" and config.promote.approval == "human",
+        name=evaluation.pair.name,
+        challenger=evaluation.pair.challenger,
+        champion=evaluation.pair.champion,
+        guards=guards,
+        evidence=dict(_evidence(evaluation)),
+        flips=tuple(_flips(evaluation.compared)),
+        is_pending=decision == "promote" and config.promote.approval == "human",
     )
-    return replace(verdict, id=_id_of(duel, config, verdict))
+    return replace(verdict, id=_verdict_id(evaluation, config, verdict))
 
 
-def _decided(duel: Duel, lines: tuple[Guard, ...]) -> tuple[Decision, str]:
-    contenders = duel.contenders
-    if contenders.are_one:
-        return "keep", f"version {contenders.champion} is already the champion"
-    failed = [line for line in lines if line.outcome == "failed"]
+def _decide(evaluation: PairedEvaluation, guards: tuple[Guard, ...]) -> tuple[Decision, str]:
+    pair = evaluation.pair
+    if pair.is_same_model:
+        return "keep", f"version {pair.champion} is already the champion"
+    failed = [guard for guard in guards if guard.outcome == "failed"]
     if failed:
-        others = [line.name for line in failed[1:]]
-        more = f"; it also fails: {', '.join(others)}" if others else ""
-        return "keep", f"{failed[0].said}{more}"
-    if unsure := [line for line in lines if line.outcome == "open"]:
-        return "hold", f"cannot be decided: {unsure[0].said}"
-    if contenders.champion is None:
-        return "promote", "the first model, and it clears the floor"
-    return "promote", next(line.said for line in lines if line.name == "accuracy")
+        others = [guard.name for guard in failed[1:]]
+        more = f"; other failed guards: {', '.join(others)}" if others else ""
+        return "keep", f"{failed[0].message}{more}"
+    inconclusive = [guard for guard in guards if guard.outcome == "inconclusive"]
+    if inconclusive:
+        return "hold", f"cannot be decided: {inconclusive[0].message}"
+    if pair.champion is None:
+        return "promote", "the first model, and its accuracy is above the floor"
+    return "promote", next(guard.message for guard in guards if guard.name == "accuracy")
 
 
-def _evidence(duel: Duel) -> Iterator[tuple[str, int | float | str]]:
-    photos, compared = duel.photos, duel.compared
+def _evidence(evaluation: PairedEvaluation) -> Iterator[tuple[str, int | float | str]]:
+    photos, compared = evaluation.photos, evaluation.compared
     yield "n_test", len(photos)
-    yield "test_accuracy", float(right(photos, "challenger").mean())
-    if len(duel.fresh):
-        yield "majority_share", duel.majority_share
-    if duel.contenders.champion is None:
+    yield "test_accuracy", float(is_correct(photos, "challenger").mean())
+    if len(evaluation.unseen):
+        yield "majority_share", evaluation.majority_share
+    if evaluation.pair.champion is None:
         return
     yield "n_seen", int(photos.seen.sum())
-    is_other = ~duel.fresh.label.isin(duel.contenders.contract.kept)
+    is_other = ~evaluation.unseen.label.isin(evaluation.pair.contract.retained)
     yield "n_other_classes", int(is_other.sum())
     yield "n", len(compared)
     if len(compared):
-        yield from _paired(compared)
+        yield from _paired_evidence(compared)
 
 
-def _paired(compared: pd.DataFrame) -> Iterator[tuple[str, int | float | str]]:
-    new, old, n = right(compared, "challenger"), right(compared, "champion"), len(compared)
-    only_new, only_old = int((new & ~old).sum()), int((old & ~new).sum())
+def _paired_evidence(compared: pd.DataFrame) -> Iterator[tuple[str, int | float | str]]:
+    new, old = is_correct(compared, "challenger"), is_correct(compared, "champion")  # (N,), (N,)
+    n, only_new, only_old = len(compared), int((new & ~old).sum()), int((old & ~new).sum())
     yield "both_right", int((new & old).sum())
     yield "only_champion", only_old
     yield "only_challenger", only_new
@@ -180,7 +201,7 @@ def _paired(compared: pd.DataFrame) -> Iterator[tuple[str, int | float | str]]:
 
 
 def _flips(compared: pd.DataFrame) -> Iterator[Flip]:
-    lost = compared[right(compared, "champion") & ~right(compared, "challenger")]
+    lost = compared[is_correct(compared, "champion") & ~is_correct(compared, "challenger")]
     ordered = lost.sort_values("challenger_confidence", ascending=False, kind="stable")
     for photo in ordered.to_dict("records"):
         yield Flip(
@@ -192,12 +213,14 @@ def _flips(compared: pd.DataFrame) -> Iterator[Flip]:
         )
 
 
-def _id_of(duel: Duel, config: Config, verdict: Verdict) -> str:
-    """12 hex digits over what was judged, by which rule, and how."""
-    rule = {name: text for name, text in config.flat().items() if name.startswith(_JUDGED_BY)}
-    said = [[line.name, line.outcome] for line in verdict.guards]
-    known = replace(duel.contenders, ms=0.0, parity=())  # what no two machines measure alike
-    digest = hashlib.sha256(duel.photos.to_csv(index=False).encode())
-    told = [rule, said, verdict.decision, asdict(known)]
-    digest.update(json.dumps(told, default=ClassContract.model_dump).encode())
+def _verdict_id(evaluation: PairedEvaluation, config: Config, verdict: Verdict) -> str:
+    """Return 12 hex digits: a hash of the inputs, the configuration and the outcome."""
+    settings = {
+        name: text for name, text in config.flat().items() if name.startswith(_DECIDING_SETTINGS)
+    }
+    outcomes = [[guard.name, guard.outcome] for guard in verdict.guards]
+    pair = replace(evaluation.pair, ms=0.0, parity=())  # these differ between machines
+    digest = hashlib.sha256(evaluation.photos.to_csv(index=False).encode())
+    content = [settings, outcomes, verdict.decision, asdict(pair)]
+    digest.update(json.dumps(content, default=ClassContract.model_dump).encode())
     return digest.hexdigest()[:12]

@@ -1,12 +1,12 @@
-"""The champion's transaction: one entry in the ledger, then the aliases.
+"""Change the champion: write one ledger entry, then set the aliases.
 
-The entry is the point of no return. Whoever is killed before it has changed nothing; whoever is
-killed after it is finished by the next one who comes, because an entry says where the aliases have
-to be and carries a mark once they are there. "champion" moves in one write and "previous" before
-it, so that at every moment exactly one version serves.
+The ledger entry is the commit point. If a process is killed before it writes the entry, nothing has
+changed. If a process is killed after it, the next process completes the change: the entry records
+the target of the aliases, and a tag marks the entries that have been applied. "previous" is set
+before "champion", and "champion" is set in one write. So exactly one version serves at any time.
 
-What serves is what the alias says (docs/decisions/001). Where somebody moved it by hand, the ledger
-learns of it; the alias is left alone.
+The alias decides which version serves (docs/decisions/001). If somebody sets the alias by hand, the
+change is recorded in the ledger and the alias is not touched.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,34 +19,35 @@ from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 
 from regraft.core.config import TrackingConfig
-from regraft.core.errors import ChampionMoved, ModelNotFound, NoWayBack, RegistryError
+from regraft.core.errors import ChampionMoved, ModelNotFound, NoRollbackTarget, RegistryError
+from regraft.core.outcomes import LedgerAction
+from regraft.registry.champion_history import promotion_stack, rollback_candidates
 from regraft.registry.ledger import (
-    Action,
     Draft,
     Entry,
     Ledger,
-    append,
+    append_entry,
+    format_version,
+    load_verified_ledger,
     mark_applied,
-    read,
-    verified,
-    version_text,
+    read_ledger,
 )
 from regraft.registry.tracking import connect
 from regraft.registry.tracking.runs import SQLITE
-from regraft.registry.versions import CHAMPION, PREVIOUS, aliases, find
+from regraft.registry.versions import CHAMPION, PREVIOUS, find, get_aliases
 
-OUTSIDE = "somebody outside of Regraft"
-_LOCK_TIMEOUT_S = 120.0  # guess: a move takes a fifth of a second
-# What a transaction decides once it is settled who serves: (ledger, champion) -> (action, after).
-_Choice = Callable[[Ledger, int | None], tuple[Action, int | None]]
+OUTSIDE = "unknown (outside of Regraft)"
+_LOCK_TIMEOUT_S = 120.0  # guess: a change takes 0.2 s
+# Decides the entry once the champion is certain: (ledger, champion) -> (action, next champion).
+_Choice = Callable[[Ledger, int | None], tuple[LedgerAction, int | None]]
 
 
 @dataclass(frozen=True)
-class Move:
-    """Another champion.
+class ChampionChange:
+    """A decision that makes another version the champion.
 
-    after: the version that serves from now on.
-    verdict: the id of the verdict behind it, "" if none. who: "user@host".
+    after: the version of the new champion.
+    verdict: id of the verdict behind the change, "" if there is none. who: "user@host".
     """
 
     action: Literal["promote", "rollback"]
@@ -57,8 +58,8 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Note:
-    """A decision that moves nothing; see Move."""
+class DecisionRecord:
+    """A decision that leaves the champion as it is. The fields are those of ChampionChange."""
 
     action: Literal["keep", "hold", "reject"]
     verdict: str
@@ -67,54 +68,58 @@ class Note:
 
 
 def move_champion(
-    tracking: TrackingConfig, name: str, move: Move, expected: int | None, now: datetime
+    tracking: TrackingConfig,
+    name: str,
+    change: ChampionChange,
+    expected: int | None,
+    now: datetime,
 ) -> Entry:
-    """The entry of the move, after the aliases are where it says.
+    """Make another version the champion and return the ledger entry.
 
     Args:
-        expected: the version that the decision took for the champion, None for none.
+        expected: the champion that the decision was based on, None for no champion.
         now: UTC.
 
     Raises:
-        ChampionMoved: another one serves; nothing was moved.
-        ModelNotFound: there is no such version to serve; nothing was moved.
-        LedgerBroken: the ledger is not what was written; nothing was moved.
+        ChampionMoved: another version is champion. Nothing was changed.
+        ModelNotFound: the new champion does not exist. Nothing was changed.
+        LedgerBroken: the ledger fails its verification. Nothing was changed.
     """
 
-    def choose(ledger: Ledger, serving: int | None) -> tuple[Action, int | None]:
+    def choose(ledger: Ledger, serving: int | None) -> tuple[LedgerAction, int | None]:
         if serving != expected:
             raise ChampionMoved(_moved(name, expected, serving, ledger))
-        find(tracking, name, str(move.after))
-        return move.action, move.after
+        find(tracking, name, str(change.after))
+        return change.action, change.after
 
-    with turn(tracking):
-        return _commit(tracking, name, _draft(name, move, now), choose)
+    with registry_lock(tracking):
+        return _commit(tracking, name, _draft(name, change, now), choose)
 
 
-def record(
+def record_decision(
     tracking: TrackingConfig,
     name: str,
-    note: Note,
+    decision: DecisionRecord,
     now: datetime,
     expected: int | Literal["any"] | None = "any",
 ) -> Entry:
-    """The entry of a decision after which the champion, or none, serves on.
+    """Write a decision that leaves the champion as it is, and return the ledger entry.
 
     Args:
-        expected: the version that the decision took for the champion, None for none.
+        expected: the champion that the decision was based on, None for no champion.
 
     Raises:
-        ChampionMoved: another one serves; nothing was written.
-        LedgerBroken: the ledger is not what was written.
+        ChampionMoved: another version is champion. Nothing was written.
+        LedgerBroken: the ledger fails its verification.
     """
 
-    def choose(ledger: Ledger, serving: int | None) -> tuple[Action, int | None]:
+    def choose(ledger: Ledger, serving: int | None) -> tuple[LedgerAction, int | None]:
         if expected != "any" and serving != expected:
             raise ChampionMoved(_moved(name, expected, serving, ledger))
-        return note.action, serving
+        return decision.action, serving
 
-    with turn(tracking):
-        return _commit(tracking, name, _draft(name, note, now), choose)
+    with registry_lock(tracking):
+        return _commit(tracking, name, _draft(name, decision, now), choose)
 
 
 def roll_back(
@@ -125,85 +130,50 @@ def roll_back(
     now: datetime,
     to: int | None = None,
 ) -> Entry:
-    """The entry of the way back to a version that was champion.
+    """Make an earlier champion the champion again and return the ledger entry.
 
     Args:
-        to: that version; None is the one that served before the present one was promoted, so that
-            a rollback after a rollback goes further back.
+        to: the version to return to. None selects the version that served before the present
+            champion was promoted, so a second rollback goes further back.
 
     Raises:
-        NoWayBack: there is none, `to` never served, or the registry no longer has it.
-        LedgerBroken: the ledger is not what was written.
+        NoRollbackTarget: there is no earlier champion, `to` was never champion, or the version is
+            no longer in the registry.
+        LedgerBroken: the ledger fails its verification.
     """
 
-    def choose(ledger: Ledger, serving: int | None) -> tuple[Action, int | None]:
+    def choose(ledger: Ledger, serving: int | None) -> tuple[LedgerAction, int | None]:
         target = _target(ledger.entries, name, serving, to)
-        _check_still_there(tracking, name, target, way_back(ledger.entries, serving))
+        candidates = rollback_candidates(ledger.entries, serving)
+        _check_target_exists(tracking, name, target, candidates)
         return "rollback", target
 
-    with turn(tracking):
+    with registry_lock(tracking):
         draft = Draft(_stamp(now), who, "rollback", name, None, None, "", reason)
         return _commit(tracking, name, draft, choose)
 
 
-def settle(tracking: TrackingConfig, name: str, now: datetime) -> None:
-    """Finishes what a killed process began, and writes down what was moved by hand.
+def reconcile(tracking: TrackingConfig, name: str, now: datetime) -> None:
+    """Complete the change of a killed process, and record changes that were made by hand.
 
     Raises:
-        LedgerBroken: the ledger is not what was written.
+        LedgerBroken: the ledger fails its verification.
     """
-    with turn(tracking):
-        _settled(tracking, name, _stamp(now))
-
-
-def chain(entries: tuple[Entry, ...]) -> tuple[int, ...]:
-    """The champions that lead to the present one, newest last, as a stack.
-
-    What served before the first entry is its bottom. A promotion puts a version on top. A rollback
-    takes away all above its target; a target that is no longer on the stack (back to what was
-    rolled back from) is put on top. A move by hand is read as a rollback if its target is on the
-    stack, else as a promotion; one that left no champion leaves the stack.
-    """
-    first = entries[0].before if entries else None
-    stack = [] if first is None else [first]
-    for entry in entries:
-        if entry.after is None:
-            continue
-        if entry.action in ("rollback", "outside") and entry.after in stack:
-            while stack[-1] != entry.after:
-                stack.pop()
-        if not stack or stack[-1] != entry.after:
-            stack.append(entry.after)
-    return tuple(stack)
-
-
-def way_back(entries: tuple[Entry, ...], serving: int | None) -> tuple[int, ...]:
-    """Where rollbacks would lead from the version that serves, nearest first."""
-    stack = chain(entries)
-    return stack[::-1] if not stack or stack[-1] != serving else stack[-2::-1]
-
-
-def champion_at(entries: tuple[Entry, ...], when: datetime) -> int | None:
-    """The version that served at that time, None for none; before the first entry, its `before`.
-
-    Args:
-        when: with a time zone.
-    """
-    served = entries[0].before if entries else None
-    for entry in entries:
-        if datetime.fromisoformat(entry.when) <= when:
-            served = entry.after
-    return served
+    with registry_lock(tracking):
+        _reconciled(tracking, name, _stamp(now))
 
 
 def last_champion(tracking: TrackingConfig, name: str) -> int | None:
-    """The version that served last, by the ledger; None if none ever did."""
-    stack = chain(read(tracking, name).entries)
+    """Return the latest champion that the ledger records, None if there was never a champion."""
+    stack = promotion_stack(read_ledger(tracking, name).entries)
     return stack[-1] if stack else None
 
 
 def serving_bundle(tracking: TrackingConfig) -> tuple[str, str]:
-    """The content hash and the bundle's place of the champion of tracking.name, "" for none."""
+    """Return the content hash and the bundle URL of the champion of tracking.name.
+
+    Both are "" if there is no champion.
+    """
     serving = serving_version(tracking, tracking.name)
     if serving is None:
         return "", ""
@@ -212,80 +182,86 @@ def serving_bundle(tracking: TrackingConfig) -> tuple[str, str]:
 
 
 def serving_version(tracking: TrackingConfig, name: str) -> int | None:
-    """The version that has the alias "champion", None for none."""
-    return aliases(tracking, name).get(CHAMPION)
+    """Return the version with the alias "champion", None if there is none."""
+    return get_aliases(tracking, name).get(CHAMPION)
 
 
 def _commit(tracking: TrackingConfig, name: str, draft: Draft, choose: _Choice) -> Entry:
     while True:
-        ledger, serving = _settled(tracking, name, draft.when)
+        ledger, serving = _reconciled(tracking, name, draft.when)
         action, after = choose(ledger, serving)
-        said = replace(draft, when=_not_before(draft.when, ledger), before=serving)
-        said = replace(said, action=action, after=after)
+        complete = replace(
+            draft,
+            when=_not_before(draft.when, ledger),
+            action=action,
+            before=serving,
+            after=after,
+        )
         try:
-            entry = append(tracking, said, ledger.head)
-        except ChampionMoved:  # or only a "keep" was faster: look again
+            entry = append_entry(tracking, complete, ledger.head)
+        except ChampionMoved:  # another process wrote an entry first, perhaps only a "keep": retry
             continue
-        _carry_out(tracking, name)
+        _apply_newest(tracking, name)
         return entry
 
 
-def _settled(tracking: TrackingConfig, name: str, when: str) -> tuple[Ledger, int | None]:
-    """The ledger and the champion at a moment when they agree and nothing is left to be done.
+def _reconciled(tracking: TrackingConfig, name: str, when: str) -> tuple[Ledger, int | None]:
+    """Return the ledger and the champion once they agree and no entry is pending.
 
-    The loop ends: each turn either finishes something, or somebody else was faster.
+    The loop ends: each pass either completes something or another process was faster.
     """
     while True:
-        ledger = verified(tracking, name)
+        ledger = load_verified_ledger(tracking, name)
         if ledger.pending:
-            _carry_out(tracking, name)
+            _apply_newest(tracking, name)
             continue
         serving = serving_version(tracking, name)
         if not ledger.entries or serving == ledger.entries[-1].after:
             return ledger, serving
         before = ledger.entries[-1].after
-        reason = "Found when Regraft looked the next time."
+        reason = "Regraft noticed the change at its next run."
         stamp = _not_before(when, ledger)
         draft = Draft(stamp, OUTSIDE, "outside", name, before, serving, "", reason)
         try:
-            append(tracking, draft, ledger.head)
+            append_entry(tracking, draft, ledger.head)
         except ChampionMoved:
             continue
 
 
-def _carry_out(tracking: TrackingConfig, name: str) -> None:
-    """Brings the aliases to where the newest entry wants them, and marks it.
+def _apply_newest(tracking: TrackingConfig, name: str) -> None:
+    """Set the aliases as the newest entry requires, and mark the entry as applied.
 
-    On a server, another process may write a newer entry meanwhile, and our alias would land on top
-    of its own. So whoever has moved it looks again, and moves it on to the newest.
+    On a server, another process may write a newer entry and set the alias at the same time. Our
+    alias could then overwrite the newer one. So the ledger is read again afterwards, and the loop
+    repeats for the newest entry.
     """
-    entries = read(tracking, name).entries
+    entries = read_ledger(tracking, name).entries
     serving = serving_version(tracking, name)
     may_move = entries[-1].action in ("promote", "rollback") and serving == entries[-1].before
     while True:
         _set_previous(tracking, name, entries)
-        entries = read(tracking, name).entries  # as late as can be: see above
+        entries = read_ledger(tracking, name).entries  # as late as possible: see above
         newest = entries[-1]
         if may_move and newest.after is not None:
-            _try_alias(tracking, name, CHAMPION, newest.after)
+            _try_set_alias(tracking, name, CHAMPION, newest.after)
         mark_applied(tracking, newest)
-        entries = read(tracking, name).entries
+        entries = read_ledger(tracking, name).entries
         if entries[-1] == newest:
             return
 
 
 def _set_previous(tracking: TrackingConfig, name: str, entries: tuple[Entry, ...]) -> None:
-    """Points "previous" at where a rollback would lead, of what the registry still has."""
-    held = aliases(tracking, name).get(PREVIOUS)
-    for version in way_back(entries, entries[-1].after):
-        if version == held or _try_alias(tracking, name, PREVIOUS, version):
+    """Set "previous" to the nearest rollback candidate that is still in the registry."""
+    current = get_aliases(tracking, name).get(PREVIOUS)
+    for version in rollback_candidates(entries, entries[-1].after):
+        if version == current or _try_set_alias(tracking, name, PREVIOUS, version):
             return
-    if held is not None:
+    if current is not None:
         connect(tracking).delete_registered_model_alias(name, PREVIOUS)
 
 
-def _try_alias(tracking: TrackingConfig, name: str, alias: str, version: int) -> bool:
-    """Whether it could be set: a version may have been deleted since it was decided upon."""
+def _try_set_alias(tracking: TrackingConfig, name: str, alias: str, version: int) -> bool:
+    """Set an alias and return True; return False if the version has been deleted meanwhile."""
     try:
         connect(tracking).set_registered_model_alias(name, alias, str(version))
     except MlflowException as error:
@@ -295,14 +271,18 @@ def _try_alias(tracking: TrackingConfig, name: str, alias: str, version: int) ->
     return True
 
 
-def _draft(name: str, decision: Move | Note, now: datetime) -> Draft:
-    """What is known of the entry before it is known who serves."""
+def _draft(name: str, decision: ChampionChange | DecisionRecord, now: datetime) -> Draft:
+    """Return the entry without the champion before and after, which are not certain yet."""
     verdict, reason = decision.verdict, decision.reason
     return Draft(_stamp(now), decision.who, decision.action, name, None, None, verdict, reason)
 
 
 def _not_before(when: str, ledger: Ledger) -> str:
-    """A verdict is stamped when its duel begins; whoever was faster must not seem to come later."""
+    """Return `when`, or the time of the newest entry if that is later.
+
+    A verdict has the time at which its evaluation began. Another process may have written an entry
+    since then, and the times in the ledger must not decrease.
+    """
     last = ledger.entries[-1].when if ledger.entries else when
     return max(when, last, key=datetime.fromisoformat)
 
@@ -312,60 +292,63 @@ def _stamp(now: datetime) -> str:
 
 
 def _target(entries: tuple[Entry, ...], name: str, serving: int | None, to: int | None) -> int:
-    back = way_back(entries, serving)
-    served = {entry.after for entry in entries} | {entry.before for entry in entries[:1]}
-    if to is None and back:
-        return back[0]
-    if to is not None and to in served and to != serving:
+    candidates = rollback_candidates(entries, serving)
+    champions = {entry.after for entry in entries} | {entry.before for entry in entries[:1]}
+    if to is None and candidates:
+        return candidates[0]
+    if to is not None and to in champions and to != serving:
         return to
-    told = ", ".join(version_text(version) for version in chain(entries)) or "none is recorded"
-    now = f"{version_text(serving)} serves now"
+    stack = promotion_stack(entries)
+    listed = ", ".join(format_version(version) for version in stack) or "none recorded"
+    state = f"Champion now: {format_version(serving)}. Promotion stack, newest last: {listed}."
     if to is None:
-        raise NoWayBack(
-            f"Expected an earlier champion of {name} to go back to, found none: {now}, and the "
-            f"champions that led there are: {told}. Train a better one with `regraft train`, or "
-            f"look at `regraft history {name}`."
+        raise NoRollbackTarget(
+            f"Expected an earlier champion of {name} as the rollback target, got none. {state} "
+            f"Train a better model with `regraft train`, or see `regraft history {name}`."
         )
-    why = "it serves already" if to == serving else "it never was"
-    raise NoWayBack(
-        f"Expected a version of {name} that was champion before, got {to}: {why}. {now}; the "
-        f"champions that led there, newest last: {told}. Name one of them with --to."
+    why = "it is the champion already" if to == serving else "it was never champion"
+    raise NoRollbackTarget(
+        f"Expected an earlier champion of {name} as the rollback target, got {to}: {why}. {state} "
+        "Pass one of these with --to."
     )
 
 
-def _check_still_there(
-    tracking: TrackingConfig, name: str, target: int, back: tuple[int, ...]
+def _check_target_exists(
+    tracking: TrackingConfig, name: str, target: int, candidates: tuple[int, ...]
 ) -> None:
     try:
         find(tracking, name, str(target))
     except ModelNotFound as error:
-        further = back[back.index(target) + 1 :] if target in back else back
+        further = candidates
+        if target in candidates:
+            further = candidates[candidates.index(target) + 1 :]
         earlier = [version for version in further if version != target]
         remedy = (
             f"The next earlier champion: `regraft rollback {name} --to {earlier[0]}`."
             if earlier
-            else "No earlier champion is left."
+            else "There is no earlier champion."
         )
-        raise NoWayBack(
-            f"Expected {version_text(target)} of {name}, which was champion before, in the "
-            f"registry, but it cannot be loaded from there: {error} Nothing has moved. {remedy}"
+        raise NoRollbackTarget(
+            f"Expected the former champion {format_version(target)} of {name} in the registry, but "
+            f"it cannot be loaded: {error} Nothing was changed. {remedy}"
         ) from None
 
 
 def _moved(name: str, expected: int | None, serving: int | None, ledger: Ledger) -> str:
     last = f" Last entry of the ledger: {ledger.entries[-1]}" if ledger.entries else ""
     return (
-        f"Expected {version_text(expected)} to be the champion of {name}, as it was when this was "
-        f"decided, but {version_text(serving)} is.{last} Nothing has moved. Judge again, against "
-        "the one that serves: run the same command again."
+        f"Expected {format_version(expected)} as the champion of {name}, as at the time of the "
+        f"decision, got {format_version(serving)}.{last} Nothing was changed. Run the same command "
+        "again to evaluate against the present champion."
     )
 
 
 @contextmanager
-def turn(tracking: TrackingConfig) -> Iterator[None]:
-    """Lets the processes of one machine queue before a SQLite registry; the ledger needs it not.
+def registry_lock(tracking: TrackingConfig) -> Iterator[None]:
+    """Hold the lock of a SQLite registry; do nothing for a registry on a server.
 
-    SQLite turns writers away where a server would let them wait. A killed holder's lock is free.
+    SQLite refuses concurrent writers, where a server lets them wait. The ledger itself needs no
+    lock. The lock of a killed process is free.
 
     Raises:
         RegistryError: another process holds the lock for two minutes.
@@ -378,8 +361,8 @@ def turn(tracking: TrackingConfig) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise RegistryError(
-            f"Waited {_LOCK_TIMEOUT_S:g} s for my turn to move a champion: another process holds "
-            f"{lock.lock_file}. See which one with `fuser` and end it; the lock goes with it."
+            f"Waited {_LOCK_TIMEOUT_S:g} s for the lock {lock.lock_file}, which another process "
+            "holds. Find that process with `fuser` and end it. This releases the lock."
         ) from None
     try:
         yield

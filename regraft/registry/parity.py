@@ -1,4 +1,4 @@
-"""Whether a registered model answers as it was judged, in every way in which it can be asked."""
+"""Compare the predictions of a registered model with its evaluation, for each way to serve it."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -21,35 +21,49 @@ from regraft.core.files import access_errors
 from regraft.data.ingest import NO_LIMIT, decode, read_bytes
 from regraft.evaluation.predict import predict
 from regraft.model.classifier import load_classifier
-from regraft.registry.serving import ask, served
+from regraft.registry.serving import request_predictions, serve_model
 from regraft.registry.versions import BUNDLE_PATH, RegisteredVersion, downloaded
 
-# What loading or asking a model raises whose files are damaged: they hold code, which may raise
-# nearly anything. Not MemoryError and the like, which are no fault of the model's.
-UNUSABLE = (
-    *(MlflowException, RegraftError, SafetensorError, YAMLError, OSError, RuntimeError, ValueError),
-    *(ArithmeticError, AttributeError, EOFError, ImportError, LookupError, NameError, SyntaxError),
-    *(AssertionError, TypeError),
+# Errors of loading or calling a model with damaged files. The files contain code, which can raise
+# almost anything. MemoryError and similar errors are not included: the model does not cause them.
+MODEL_ERRORS = (
+    MlflowException,
+    RegraftError,
+    SafetensorError,
+    YAMLError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    NameError,
+    SyntaxError,
+    AssertionError,
+    TypeError,
 )
-_N_ERROR_CHARACTERS = 500  # a line that a table can hold
+_N_ERROR_CHARACTERS = 500  # fits into one line of a table
 
-Way = Literal["pyfunc", "predict", "server"]
+Channel = Literal["pyfunc", "predict", "server"]
 
 
 @dataclass(frozen=True)
-class WayParity:
-    """How far the answers that one way gives are from the expected ones.
+class ChannelParity:
+    """The difference between the predictions of one channel and the expected predictions.
 
-    way: pyfunc = loaded by MLflow into this process and given the files' bytes; predict = the
-        bundle behind `regraft predict`, given paths; server = `mlflow models serve` over HTTP.
-    n: photos that were asked about.
+    channel: pyfunc = loaded by MLflow into this process, called with the bytes of the files;
+        predict = the bundle behind `regraft predict`, called with paths; server = `mlflow models
+        serve` over HTTP.
+    n: number of photos.
     max_difference: largest difference of a probability; infinite if the classes, their order or the
-        photos are not the same, or if it could not be asked.
+        photos differ, or if the channel failed.
     agreement: share of photos with the same label, in [0, 1].
-    error: why it could not be asked, one line; "" if it could.
+    error: why the channel failed, one line; "" if it worked.
     """
 
-    way: Way
+    channel: Channel
     n: int
     max_difference: float
     agreement: float
@@ -62,48 +76,49 @@ def golden_parity(
     expected: pd.DataFrame,
     tracking: TrackingConfig,
     serve: bool,
-) -> tuple[WayParity, ...]:
-    """A row for each way of asking the model about the photos.
+) -> tuple[ChannelParity, ...]:
+    """Return the parity of each channel on the golden photos.
 
-    A model that cannot be asked, or not even be fetched, is what is looked for: no error.
+    A model that cannot be downloaded, loaded or called gives rows with an error. It does not raise.
 
     Args:
         paths: of the photos, at least one; local paths or fsspec URLs.
-        expected: a row a photo, in the columns and the order of classes of predict.answers().
-        serve: whether to ask a real server too, which takes seconds to start.
+        expected: a row for each photo, with the columns and the class order of
+            predict.prediction_table().
+        serve: whether to include the channel "server", which takes seconds to start.
 
     Raises:
-        UnusablePhoto: a photo cannot be read, which is no fault of the model's.
+        UnusablePhoto: a photo cannot be read. The model does not cause this.
     """
-    files = [_readable(path) for path in paths]
+    files = [_checked_bytes(path) for path in paths]
     model_url = version.bundle_url.removesuffix(BUNDLE_PATH)
     try:
         with downloaded(tracking, model_url) as folder:
-            asked = _ways(folder, paths, files, serve)
-            return tuple(_compared(way, expected, answer) for way, answer in asked.items())
-    except (*UNUSABLE, *access_errors()) as error:  # of fetching: what is asked raises nothing
-        ways = _ways(Path(), paths, files, serve)
-        return tuple(_unasked(way, len(paths), error) for way in ways)
+            channels = _channels(folder, paths, files, serve)
+            return tuple(_compared(name, expected, call) for name, call in channels.items())
+    except (*MODEL_ERRORS, *access_errors()) as error:  # of the download: _compared() raises none
+        channels = _channels(Path(), paths, files, serve)
+        return tuple(_failed(name, len(paths), error) for name in channels)
 
 
 def golden_photos(test: pd.DataFrame, n: int) -> pd.DataFrame:
-    """At most n rows of the table: of each class in turn the one whose sha256 is the lowest.
+    """Return at most n rows of the table, taken from the classes in turn, lowest sha256 first.
 
     Args:
         test: with the columns label, sha256 and path.
         n: >= 1; with fewer photos than classes, the classes that come first by name.
     """
     ordered = test.sort_values(["label", "sha256", "path"])
-    turn = ordered.groupby("label").cumcount()
-    return ordered.loc[turn.sort_values(kind="stable").index[:n]]
+    rank = ordered.groupby("label").cumcount()
+    return ordered.loc[rank.sort_values(kind="stable").index[:n]]
 
 
 @contextmanager
-def opened(model: Path) -> Iterator[PyFuncModel]:
-    """The model as MLflow loads it, from a folder that lives as long as the block.
+def open_model(model: Path) -> Iterator[PyFuncModel]:
+    """Yield the model as MLflow loads it; its folder must exist until the end of the block.
 
-    MLflow puts the model's copy of our code in front of the import path and leaves it there; here
-    it is taken out again.
+    MLflow puts the model's copy of our code first on the import path and leaves it there. The
+    import path is restored at the end of the block.
     """
     before = list(sys.path)
     try:
@@ -112,18 +127,18 @@ def opened(model: Path) -> Iterator[PyFuncModel]:
         sys.path[:] = before
 
 
-def difference(expected: pd.DataFrame, given: pd.DataFrame) -> float:
-    """The largest difference of a probability; infinite where there is no such number.
+def max_difference(expected: pd.DataFrame, given: pd.DataFrame) -> float:
+    """Return the largest difference of a probability, infinite if the tables do not match.
 
     Args:
-        expected, given: tables of predict.answers().
+        expected, given: tables of predict.prediction_table().
     """
     if list(expected.columns) != list(given.columns) or len(expected) != len(given):
         return float("inf")
     numbers = expected.columns.drop("label")
     pair = [table[numbers].to_numpy(dtype=float) for table in (expected, given)]  # (N, K + 1)
     largest = np.abs(pair[0] - pair[1]).max(initial=-1.0)
-    return float(largest) if largest >= 0 else float("inf")  # not a number, or no photo
+    return float(largest) if largest >= 0 else float("inf")  # NaN, or no photo
 
 
 def _agreement(expected: pd.DataFrame, given: pd.DataFrame) -> float:
@@ -132,7 +147,8 @@ def _agreement(expected: pd.DataFrame, given: pd.DataFrame) -> float:
     return float((expected.label.to_numpy() == given.label.to_numpy()).mean())
 
 
-def _readable(path: str) -> bytes:
+def _checked_bytes(path: str) -> bytes:
+    """Return the bytes of a photo after a test that it can be decoded."""
     try:
         data = read_bytes(path)
         decode(data, NO_LIMIT)
@@ -141,19 +157,19 @@ def _readable(path: str) -> bytes:
     return data
 
 
-def _ways(
+def _channels(
     model: Path, paths: list[str], files: list[bytes], serve: bool
-) -> dict[Way, Callable[[], pd.DataFrame]]:
-    """How the model in the folder is asked; nothing is asked yet."""
-    ways: dict[Way, Callable[[], pd.DataFrame]] = {
+) -> dict[Channel, Callable[[], pd.DataFrame]]:
+    """Return a function for each channel that gives its predictions; no function is called yet."""
+    channels: dict[Channel, Callable[[], pd.DataFrame]] = {
         "pyfunc": lambda: _by_pyfunc(model, files),
         "predict": lambda: _by_predict(model, paths),
     }
-    return ways | {"server": lambda: _by_server(model, files)} if serve else ways
+    return channels | {"server": lambda: _by_server(model, files)} if serve else channels
 
 
 def _by_pyfunc(model: Path, files: list[bytes]) -> pd.DataFrame:
-    with opened(model) as loaded:
+    with open_model(model) as loaded:
         answers: pd.DataFrame = loaded.predict(pd.DataFrame({"image": files}, dtype=object))
         return answers
 
@@ -164,22 +180,25 @@ def _by_predict(model: Path, paths: list[str]) -> pd.DataFrame:
 
 
 def _by_server(model: Path, files: list[bytes]) -> pd.DataFrame:
-    with served(model) as url:
-        return ask(url, files)
+    with serve_model(model) as url:
+        return request_predictions(url, files)
 
 
-def _compared(way: Way, expected: pd.DataFrame, answer: Callable[[], pd.DataFrame]) -> WayParity:
+def _compared(
+    channel: Channel, expected: pd.DataFrame, call: Callable[[], pd.DataFrame]
+) -> ChannelParity:
     try:
-        given = answer()
-        apart, agreement = difference(expected, given), _agreement(expected, given)
-    except (*UNUSABLE, *access_errors()) as error:
-        return _unasked(way, len(expected), error)
-    return WayParity(way, len(expected), apart, agreement)
+        given = call()
+        distance, agreement = max_difference(expected, given), _agreement(expected, given)
+    except (*MODEL_ERRORS, *access_errors()) as error:
+        return _failed(channel, len(expected), error)
+    return ChannelParity(channel, len(expected), distance, agreement)
 
 
-def _unasked(way: Way, n: int, error: BaseException) -> WayParity:
+def _failed(channel: Channel, n: int, error: BaseException) -> ChannelParity:
     line = " ".join(f"{type(error).__name__}: {error}".split())
-    if len(line) > _N_ERROR_CHARACTERS:  # what was wanted stands in front, what went wrong behind
+    # The start of a message names what was expected, the end names the cause: keep both.
+    if len(line) > _N_ERROR_CHARACTERS:
         half = _N_ERROR_CHARACTERS // 2
         line = f"{line[:half]} ... {line[-half:]}"
-    return WayParity(way, n, float("inf"), 0.0, line)
+    return ChannelParity(channel, n, float("inf"), 0.0, line)

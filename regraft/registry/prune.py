@@ -1,4 +1,4 @@
-"""Old versions go, and their files with them; what serves, served or may yet serve stays."""
+"""Delete old versions and their files, except versions that serve, served or may still serve."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,203 +14,238 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from regraft.core.config import TrackingConfig
 from regraft.core.errors import ConfigError, RegistryError
-from regraft.registry.champion import chain, turn
-from regraft.registry.ledger import meant, verified
+from regraft.registry.champion import registry_lock
+from regraft.registry.champion_history import promotion_stack
+from regraft.registry.ledger import load_verified_ledger, resolve_model_name
 from regraft.registry.tracking import connect
 from regraft.registry.versions import (
     APPROVAL,
-    SEAL,
-    WAITING,
+    CONTENT_HASH,
+    PENDING,
     RegisteredVersion,
-    aliases,
     all_versions,
-    names,
+    get_aliases,
+    list_models,
     set_tags,
 )
 
 KEEP = 5  # guess: a week of nightly trainings
 PINNED = "pinned"
-LEFT_OVER = 0  # as a version's number: files of a registration that has no version
-_MAY_BE_RUNNING = timedelta(days=1)  # guess: no registration takes so long
+LEFT_OVER = 0  # in place of a version number: files that belong to no version
+_MAX_REGISTRATION_TIME = timedelta(days=1)  # guess: no registration takes longer
 _PAGE = 100
 
 
 @dataclass(frozen=True)
-class Prunable:
-    """A version, whether it goes, and why or why not.
+class PruneCandidate:
+    """A version, whether it will be deleted, and the reason for or against.
 
-    version: LEFT_OVER for the files of a registration that was interrupted before or after its
-        version was there.
-    n_bytes: of its files. model_id: of the MLflow model that holds them, "" if none does: such
-        files are somebody else's and stay.
+    version: LEFT_OVER for files without a version: the registration was interrupted, or a prune
+        was interrupted after it deleted the version.
+    n_bytes: size of its files. model_id: of the MLflow model that owns the files, "" if no model
+        does; such files belong to somebody else and are not deleted.
     """
 
     name: str
     version: int
-    goes: bool
-    why: str
+    should_delete: bool
+    reason: str
     n_bytes: int
     model_id: str
 
     def __str__(self) -> str:
-        what = f"{self.name}/{self.version}" if self.version else f"{self.name}: files left over"
-        said = "goes" if self.goes else "stays"
-        return f"{what} {said} ({self.n_bytes / 1e6:.1f} MB): {self.why}"
+        label = f"{self.name}/{self.version}" if self.version else f"{self.name}, leftover files"
+        action = "delete" if self.should_delete else "keep"
+        return f"{label}: {action} ({self.n_bytes / 1e6:.1f} MB), {self.reason}"
 
 
 @dataclass(frozen=True)
-class _Files:
-    """Where models lie: how many versions, of all models, read each place, and what made it."""
+class _ModelFiles:
+    """The locations of model files in the artifact store.
+
+    users: number of versions, of all models, that read each location.
+    models: location to the MLflow model that wrote it.
+    """
 
     client: MlflowClient
     users: Counter[str]
     models: dict[str, LoggedModel]
 
-    def n_bytes(self, place: str, folder: str | None = None) -> int:
-        """Of all files below the folder, None for the whole place."""
-        found = _repository(self.client, place).list_artifacts(folder)
-        sizes = [self.n_bytes(place, f.path) if f.is_dir else int(f.file_size or 0) for f in found]
-        return sum(sizes)
+    def n_bytes(self, location: str, folder: str | None = None) -> int:
+        """Return the size of all files below the folder, None for the whole location."""
+        files = _repository(self.client, location).list_artifacts(folder)
+        return sum(
+            self.n_bytes(location, file.path) if file.is_dir else int(file.file_size or 0)
+            for file in files
+        )
 
 
-def prunable(tracking: TrackingConfig, name: str, keep: int, now: datetime) -> tuple[Prunable, ...]:
-    """Every version of the model, newest first, then what is left over; nothing is changed.
+def plan_prune(
+    tracking: TrackingConfig, name: str, n_keep: int, now: datetime
+) -> tuple[PruneCandidate, ...]:
+    """Return every version of the model, newest first, then leftover files; delete nothing.
 
-    What stays: a version with any alias, one that ever was the champion, a pinned one, one that
-    waits for approval, one whose registration may still be running, and the newest ones.
+    These versions are kept: every version with an alias, every version that was ever champion,
+    pinned versions, versions that wait for approval, versions whose registration may still run, and
+    the newest versions.
 
     Args:
-        keep: how many of the newest checked versions stay in any case, >= 0.
+        n_keep: number of the newest verified versions to keep in any case, >= 0.
         now: UTC.
 
     Raises:
-        ConfigError: keep is negative.
-        ModelNotFound: no such model.
-        LedgerBroken: nobody can say which versions were champion.
+        ConfigError: n_keep is negative.
+        ModelNotFound: there is no such model.
+        LedgerBroken: the ledger fails its verification, so former champions are unknown.
     """
-    if keep < 0:
-        raise ConfigError(f"Expected a number of versions to keep, 0 or more, got {keep}.")
+    if n_keep < 0:
+        raise ConfigError(f"Expected the number of versions to keep, 0 or more, got {n_keep}.")
     client = connect(tracking)
-    versions = _versions(client, meant(tracking, name))
-    sealed = [int(version.version) for version in versions if SEAL in version.tags]
-    stays = {number: f"among the newest {keep}" for number in sealed[:keep]}
-    stays |= _roles(tracking, name)
-    files = _Files(
+    versions = _versions(client, resolve_model_name(tracking, name))
+    verified = [int(version.version) for version in versions if CONTENT_HASH in version.tags]
+    kept_reasons = {number: f"among the newest {n_keep}" for number in verified[:n_keep]}
+    kept_reasons |= _roles(tracking, name)
+    files = _ModelFiles(
         client, _users(tracking), {m.artifact_location: m for m in _models(client, name)}
     )
-    judged = [_judged(version, stays, files, now) for version in versions]
-    return (*judged, *_left_over(name, files, now))
+    candidates = [_candidate(version, kept_reasons, files, now) for version in versions]
+    return (*candidates, *_left_over(name, files, now))
 
 
-def prune(tracking: TrackingConfig, name: str, keep: int, now: datetime) -> tuple[Prunable, ...]:
-    """Removes what prunable() says goes, oldest first; returns what went.
+def prune(
+    tracking: TrackingConfig, name: str, n_keep: int, now: datetime
+) -> tuple[PruneCandidate, ...]:
+    """Delete what plan_prune() marks for deletion, oldest first, and return what was deleted.
 
-    The version goes first, then its files: killed in between, nothing is found that cannot be
-    loaded, and the next call removes what is left over. Just before, each version is looked at
-    again: it may have become champion meanwhile.
+    The version is deleted before its files. If the process is killed in between, no version is left
+    without files, and the next call deletes the leftover files. Each version is checked again just
+    before its deletion, because it may have become champion meanwhile.
 
     Args:
-        keep, now: as prunable().
+        n_keep, now: as plan_prune().
 
     Raises:
-        As prunable().
-        RegistryError: files cannot be removed.
+        As plan_prune().
+        RegistryError: files cannot be deleted.
     """
     client = connect(tracking)
-    gone = []
-    for one in reversed([one for one in prunable(tracking, name, keep, now) if one.goes]):
-        with turn(tracking):  # nobody is crowned between the last look and the deletion
-            if one.version and _may_not_go(client, tracking, one, now):
+    deleted = []
+    for candidate in reversed(plan_prune(tracking, name, n_keep, now)):
+        if not candidate.should_delete:
+            continue
+        with registry_lock(tracking):  # no promotion between the last check and the deletion
+            if candidate.version and _must_stay(client, tracking, candidate, now):
                 continue
-            if one.version:
-                client.delete_model_version(name, str(one.version))
-        _remove_files(client, one)
-        gone.append(one)
-    return tuple(gone)
+            if candidate.version:
+                client.delete_model_version(name, str(candidate.version))
+        _delete_files(client, candidate)
+        deleted.append(candidate)
+    return tuple(deleted)
 
 
 def pin(tracking: TrackingConfig, version: RegisteredVersion) -> None:
-    """The version stays, whatever is pruned."""
+    """Exclude the version from pruning."""
     set_tags(tracking, version, {PINNED: "1"})
 
 
 def unpin(tracking: TrackingConfig, version: RegisteredVersion) -> None:
-    """The version may go again; one that is not pinned is left alone."""
+    """Include the version in pruning again; do nothing if it is not pinned."""
     connect(tracking).delete_model_version_tag(version.name, str(version.version), PINNED)
 
 
 def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
-    """Newest first."""
-    found = all_versions(client, name)
-    return sorted(found, key=lambda version: int(version.version), reverse=True)
+    """Return the versions, newest first."""
+    versions = all_versions(client, name)
+    return sorted(versions, key=lambda version: int(version.version), reverse=True)
 
 
 def _roles(tracking: TrackingConfig, name: str) -> dict[int, str]:
-    """{version: why it may not go} of all that serve, served or could be gone back to."""
-    record = verified(tracking, name).entries
-    served = {number for entry in record for number in (entry.before, entry.after) if number}
-    called: dict[int, list[str]] = {}
-    for alias, number in sorted(aliases(tracking, name).items()):
-        called.setdefault(number, []).append(alias)
-    once = {number: "was the champion" for number in served | set(chain(record))}
-    return once | {number: f"is the {', '.join(names)}" for number, names in called.items()}
+    """Return {version: reason to keep it} of present and former champions and all aliases."""
+    entries = load_verified_ledger(tracking, name).entries
+    champions = {number for entry in entries for number in (entry.before, entry.after) if number}
+    champions |= set(promotion_stack(entries))
+    alias_names: dict[int, list[str]] = {}
+    for alias, number in sorted(get_aliases(tracking, name).items()):
+        alias_names.setdefault(number, []).append(alias)
+    former = dict.fromkeys(champions, "was the champion")
+    return former | {number: f"is the {', '.join(group)}" for number, group in alias_names.items()}
 
 
 def _users(tracking: TrackingConfig) -> Counter[str]:
-    """How many versions, of all models, read their files from each place: a copy has no own."""
+    """Return how many versions, of all models, read each location.
+
+    A copied version reads the files of its original.
+    """
     client = connect(tracking)
     return Counter(
         client.get_model_version_download_uri(name, version.version)
-        for name in names(tracking)
+        for name in list_models(tracking)
         for version in all_versions(client, name)
     )
 
 
-def _judged(version: ModelVersion, stays: dict[int, str], files: _Files, now: datetime) -> Prunable:
-    why = stays.get(int(version.version)) or _own_reason(version, now)
-    place = files.client.get_model_version_download_uri(version.name, version.version)
-    ours = files.models.get(place)
-    if not why and ours and files.users[place] > 1:
-        why = "another version serves from the same files"
-    return Prunable(
+def _candidate(
+    version: ModelVersion, kept_reasons: dict[int, str], files: _ModelFiles, now: datetime
+) -> PruneCandidate:
+    reason = kept_reasons.get(int(version.version)) or _own_reason(version, now)
+    location = files.client.get_model_version_download_uri(version.name, version.version)
+    owner = files.models.get(location)
+    if not reason and owner and files.users[location] > 1:
+        reason = "another version serves from the same files"
+    should_delete = not reason
+    if should_delete:
+        is_verified = CONTENT_HASH in version.tags
+        reason = "not among the newest" if is_verified else "its registration failed"
+    return PruneCandidate(
         name=version.name,
         version=int(version.version),
-        goes=not why,
-        why=why or ("not among the newest" if SEAL in version.tags else "was never finished"),
-        n_bytes=files.n_bytes(place) if ours else 0,
-        model_id=ours.model_id if ours else "",
+        should_delete=should_delete,
+        reason=reason,
+        n_bytes=files.n_bytes(location) if owner else 0,
+        model_id=owner.model_id if owner else "",
     )
 
 
 def _own_reason(version: ModelVersion, now: datetime) -> str:
-    """Why the version stays by what it says of itself, "" if it says nothing."""
+    """Return the reason to keep the version that its tags give, "" if there is none."""
     if version.tags.get(PINNED) == "1":
         return "pinned"
-    if version.tags.get(APPROVAL) == WAITING:
+    if version.tags.get(APPROVAL) == PENDING:
         return "waits for approval"
-    if SEAL not in version.tags and _age(version.creation_timestamp, now) < _MAY_BE_RUNNING:
+    is_recent = _age(version.creation_timestamp, now) < _MAX_REGISTRATION_TIME
+    if is_recent and CONTENT_HASH not in version.tags:
         return "its registration may be running"
     return ""
 
 
-def _may_not_go(
-    client: MlflowClient, tracking: TrackingConfig, one: Prunable, now: datetime
+def _must_stay(
+    client: MlflowClient, tracking: TrackingConfig, candidate: PruneCandidate, now: datetime
 ) -> bool:
-    version = client.get_model_version(one.name, str(one.version))
-    return bool(_own_reason(version, now)) or one.version in _roles(tracking, one.name)
+    version = client.get_model_version(candidate.name, str(candidate.version))
+    has_role = candidate.version in _roles(tracking, candidate.name)
+    return bool(_own_reason(version, now)) or has_role
 
 
-def _left_over(name: str, files: _Files, now: datetime) -> Iterator[Prunable]:
-    """Models that register() began in the experiment, and that no version reads."""
-    for place, model in files.models.items():
-        is_old = _age(model.creation_timestamp, now) >= _MAY_BE_RUNNING
-        if is_old and not files.users[place]:
-            n_bytes = files.n_bytes(place)
-            yield Prunable(name, LEFT_OVER, True, "no version has them", n_bytes, model.model_id)
+def _left_over(name: str, files: _ModelFiles, now: datetime) -> Iterator[PruneCandidate]:
+    """Yield the models that register() created in the experiment and that no version reads."""
+    for location, model in files.models.items():
+        is_old = _age(model.creation_timestamp, now) >= _MAX_REGISTRATION_TIME
+        if is_old and not files.users[location]:
+            yield PruneCandidate(
+                name=name,
+                version=LEFT_OVER,
+                should_delete=True,
+                reason="no version uses them",
+                n_bytes=files.n_bytes(location),
+                model_id=model.model_id,
+            )
 
 
 def _models(client: MlflowClient, name: str) -> Iterator[LoggedModel]:
-    """MLflow's models that register() made for this name; a version knows only their place."""
+    """Yield MLflow's models that register() created for this name.
+
+    The models are searched because a version stores only the location of its model.
+    """
     experiment = client.get_experiment_by_name(name)
     token, more = None, experiment is not None
     while more:
@@ -222,23 +257,24 @@ def _models(client: MlflowClient, name: str) -> Iterator[LoggedModel]:
         more = bool(token)
 
 
-def _remove_files(client: MlflowClient, one: Prunable) -> None:
-    """The files, then MLflow's record of them: by it the next call finds files that are left."""
-    if not one.model_id:
+def _delete_files(client: MlflowClient, candidate: PruneCandidate) -> None:
+    """Delete the files, then MLflow's model; leftover files are found through that model."""
+    if not candidate.model_id:
         return
-    place = client.get_logged_model(one.model_id).artifact_location
+    location = client.get_logged_model(candidate.model_id).artifact_location
     try:
-        _repository(client, place).delete_artifacts()
+        _repository(client, location).delete_artifacts()
     except (OSError, MlflowException, NotImplementedError) as error:
         raise RegistryError(
-            f"The files of {one.name}/{one.version} in {place} cannot be removed ({error}). Its "
-            "version is gone already; see to the folder, then prune again: it finds what is left."
+            f"Expected to delete the files of {candidate.name}/{candidate.version} in {location}, "
+            f"but: {error}. The version itself was deleted. Check the folder, then prune again to "
+            "delete the leftover files."
         ) from None
-    client.delete_logged_model(one.model_id)
+    client.delete_logged_model(candidate.model_id)
 
 
-def _repository(client: MlflowClient, place: str) -> ArtifactRepository:
-    return get_artifact_repository(place, client.tracking_uri, client.tracking_uri)
+def _repository(client: MlflowClient, location: str) -> ArtifactRepository:
+    return get_artifact_repository(location, client.tracking_uri, client.tracking_uri)
 
 
 def _age(timestamp_ms: int, now: datetime) -> timedelta:

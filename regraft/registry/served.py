@@ -1,14 +1,15 @@
-"""The served model. MLflow copies this file into the model and runs it where it is served.
+"""The served model. MLflow copies this file into the model and runs it on the server.
 
-A request has one column "image"; each cell is one image file, as bytes or as base64 text (also as a
-data: URL). Text is never taken for a path or URL, unless whoever loads the model for local scoring
-says so:
+A request has one column "image". Each cell is one image file, as bytes or as base64 text (also as a
+data: URL). Text is not used as a path or URL, unless the caller allows this when loading the model
+for local scoring:
 
     mlflow.pyfunc.load_model(URI, model_config={"image_schemes": ["file", "s3"]})
 
-The answer has a row an image: label, confidence, "prob:CLASS" for each class in order; the label
-is "unsure" where the model's card says that the confidence is too low for an answer. If one image
-cannot be read, the whole request fails and says which and why: nothing is replaced.
+The answer has a row for each image: label, confidence and "prob:CLASS" for each class in order. The
+label is "unsure" if the confidence is below the threshold in the model's card. If an image cannot
+be read, the whole request fails with the position of the image and the reason. No image is skipped
+or replaced.
 """
 
 import base64
@@ -25,12 +26,12 @@ from torch import Tensor
 from regraft.core.errors import UnusablePhoto
 from regraft.data.ingest import decode
 from regraft.data.ingest.read_policy import ReadPolicy, read_allowed
-from regraft.evaluation.predict import answers, max_pixels_of
+from regraft.evaluation.predict import max_pixels_of, prediction_table
 from regraft.model.classifier import Card, load_classifier
 from regraft.model.embed import BATCH_SIZE, forward, judging_compute, prepared
 from regraft.model.pixels import batch_of, consecutive, least_side, preprocess
 
-# How JPEG, PNG, GIF, WebP, BMP, TIFF and BigTIFF files begin when they are written in base64.
+# The first characters of JPEG, PNG, GIF, WebP, BMP, TIFF and BigTIFF files in base64.
 BASE64_STARTS = (
     "/9j/",
     "iVBORw0KGg",
@@ -47,10 +48,10 @@ BASE64_STARTS = (
 
 
 class ServedClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no types
-    """Our bundle behind MLflow's protocol."""
+    """A bundle as an MLflow pyfunc model."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Reads the bundle and the read policy, once."""
+        """Load the bundle and the read policy once."""
         self.policy = ReadPolicy.from_model_config(context.model_config)
         classifier = load_classifier(Path(context.artifacts["bundle"]))
         self.card = classifier.card
@@ -62,18 +63,18 @@ class ServedClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no type
         model_input: pd.DataFrame,
         params: dict[str, str] | None = None,
     ) -> pd.DataFrame:
-        """A row an image; see the head of this file.
+        """Return a row for each image, as the docstring of this file describes.
 
-        Memory does not grow with the number of images: one batch of pixels is held at a time.
+        Memory does not grow with the number of images: one batch of pixels is in memory at a time.
 
         Raises:
-            MlflowException: an image that cannot be read; over HTTP it is a 400 with this text.
+            MlflowException: an image cannot be read. Over HTTP, this is status 400 with its text.
         """
         batches = self._batches(list(model_input["image"]))
         preprocessing = self.card.backbone.preprocessing
         scores = list(forward(self.network, batches, preprocessing, judging_compute()))
         none = torch.zeros(0, len(self.card.classes))  # (0, K)
-        return answers(torch.cat(scores or [none]), self.card)
+        return prediction_table(torch.cat(scores or [none]), self.card)
 
     def _batches(self, cells: Sequence[object]) -> Iterator[Tensor]:
         for batch in consecutive(len(cells), BATCH_SIZE):
@@ -81,11 +82,11 @@ class ServedClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no type
 
 
 def image_bytes(cell: object, policy: ReadPolicy) -> bytes:
-    """The image file that one cell of a request means; the forms are at the head of this file.
+    """Return the image file of one cell of a request, in any format that this file describes.
 
     Raises:
-        UnusablePhoto: neither bytes nor base64 text, or a path or URL that the policy does not
-            allow, or that cannot be read.
+        UnusablePhoto: the cell is neither bytes nor base64 text, or it is a path or URL that the
+            policy does not allow or that cannot be read.
     """
     if isinstance(cell, bytes | bytearray | memoryview):
         return bytes(cell)
@@ -103,23 +104,23 @@ def image_bytes(cell: object, policy: ReadPolicy) -> bytes:
 def _pixels(cell: object, at: int, card: Card, policy: ReadPolicy) -> Tensor:
     try:
         preprocessing = card.backbone.preprocessing
-        side = least_side(preprocessing)  # else other pixels would be judged than are served
-        photo = decode(image_bytes(cell, policy), max_pixels_of(card), side)
+        min_size = least_side(preprocessing)  # as in the evaluation, for identical pixels
+        photo = decode(image_bytes(cell, policy), max_pixels_of(card), min_size)
         return preprocess(photo, preprocessing)
     except UnusablePhoto as error:
         raise MlflowException.invalid_parameter_value(f"Image {at}: {error}") from None
 
 
 def _from_base64(text: str) -> bytes:
-    """The decoded bytes, or none if the text is not an image in base64."""
+    """Return the decoded bytes, empty if the text is not an image in base64."""
     if text.startswith("data:"):
         text = text.partition(",")[2]
-    compact = "".join(text.split())  # base64 is often written in lines
+    compact = "".join(text.split())  # base64 is often split into lines
     if not compact.startswith(BASE64_STARTS):
         return b""
     try:
         return base64.b64decode(compact, validate=True)
-    except ValueError:  # no base64, or text outside ASCII
+    except ValueError:  # not base64, or text outside ASCII
         return b""
 
 

@@ -1,7 +1,8 @@
-"""A real server for a model: `mlflow models serve`, as a user would start it, started and ended.
+"""Serve a model with `mlflow models serve` in a process of its own, and send requests to it.
 
-It is given nothing of this process but where programs and libraries lie: no password, no token, no
-address of a store, no home. So nothing it prints can tell one, and it serves from the model alone.
+The server process gets only the environment variables that it needs to find programs and libraries:
+no password, no token, no address of a store, no home folder. So its output cannot contain a secret,
+and it serves from the model's files alone.
 """
 
 import base64
@@ -27,38 +28,38 @@ import psutil
 
 from regraft.core.errors import RegistryError
 
-# Measured on two cores: 7 to 8 s for the tiniest network, 8.1 s of computing (8.7 s for
-# efficientnet-lite0), nearly all of it importing MLflow and torch; 36 s where five other programs
-# wanted the cores. Three times that, for a slow disk too.
+# Measured on two cores: 7 to 8 s for the smallest network and 8.7 s for efficientnet-lite0, most of
+# it for importing MLflow and torch; 36 s with five other programs on the cores. Three times that,
+# for a slow disk.
 START_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 60  # MLflow's own limit for a request
-_HEALTH_TIMEOUT_S = 5.0  # guess; then it is asked again
-_DEATH_TIMEOUT_S = 5.0  # guess; measured 0.1 s, what cannot die by then waits for a broken disk
+_HEALTH_TIMEOUT_S = 5.0  # guess; the health check is repeated
+_DEATH_TIMEOUT_S = 5.0  # guess; measured 0.1 s, a process that needs longer waits for a broken disk
 _POLL_S = 0.1
-_N_PORTS = 3  # guess: two of them may be taken by others while the model loads
+_N_PORTS = 3  # guess: other programs may take two of them while the model loads
 _N_LOG_CHARACTERS = 2000
 _NO_ANSWER = (OSError, http.client.HTTPException)
 _HOST = "127.0.0.1"
-# What a program needs to find its libraries and its device; nothing that may hold a secret.
+# What a program needs to find its libraries and its device. None of these may contain a secret.
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LANG")
-# Ends the server's whole process group when our end of standard input closes: even if this process
-# is killed, which then can end nothing itself.
+# Kills the process group of the server when our end of its standard input closes. This works even
+# if our process is killed.
 _WATCHED = 'exec 3<&0; (cat <&3 >/dev/null; kill -KILL 0) & "$@" 3<&- </dev/null'
 
 
 @contextmanager
-def served(model: Path, timeout_s: float = START_TIMEOUT_S) -> Iterator[str]:
-    """The URL of a server that answers for the model, as long as the block lives.
+def serve_model(model: Path, timeout_s: float = START_TIMEOUT_S) -> Iterator[str]:
+    """Start a server for the model, yield its URL, and kill all its processes at block exit.
 
-    It listens on this machine only, and is ended with all its processes however the block ends.
+    The server listens on this machine only.
 
     Args:
-        model: an MLflow model's folder, the one with the file MLmodel.
-        timeout_s: seconds that each of at most three starts may take, > 0; another start follows
-            only where another program took the port first.
+        model: folder of an MLflow model, with the file MLmodel.
+        timeout_s: limit for each of at most three starts, in seconds, > 0. Another start follows
+            only if another program took the port first.
 
     Raises:
-        RegistryError: it does not come up; the message ends with what it printed last.
+        RegistryError: the server does not start. The message ends with its last output.
     """
     with tempfile.TemporaryDirectory() as scratch:
         for attempt in range(_N_PORTS):
@@ -70,26 +71,26 @@ def served(model: Path, timeout_s: float = START_TIMEOUT_S) -> Iterator[str]:
                     return
             if f"[Errno {errno.EADDRINUSE}]" not in log.read_text(errors="replace"):
                 break
-        said = log.read_text(errors="replace").strip()[-_N_LOG_CHARACTERS:]
+        output = log.read_text(errors="replace").strip()[-_N_LOG_CHARACTERS:]
         raise RegistryError(
             f"Expected `mlflow models serve` to serve {model}, but {failure}. Run that command "
-            f"yourself to see more. Its last lines: {said or 'none'}"
+            f"yourself to see more. Its last output: {output or 'none'}"
         )
 
 
-def ask(url: str, images: list[bytes]) -> pd.DataFrame:
-    """The server's answers, by one request over HTTP.
+def request_predictions(url: str, images: list[bytes]) -> pd.DataFrame:
+    """Return the predictions of a model server for the images, from one HTTP request.
 
     Args:
-        url: of served().
-        images: N >= 1 image files as they are.
+        url: from serve_model().
+        images: N >= 1 image files.
 
     Returns:
         label, confidence, "prob:CLASS" for each class in the model's order; N rows.
 
     Raises:
-        RegistryError: it cannot be reached, takes more than ANSWER_TIMEOUT_S seconds, refuses (with
-            what it said), or answers with something else than a table.
+        RegistryError: the server cannot be reached, needs more than ANSWER_TIMEOUT_S seconds,
+            refuses the request (the message contains its answer), or does not answer with a table.
     """
     cells = [[base64.b64encode(image).decode()] for image in images]
     body = json.dumps({"dataframe_split": {"columns": ["image"], "data": cells}})
@@ -98,22 +99,23 @@ def ask(url: str, images: list[bytes]) -> pd.DataFrame:
     except _NO_ANSWER as error:
         status, answer = 0, f"{type(error).__name__}: {error}"
     if status != http.HTTPStatus.OK:
+        received = f"HTTP {status}" if status else "no answer"
         raise RegistryError(
-            f"Expected answers to {len(images)} photos from {url}, got "
-            f"{f'HTTP {status}' if status else 'none'}: {_message(answer)[-_N_LOG_CHARACTERS:]}"
+            f"Expected predictions for {len(images)} photos from {url}, got {received}: "
+            f"{_message(answer)[-_N_LOG_CHARACTERS:]}"
         )
-    told = _parsed(answer).get("predictions")
-    if not isinstance(told, list) or not all(isinstance(row, dict) for row in told):
+    predictions = _parsed(answer).get("predictions")
+    if not isinstance(predictions, list) or not all(isinstance(row, dict) for row in predictions):
         raise RegistryError(
             f"Expected a table of predictions from {url}, got {answer[:200]!r}. Serve a model that "
-            "`regraft train` made."
+            "`regraft train` registered."
         )
-    return pd.DataFrame.from_records(told)
+    return pd.DataFrame.from_records(predictions)
 
 
 @contextmanager
 def _started(model: Path, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`mlflow models serve` in a process group of its own, at whose end nobody of it lives."""
+    """Start `mlflow models serve` in a process group of its own; kill the group at block exit."""
     options = ["--env-manager", "local", "--host", _HOST, "--port", str(port), "--workers", "1"]
     limit = ["--timeout", str(ANSWER_TIMEOUT_S)]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model)]
@@ -123,51 +125,51 @@ def _started(model: Path, port: int, log: Path) -> Iterator[subprocess.Popen[byt
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            cwd=log.parent,  # which is in front of its import path
+            cwd=log.parent,  # Python puts it first on the import path
             env=_environment(log.parent),
             start_new_session=True,
         )
     try:
         yield process
     finally:
-        _end(process)
+        _kill_group(process)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kills the group, and waits until it is dead: a server holds nothing that it has to save."""
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process group and wait until it has ended; a server has no state to save."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    until = time.monotonic() + _DEATH_TIMEOUT_S
-    while _group(process.pid) and time.monotonic() < until:
+    deadline = time.monotonic() + _DEATH_TIMEOUT_S
+    while _group(process.pid) and time.monotonic() < deadline:
         time.sleep(_POLL_S / 10)
 
 
 def _group(leader: int) -> list[psutil.Process]:
-    """The processes of the group that live; the dead may stay in the list if nobody reaps them."""
-    found = []
-    for one in psutil.process_iter():
+    """Return the running processes of the group, without zombies."""
+    members = []
+    for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if os.getpgid(one.pid) == leader and one.status() != psutil.STATUS_ZOMBIE:
-                found.append(one)
-    return found
+            if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+    return members
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """As little as lets this interpreter's mlflow run."""
+    """Return the minimum of variables that the installed mlflow needs to run."""
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     programs = (str(Path(sys.executable).parent), passed.get("PATH", os.defpath))
-    places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return passed | {
-        "PATH": os.pathsep.join(programs),  # MLflow looks for uvicorn there
-        "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in places if place),
-        "PYTHONUSERBASE": site.getuserbase(),  # else looked for in the home below
+        "PATH": os.pathsep.join(programs),  # MLflow searches uvicorn there
+        "PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in folders if path),
+        "PYTHONUSERBASE": site.getuserbase(),  # Python would search it in the home folder below
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": str(home),
         "TMPDIR": str(home),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
-        "OMP_WAIT_POLICY": "passive",  # between requests it leaves the cores to others
+        "OMP_WAIT_POLICY": "passive",  # leaves the cores free between requests
     }
 
 
@@ -178,9 +180,9 @@ def _free_port() -> int:
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, timeout_s: float) -> str:
-    """Waits until the server is ready; "" if it is, else what is wrong."""
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
+    """Wait until the server is ready; return "" if it is, otherwise the failure."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
         if process.poll() is not None:
             return f"it ended with exit code {process.returncode}"
         if _listens(process.pid, port) and _is_ready(port):
@@ -190,10 +192,10 @@ def _wait(process: subprocess.Popen[bytes], port: int, timeout_s: float) -> str:
 
 
 def _listens(leader: int, port: int) -> bool:
-    """Whether it is our server that listens there, and not another program's."""
+    """Return whether a process of the group listens on the port, not another program."""
     try:
-        connections = [c for one in _group(leader) for c in one.net_connections("inet")]
-    except psutil.Error:  # one of them has just ended
+        connections = [c for process in _group(leader) for c in process.net_connections("inet")]
+    except psutil.Error:  # a process of the group has just ended
         return False
     return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
 
@@ -207,7 +209,7 @@ def _is_ready(port: int) -> bool:
 
 
 def _exchange(url: str, method: str, path: str, body: str, timeout_s: float) -> tuple[int, str]:
-    """Status and text of the answer; not by way of a proxy, which urllib would take."""
+    """Return status and text of the answer. Unlike urllib, this does not use a proxy."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
     try:
         connection.request(method, path, body.encode(), {"Content-Type": "application/json"})
@@ -218,14 +220,14 @@ def _exchange(url: str, method: str, path: str, body: str, timeout_s: float) -> 
 
 
 def _message(answer: str) -> str:
-    """What MLflow says of an error, without the traceback that it adds."""
+    """Return MLflow's error message without the traceback that MLflow adds."""
     return str(_parsed(answer).get("message", answer))
 
 
 def _parsed(answer: str) -> dict[str, Any]:
-    """The JSON object, an empty one if it is none."""
+    """Return the JSON object, an empty one if the text is not a JSON object."""
     try:
-        told = json.loads(answer)
+        parsed = json.loads(answer)
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -1,18 +1,18 @@
-"""Many p-values at once: what each is still worth."""
+"""Correction of p-values for the number of tests."""
 
 import math
 from collections.abc import Sequence
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """The adjusted p-values, in the same order, in [0, 1]: at most `level` = shown at that level.
+    """Return the adjusted p-values in the same order, in [0, 1].
 
-    The chance that any of them is <= level although there is nothing to show is at most level,
-    however the tests depend on each other.
+    If none of the tested effects exists, the chance that any adjusted p-value is <= level is at
+    most level, for any dependence between the tests.
 
     Args:
-        p_values: (K,), each in [0, 1], or NaN where nothing could be tested: NaN stays NaN and the
-            others are not adjusted for it.
+        p_values: (K,), each in [0, 1], or NaN where nothing could be tested. NaN stays NaN and does
+            not count as a test.
 
     Source: Holm 1979. Neither scipy nor scikit-learn has it.
 

@@ -1,9 +1,9 @@
-"""The score statistic of a gain against a margin, and the exact chances of what it rejects.
+"""The score statistic of a gain against a margin, and the exact rejection probabilities.
 
-Words of this file, for n photos that two models answered:
+Terms in this file, for n photos that two models answered:
 
-* wins, losses: photos that only the one model, or only the other, got right.
-* discordant: wins + losses; its true share is q, which the margin says nothing about (nuisance).
+* wins, losses: photos that only the first model, or only the second, answered correctly.
+* discordant: wins + losses; its true share q is a nuisance parameter.
 * gain: true share of wins minus true share of losses, in [-q, q].
 * a region (n + 1,) int64: for each number of discordant photos D from 0 to n, the fewest wins with
   which the test rejects; D + 1 = never. Every test here rejects on such a region, because its
@@ -20,36 +20,38 @@ from scipy.stats import binom
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
-TAIL = 1e-12  # chance of the numbers of discordant photos that are left out of a sum
-TIE = 1e-9  # statistics closer than this are equal, up to rounding
-N_NODES = 96  # shares tried; the largest chance was right to 1e-6 of itself against 4000 shares
-N_END_NODES = 20  # further ones near each end, where a single photo more or less still counts
-N_PEAKS = 4  # of the shares tried, so many are looked around
-ROUNDS = 2  # of looking around
+TAIL = 1e-12  # total chance of the numbers of discordant photos that a sum leaves out
+TIE = 1e-9  # statistics closer than this are equal except for rounding
+N_NODES = 96  # shares tried; against 4000 shares the relative error of the maximum was 1e-6
+N_END_NODES = 20  # more shares near each end, where a single photo changes the chance
+N_PEAKS = 4  # number of shares around which the search is refined
+ROUNDS = 2  # of refinement
 
 
 def score(n: int, wins: Counts, losses: Counts, margin: float) -> Floats:
-    """The standardised distance of the observed gain from the margin; large = the gain is larger.
+    """Return the standardised distance of the observed gain from the margin.
+
+    Large values mean a gain above the margin.
 
     Args:
         n: photos, >= 1.
         wins, losses: any equal shape, wins + losses <= n.
         margin: in (-1, 1), not 0.
 
-    Source: Tango 1998, eq. 8 and 9: the spread is the likeliest one under gain = margin.
+    Source: Tango 1998, eq. 8 and 9, with the maximum-likelihood variance under gain = margin.
     """
     linear = -wins - losses + (2 * n - wins + losses) * margin
     constant = -losses * margin * (1 - margin)
     root = np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0.0))
-    share_lost = (root - linear) / (4 * n)  # likeliest, given gain = margin
+    share_lost = (root - linear) / (4 * n)  # maximum likelihood under gain = margin
     variance = 2 * share_lost + margin - margin**2
     return np.asarray((wins - losses - n * margin) / np.sqrt(n * variance), dtype=np.float64)
 
 
 def region_above(n: int, margin: float, threshold: float) -> Counts:
-    """The region of a score >= threshold, by bisection over the wins of all D at once.
+    """Return the region of a score >= threshold, by bisection over the wins for all D at once.
 
-    Args: see score().
+    Args: as in score().
     """
     discordant = np.arange(n + 1)
     low, high = np.zeros(n + 1, dtype=np.int64), discordant + 1
@@ -61,21 +63,21 @@ def region_above(n: int, margin: float, threshold: float) -> Counts:
 
 
 def rejection_chances(region: Counts, shares: Floats, gain: float) -> Floats:
-    """The chance (S,) that the region rejects, for each share of discordant photos.
+    """Return the rejection probability of the region for each share of discordant photos, (S,).
 
     Args:
         region: (n + 1,), n >= 1.
         shares: (S,) true shares of discordant photos, in [max(|gain|, tiny), 1].
         gain: true gain, in [-1, 1].
 
-    Source: the binomial sum of Hsueh, Liu & Chen 2001, section 3; the numbers of discordant photos
-    left out have a chance of at most TAIL by the inequality of Bernstein 1924.
+    Source: the binomial sum of Hsueh, Liu & Chen 2001, section 3. By the inequality of Bernstein
+    1924, the numbers of discordant photos that are left out have a chance of at most TAIL.
     """
     n = len(region) - 1
     log_tail = math.log(2 / TAIL)
-    spread = np.sqrt(log_tail**2 / 9 + 2 * log_tail * n * shares * (1 - shares)) + log_tail / 3
-    first = np.maximum(np.floor(n * shares - spread), 0).astype(np.int64)  # (S,)
-    last = np.minimum(np.ceil(n * shares + spread), n).astype(np.int64)  # (S,)
+    half_width = np.sqrt(log_tail**2 / 9 + 2 * log_tail * n * shares * (1 - shares)) + log_tail / 3
+    first = np.maximum(np.floor(n * shares - half_width), 0).astype(np.int64)  # (S,)
+    last = np.minimum(np.ceil(n * shares + half_width), n).astype(np.int64)  # (S,)
     size = last - first + 1
     start = np.cumsum(size) - size
     row = np.repeat(np.arange(len(shares)), size)  # (sum of sizes,)
@@ -86,11 +88,11 @@ def rejection_chances(region: Counts, shares: Floats, gain: float) -> Floats:
 
 
 def largest_size(region: Counts, margin: float) -> float:
-    """The largest chance that the region rejects although the gain is only the margin.
+    """Return the largest rejection probability under gain = margin.
 
-    It is looked for at shares that lie denser towards both ends of [|margin|, 1], then around the
-    highest of them. A gain below the margin is rejected no more often: the score grows with wins
-    and falls with losses, see Hsueh, Liu & Chen 2001, theorem 1.
+    The search tries shares that are denser towards both ends of [|margin|, 1], then refines around
+    the highest. A gain below the margin has a smaller rejection probability, because the score
+    grows with wins and falls with losses: see Hsueh, Liu & Chen 2001, theorem 1.
     """
     n = len(region) - 1
     ends = np.minimum(np.arange(N_END_NODES) * 0.5 / math.sqrt(n), math.pi)
@@ -105,14 +107,17 @@ def largest_size(region: Counts, margin: float) -> float:
 
 
 def _sizes_at(region: Counts, margin: float, angles: Floats) -> Floats:
-    """The chances at shares |margin|..1, told by an angle 0..pi: equal steps are equal spreads."""
+    """Return the rejection probabilities at shares |margin|..1, given as angles 0..pi.
+
+    Equal steps of the angle are equal numbers of standard deviations of the share.
+    """
     least = abs(margin)
     shares = np.minimum(least + (1 - least) * np.sin(angles / 2) ** 2, 1.0)
     return rejection_chances(region, shares, margin)
 
 
 def _at_least(wins: Counts, discordant: Counts, won: Floats) -> Floats:
-    """The chance of so many wins among so many discordant photos, each won with that chance."""
+    """Return the chance of at least so many wins, where `won` is the chance to win a photo."""
     tail = betainc(np.maximum(wins, 1), np.maximum(discordant - wins + 1, 1), won)
     tail = np.where(wins > discordant, 0.0, tail)
     return np.asarray(np.where(wins <= 0, 1.0, tail), dtype=np.float64)

@@ -1,1 +1,1 @@
-"""Fine-tuning, and the measurement of what the transfer gained."""
+"""Fine-tuning, and the measurement of the transfer gain."""

@@ -13,7 +13,7 @@ from regraft.model.classifier import ImageClassifier, load_pretrained
 from regraft.model.embed import logits
 from regraft.model.freeze import freeze
 from regraft.model.pixels import photos_of
-from regraft.registry.interpolate import aligned, blended, interpolate
+from regraft.registry.interpolate import align_champion, blend_models, interpolate
 from regraft.training.tune import Challenger, fine_tune
 from tests.bench.measure import Row
 
@@ -23,7 +23,7 @@ GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 def blends(photos: Path, policy: str, epochs: int, seeds: list[int], folder: Path) -> Iterator[Row]:
     """A champion of half of the training photos, a challenger of all; a line an alpha and seed.
 
-    Both start from the pretrained weights. The photos, and so the test side, are the same for each
+    Both start from the pretrained weights. The photos, and so the test split, are the same for each
     seed; it draws the half and the order of training.
     """
     for seed in seeds:
@@ -36,11 +36,13 @@ def blends(photos: Path, policy: str, epochs: int, seeds: list[int], folder: Pat
         found = interpolate(challenger, champion, splits, config).interpolation
         validation = {t.alpha: {"validation_accuracy": t.accuracy} for t in found.trials}
         print(found, flush=True)
-        known = aligned(champion, challenger.classifier)
+        known = align_champion(champion, challenger.classifier)
         was_right = _right(champion, splits, config)
         for alpha in GRID:
             model = {0.0: champion, 1.0: challenger.classifier}.get(alpha)
-            is_right = _right(model or blended(known, challenger.classifier, alpha), splits, config)
+            is_right = _right(
+                model or blend_models(known, challenger.classifier, alpha), splits, config
+            )
             row: Row = {"bench": "interpolate", "who": f"alpha {alpha:g}", "seed": seed}
             row |= {"policy": policy, "test_accuracy": float(is_right.mean())}
             row |= {"negative_flips": float((was_right & ~is_right).mean())}
@@ -52,7 +54,7 @@ def blends(photos: Path, policy: str, epochs: int, seeds: list[int], folder: Pat
 
 def _half(splits: Splits, seed: int) -> Splits:
     """The same validation and test photos, and of each class half of the training photos."""
-    train = splits.frame[splits.frame.side == "train"]
+    train = splits.frame[splits.frame.split == "train"]
     gone = train.groupby("label").sample(frac=0.5, random_state=seed).index
     return replace(splits, frame=splits.frame.drop(gone).reset_index(drop=True))
 

@@ -12,7 +12,7 @@ Row = dict[str, str | float]
 
 ACCURACY = re.compile(r"test accuracy\s+([\d.]+)%")
 STAGES = re.compile(r"(\w+) ([\d.]+) s")
-EMBEDDED = re.compile(r"embed: (\d+) photos.*: (\d+) known, (\d+) new")
+EMBEDDED = re.compile(r"embed: (\d+) photos.*: (\d+) stored, (\d+) new")
 
 
 @dataclass(frozen=True)

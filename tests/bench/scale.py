@@ -14,7 +14,7 @@ from regraft.core.errors import NothingToDo
 from regraft.data.ingest import ingest
 from regraft.data.split import split
 from regraft.model.classifier import load_pretrained
-from regraft.model.embed import BATCH_SIZE, Compute, passage, prepared, rows_of
+from regraft.model.embed import BATCH_SIZE, Compute, embeddings_for, prepared, spec_for
 from regraft.model.freeze import freeze
 from regraft.model.pixels import photos_of
 from regraft.training.tune import fine_tune
@@ -98,7 +98,7 @@ def throughput(photos: Path, folder: Path, trials: int = 5) -> Iterator[Row]:
             bare = len(found) // BATCH_SIZE * BATCH_SIZE / (time.monotonic() - began)
             store = folder / f"throughput-{compute.dtype}-{trial}"
             began = time.monotonic()
-            rows_of(passage(classifier, compute), found, EmbedConfig(store_url=str(store)))
+            embeddings_for(spec_for(classifier, compute), found, EmbedConfig(store_url=str(store)))
             whole = len(found) / (time.monotonic() - began)
             figures = {"plain": plain, "kept": kept, "bare": bare, "from_files": whole}
             figures |= {"share": whole / bare, "share_of_plain": whole / plain}

@@ -13,7 +13,7 @@ def lay_out(photos: Path, salt: str, folder: Path) -> Path:
     config = load_config(None, (f"ingest.photos={photos}", f"split.salt='{salt}'"))
     splits = split(ingest(config.ingest), config.split)
     for row in splits.frame.itertuples():
-        place = folder / row.side / row.label
+        place = folder / row.split / row.label
         place.mkdir(parents=True, exist_ok=True)
         os.symlink(row.path, place / f"{row.sha256[:16]}{Path(row.path).suffix}")
     return folder

@@ -139,7 +139,7 @@ def test_probe_on_trash_is_as_accurate_as_the_configuration_says():
 
 def test_new_photos_are_labelled_as_the_report_says(probed, tmp_path):
     answers = probed.report.predictions
-    judged = answers[answers.side == "test"].head(40)
+    judged = answers[answers.split == "test"].head(40)
     copies = [
         str(shutil.copy(path, tmp_path / f"{number}{Path(path).suffix}"))
         for number, path in enumerate(judged.path)
@@ -191,7 +191,7 @@ def test_probe_reads_digits_far_better_than_chance(digits):
 def shuffled(probed: Probed, config: Config) -> EvaluationReport:
     """The report after the labels of all photos but the test photos were shuffled."""
     frame = probed.splits.frame.copy()
-    learnt = frame.side != "test"
+    learnt = frame.split != "test"
     frame.loc[learnt, "label"] = np.random.default_rng(0).permutation(frame.label[learnt])
     splits = Splits(**(vars(probed.splits) | {"frame": frame, "digest": "0" * 64}))
     return probe_splits(splits, config).report

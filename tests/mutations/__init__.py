@@ -1,7 +1,7 @@
 """Break the code on purpose, one promise at a time, and see a test fail.
 
     make mutations                                  every mutation of table.py
-    python -m tests.mutations ledger-seal-who       some of them, by name
+    python -m tests.mutations ledger-hash-who       some of them, by name
     python -m tests.mutations --list                their names and promises
 
 A mutation is one small, wrong change of the product that breaks one promise. It is applied to a

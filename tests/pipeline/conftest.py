@@ -79,7 +79,7 @@ def enter(state: State, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture(scope="session")
 def template(tmp_path_factory):
     """One bootstrapped state folder, to be copied."""
-    from pipelines.stack import bootstrap
+    from regraft.orchestration.stack import bootstrap
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         state = open_state(tmp_path_factory.mktemp("template") / "state")

@@ -1,4 +1,4 @@
-"""A verdict that waits for a person: in this process, in another, killed and answered twice."""
+"""Approval of a pending verdict: in this process, in another, after a kill, and twice."""
 
 import os
 import re
@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from regraft import registry
 from regraft.cli.approve import approve, reject
 from regraft.core.config import load_config
-from regraft.core.errors import ChampionMoved, NothingWaits
-from regraft.core.state import marked_runs, who_am_i
-from regraft.promotion import load_verdict, refuse
+from regraft.core.errors import ChampionMoved, NothingPendingApproval
+from regraft.core.state import current_user, marked_runs
+from regraft.promotion import load_verdict, reject_verdict
 from regraft.registry.tracking import connect
 from tests.pipeline.conftest import one_thread
 
@@ -30,8 +30,8 @@ NOW = datetime.now(UTC)
 
 @pytest.fixture(scope="module")
 def folder(template, tmp_path_factory):
-    """Version 1 serves and the verdict about version 2 waits; saved without a run and with one."""
-    from steps.mirror import repair
+    """Version 1 is champion, the verdict about version 2 is pending; without and with a run."""
+    from regraft.orchestration.mirror import repair
 
     with one_thread(), state_folder(template, tmp_path_factory.mktemp("approval")) as folder:
         adopt(waiting_pair(), folder.root)
@@ -56,7 +56,7 @@ def tracking(folder):
 @pytest.fixture
 def waiting(folder):
     """The run that waits."""
-    from pipelines.approval import waiting_runs
+    from regraft.orchestration.approval import waiting_runs
 
     folder.restore("a run waits")
     [run] = waiting_runs(NAME, 2)
@@ -65,7 +65,7 @@ def waiting(folder):
 
 def begin(state, tracking):
     """The waiting run, made in this process."""
-    from pipelines.approval import start_approval
+    from regraft.orchestration.approval import start_approval
 
     verdict = load_verdict(tracking, registry.find(tracking, NAME, "2"))
     return start_approval(verdict, tracking, state, NOW)
@@ -100,13 +100,13 @@ def stages(name=NAME):
 
 
 def tags(tracking):
-    return registry.tags(tracking, registry.find(tracking, NAME, "2"))
+    return registry.get_tags(tracking, registry.find(tracking, NAME, "2"))
 
 
 def test_waiting_ends_at_once_and_moves_nothing(folder, waiting, tracking):
     assert run_called(waiting.name).status == "paused"
-    assert registry.aliases(tracking, NAME) == {"champion": 1, "challenger": 2}
-    assert tags(tracking)["approval"] == "waiting"
+    assert registry.get_aliases(tracking, NAME) == {"champion": 1, "challenger": 2}
+    assert tags(tracking)["approval"] == "pending"
     assert marked_runs(folder.state) == {}
 
 
@@ -129,24 +129,26 @@ def in_another_process(folder, shell):
 @pytest.mark.parametrize(
     "answered", [in_this_process, pytest.param(in_another_process, marks=pytest.mark.slow)]
 )
-def test_approve_moves_the_champion_and_says_who(folder, waiting, tracking, shell, answered):
+def test_approve_moves_the_champion_and_prints_who_approved(
+    folder, waiting, tracking, shell, answered
+):
     told = answered(folder, shell)
-    assert re.match(rf"{NAME} v2 .*{re.escape(who_am_i())} \(seen by me\)", told)
-    assert registry.aliases(tracking, NAME) == {"champion": 2, "challenger": 2, "previous": 1}
-    entry = registry.entries(tracking, NAME)[-1]
-    assert (entry.action, entry.before, entry.after, entry.who) == ("promote", 1, 2, who_am_i())
+    assert re.match(rf"{NAME} v2 .*{re.escape(current_user())} \(seen by me\)", told)
+    assert registry.get_aliases(tracking, NAME) == {"champion": 2, "challenger": 2, "previous": 1}
+    entry = registry.list_entries(tracking, NAME)[-1]
+    assert (entry.action, entry.before, entry.after, entry.who) == ("promote", 1, 2, current_user())
     assert tags(tracking)["approval"] == "approved"
     assert run_called(waiting.name).status == "completed"
     assert stages() == {"v1": "archived", "v2": "production"}
 
 
-def test_reject_is_written_down_and_moves_nothing(folder, waiting, tracking):
+def test_reject_is_recorded_and_moves_nothing(folder, waiting, tracking):
     said = call(reject, folder.state, "--reason", "too dark")
     assert said.exit_code == 0, said.output
-    assert re.match(rf"{NAME} v1 .*\b2 .*{re.escape(who_am_i())} \(too dark\)", said.output)
-    assert registry.aliases(tracking, NAME) == {"champion": 1, "challenger": 2}
-    entry = registry.entries(tracking, NAME)[-1]
-    assert (entry.action, entry.before, entry.after, entry.who) == ("reject", 1, 1, who_am_i())
+    assert re.match(rf"{NAME} v1 .*\b2 .*{re.escape(current_user())} \(too dark\)", said.output)
+    assert registry.get_aliases(tracking, NAME) == {"champion": 1, "challenger": 2}
+    entry = registry.list_entries(tracking, NAME)[-1]
+    assert (entry.action, entry.before, entry.after, entry.who) == ("reject", 1, 1, current_user())
     assert tags(tracking)["approval"] == "rejected"
     assert run_called(waiting.name).status == "completed"
     assert stages() == {"v1": "production", "v2": "staging"}
@@ -165,32 +167,32 @@ def test_approve_works_after_the_waiting_process_was_killed(state, tracking):
     assert in_children(begin_and_die) == [-signal.SIGKILL]
     [killed] = [name for name, status in approval_runs().items() if status == "running"]
     assert call(approve, state).exit_code == 0
-    assert registry.aliases(tracking, NAME)["champion"] == 2
+    assert registry.get_aliases(tracking, NAME)["champion"] == 2
     runs = approval_runs()
     assert runs.pop(killed) == "failed"
     assert "completed" in runs.values()
 
 
-def test_answer_that_was_given_but_not_carried_out_is_asked_for_again(folder, waiting, tracking):
+def test_answer_that_was_given_but_not_carried_out_can_be_given_again(folder, waiting, tracking):
     from zenml.client import Client
 
     decision = {"approved": True, "who": "me", "why": ""}
     Client().resolve_run_wait_condition(waiting.condition, result=decision)
     assert call(reject, folder.state).exit_code == 0
     assert run_called(waiting.name).status == "stopped"
-    assert registry.aliases(tracking, NAME)["champion"] == 1
+    assert registry.get_aliases(tracking, NAME)["champion"] == 1
     assert tags(tracking)["approval"] == "rejected"
 
 
 def test_version_waits_once(folder, waiting, tracking):
-    from pipelines.approval import waiting_runs
+    from regraft.orchestration.approval import waiting_runs
 
     assert begin(folder.state, tracking) == waiting
     assert len(waiting_runs(NAME, 2)) == 1
 
 
 def test_run_that_no_answer_can_resume_is_stopped(folder, waiting, tracking):
-    from pipelines.approval import sweep_approvals
+    from regraft.orchestration.approval import sweep_approvals
 
     assert sweep_approvals(tracking, folder.state) == []
     registry.set_tags(tracking, registry.find(tracking, NAME, "2"), {"approval": ""})
@@ -203,44 +205,44 @@ def test_champion_that_moved_meanwhile_is_not_overwritten(folder, waiting, track
     error = call(approve, folder.state).exception
     assert isinstance(error, ChampionMoved)
     assert re.search(rf"\bv1\b.* {NAME}, .*\bv2\b.* none .*regraft promote {NAME}/2", str(error))
-    assert "champion" not in registry.aliases(tracking, NAME)
+    assert "champion" not in registry.get_aliases(tracking, NAME)
     assert run_called(waiting.name).status == "failed"
-    assert tags(tracking)["approval"] == "waiting"
+    assert tags(tracking)["approval"] == "pending"
 
 
 def test_version_is_judged_again_and_the_mirror_follows(world):
     from pipelines.promote import promote
-    from regraft.cli.train import completed
     from regraft.data.ingest import fingerprint
+    from regraft.operations.workflows.settings import complete_config
 
     wanted = load_config(None, (f"backbone.source=file:{world.weights}", *SETTINGS))
-    config = completed(wanted, str(world.photos), WORLD_NAME, world.state)
+    config = complete_config(wanted, str(world.photos), WORLD_NAME, world.state)
     run = promote(config, fingerprint(config.ingest), WORLD_NAME)
     done = dict.fromkeys(("ingest", "split"), "cached")
     done |= dict.fromkeys(("find_version", "promote", "mirror"), "completed")
     assert {step.name: step.status.value for step in run.steps.values()} == done
     verdict = run.steps["promote"].output.load()
-    assert (verdict.serves, verdict.champion, verdict.challenger) == (True, 1, 1)
+    assert (verdict.is_serving, verdict.champion, verdict.challenger) == (True, 1, 1)
     assert stages(WORLD_NAME) == {"v1": "production"}
 
 
 def test_second_answer_comes_too_late(folder, waiting, tracking):
-    from pipelines.approval import answer
-    from steps.carry_out import Decision
+    from regraft.orchestration.approval import answer
+    from regraft.promotion.answer import ApprovalDecision
 
-    decision = Decision(approved=True, who="me", why="")
+    decision = ApprovalDecision(approved=True, who="me", why="")
     answer(waiting, decision, folder.state)
-    with pytest.raises(NothingWaits, match=waiting.name):
+    with pytest.raises(NothingPendingApproval, match=waiting.name):
         answer(waiting, decision, folder.state)
-    assert [entry.who for entry in registry.entries(tracking, NAME)].count("me") == 1
+    assert [entry.who for entry in registry.list_entries(tracking, NAME)].count("me") == 1
 
 
-def test_what_waits_is_listed_where_another_was_meant(state, tracking):
+def test_pending_versions_are_listed_if_another_version_is_named(state, tracking):
     error = call(approve, state, f"{NAME}/7").exception
-    assert isinstance(error, NothingWaits)
+    assert isinstance(error, NothingPendingApproval)
     assert re.search(rf" {NAME}/7 .* {NAME}/2\.", str(error))
     verdict = load_verdict(tracking, registry.find(tracking, NAME, "2"))
-    refuse(verdict, tracking, "me", "", NOW)
+    reject_verdict(verdict, tracking, "me", "", NOW)
     error = call(approve, state).exception
-    assert isinstance(error, NothingWaits)
+    assert isinstance(error, NothingPendingApproval)
     assert re.search(r" none\. .*regraft models", str(error))

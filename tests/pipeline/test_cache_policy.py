@@ -7,17 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from steps import caching
-
 pytestmark = pytest.mark.pipeline
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "regraft"
-PLACES = {
-    name: getattr(caching, name.removeprefix("FOLLOW_"))
-    for name in vars(caching)
-    if name.startswith("FOLLOW_")
-}
 POLICY = re.compile(r"cache_policy=(\w+)")
 CORE_FUNCTION = re.compile(r"from (regraft[\w.]+) import \(?(?:\w+, )*\w+ as core_")
 
@@ -56,14 +49,23 @@ def cached_steps():
     for path in sorted((ROOT / "steps").glob("*.py")):
         text = path.read_text(encoding="utf-8")
         policy = POLICY.search(text)
-        if policy and path.stem != "caching":
+        if policy:
             yield path.stem, policy[1], file_of(CORE_FUNCTION.search(text)[1])
 
 
-def test_a_policy_hashes_every_file_that_its_step_s_core_function_imports():
+@pytest.fixture
+def caching(state):
+    """Imported where ZenML has a store."""
+    from regraft.orchestration import caching
+
+    return caching
+
+
+def test_a_policy_hashes_every_file_that_its_step_s_core_function_imports(caching):
     n_steps = 0
     for step, policy, core in cached_steps():
-        places = [CORE / place for place in PLACES[policy]]
+        paths = getattr(caching, policy.removeprefix("FOLLOW_"))
+        places = [CORE / path for path in paths]
         for file in closure_of(core):
             is_docstring = file.name == "__init__.py" and "import" not in file.read_text()
             in_places = any(file == place or place in file.parents for place in places)
@@ -72,7 +74,7 @@ def test_a_policy_hashes_every_file_that_its_step_s_core_function_imports():
     assert n_steps == 10
 
 
-def test_the_hash_sees_each_source_file_of_its_places_and_no_other(tmp_path, monkeypatch):
+def test_the_hash_sees_each_source_file_of_its_places_and_no_other(caching, tmp_path, monkeypatch):
     core = shutil.copytree(CORE, tmp_path / "regraft")
     monkeypatch.setattr(caching, "CORE", core)
 

@@ -25,7 +25,7 @@ def test_photo_changed_in_place_is_noticed(world):
 
 
 def test_change_in_the_core_alone_makes_everything_anew(world, monkeypatch):
-    monkeypatch.setattr("steps.caching.code_hash", lambda places: "another")
+    monkeypatch.setattr("regraft.orchestration.caching.code_hash", lambda places: "another")
     again = world.train()
     assert made_anew(again) == set(stages(again)) - {"register", "promote", "mirror"}
 

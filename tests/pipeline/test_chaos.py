@@ -1,8 +1,8 @@
-"""Processes that are killed with SIGKILL in the middle of a promotion or a rollback, and a race.
+"""Kill processes with SIGKILL during a promotion or a rollback, and let processes race.
 
-The children are forked from the test process, which has imported everything, so one costs a
-fraction of a second. Some are killed at a random time, some by themselves at the n-th SQL
-statement: in the middle of a transaction of SQLite's too.
+The children are forked from the test process, which has imported everything, so a child costs a
+fraction of a second. Some are killed at a random time. Others kill themselves at the n-th SQL
+statement, also inside a transaction of SQLite.
 """
 
 import multiprocessing
@@ -32,21 +32,21 @@ from regraft import registry
 from regraft.core.config import TrackingConfig
 from regraft.core.errors import ChampionMoved
 from regraft.registry.champion import (
-    Move,
+    ChampionChange,
     move_champion,
+    reconcile,
     roll_back,
     serving_version,
-    settle,
-    way_back,
 )
-from regraft.registry.ledger import entries, faults, read
+from regraft.registry.champion_history import rollback_candidates
+from regraft.registry.ledger import list_entries, list_faults, read_ledger
 
 pytestmark = pytest.mark.pipeline
 
 N_VERSIONS = 9
 N_RANDOM_KILLS = 40
-# Where in a move it is killed, as fractions of its SQL statements. Two of the five are before the
-# entry in the ledger is there, two after it, and one after the alias has moved.
+# The point of the kill, as a fraction of the SQL statements of a change. Two of the five are before
+# the ledger entry, two after it, and one after the change of the alias.
 FIVE_PLACES = (0.0, 0.2, 0.5, 0.7, 0.86)
 TWENTY_PLACES = tuple(part / 19 for part in range(20))
 NOWHERE, ENTRY_ONLY, MOVED, FINISHED = "before the entry", "after the entry", "moved", "finished"
@@ -57,7 +57,7 @@ FORK = multiprocessing.get_context("fork")
 
 @pytest.fixture
 def tracking(tmp_path):
-    """A store of its own with versions 1 to 9 of the model "tiny"; 1 serves."""
+    """A store with versions 1 to 9 of the model "tiny"; version 1 is champion."""
     tracking = tracking_in(tmp_path)
     client = MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
     client.create_registered_model("tiny")
@@ -68,7 +68,7 @@ def tracking(tmp_path):
 
 
 def promote(tracking: TrackingConfig, after: int, expected: int | None):
-    move = Move("promote", after, "", "better", "chaos")
+    move = ChampionChange("promote", after, "", "better", "chaos")
     return move_champion(tracking, "tiny", move, expected, datetime.now(UTC))
 
 
@@ -80,7 +80,7 @@ def act(tracking: TrackingConfig, after: int, before: int | None, is_rollback: b
 
 
 def die_at(number: int) -> Iterator[int]:
-    """Kills this process right before its n-th SQL statement or COMMIT from now on; 0 is never."""
+    """Kill this process just before its n-th SQL statement or COMMIT from now on; 0: never."""
     counter = count(1)
 
     def step(*_: object):
@@ -93,9 +93,9 @@ def die_at(number: int) -> Iterator[int]:
 
 
 def child(pipe: Connection, uri: str):
-    """Opens the store, says so, and makes the move that it is told, or dies of it.
+    """Open the store, report "ready", receive a change and make it, or die.
 
-    Sends the number of SQL statements and commits that it took, or that the champion had moved.
+    Sends the number of SQL statements and commits, or "ChampionMoved".
     """
     forget_connections()
     tracking = TrackingConfig(uri=uri)
@@ -112,7 +112,7 @@ def child(pipe: Connection, uri: str):
 
 
 class Victim:
-    """A process that stands ready to move the champion."""
+    """A process that is ready to change the champion."""
 
     def __init__(self, tracking):
         self.pipe, theirs = FORK.Pipe()
@@ -133,7 +133,7 @@ class Victim:
 
 
 class Victims:
-    """One after the other; the next one gets ready while the one before is looked at."""
+    """Victims in turn; the next victim starts while the present victim is checked."""
 
     def __init__(self, tracking):
         self.new = partial(Victim, tracking)
@@ -154,21 +154,21 @@ class Victims:
 
 
 def decide(tracking, dice: random.Random) -> tuple[int, int, bool]:
-    """(after, before, is_rollback) of a next move."""
+    """Return (after, before, is_rollback) of the next change."""
     before = serving_version(tracking, "tiny")
-    back = way_back(entries(tracking, "tiny"), before)
+    back = rollback_candidates(list_entries(tracking, "tiny"), before)
     if back and dice.random() < 0.5:
         return back[0], before, True
     return dice.choice([n for n in range(1, N_VERSIONS + 1) if n != before]), before, False
 
 
-def look(tracking, decision: tuple[int, int, bool], n_before: int) -> str:
-    """How far the killed one came, after everything that must hold was seen to hold."""
+def check_killed(tracking, decision: tuple[int, int, bool], n_before: int) -> str:
+    """Check the invariants after a kill and return how far the change came."""
     after, before, _ = decision
-    champion = registry.aliases(tracking, "tiny")["champion"]
+    champion = registry.get_aliases(tracking, "tiny")["champion"]
     assert champion in (before, after)
-    assert faults(tracking, "tiny") == ()
-    ledger = read(tracking, "tiny")
+    assert list_faults(tracking, "tiny") == ()
+    ledger = read_ledger(tracking, "tiny")
     assert len(ledger.entries) - n_before in (0, 1)
     if len(ledger.entries) == n_before:
         assert champion == before
@@ -181,35 +181,35 @@ def look(tracking, decision: tuple[int, int, bool], n_before: int) -> str:
 
 
 def recover(tracking, dice: random.Random, n_entries: int):
-    """The next command finds a registry in order, and can move the champion."""
-    settle(tracking, "tiny", datetime.now(UTC))
-    told = entries(tracking, "tiny")
-    assert len(told) == n_entries  # nothing was taken for a move by hand
-    called, back = registry.aliases(tracking, "tiny"), way_back(told, told[-1].after)
+    """Check that the next command can reconcile the registry and change the champion."""
+    reconcile(tracking, "tiny", datetime.now(UTC))
+    told = list_entries(tracking, "tiny")
+    assert len(told) == n_entries  # no change was recorded as made by hand
+    called, back = registry.get_aliases(tracking, "tiny"), rollback_candidates(told, told[-1].after)
     assert called["champion"] == told[-1].after
     assert called.get("previous") == (back[0] if back else None)
     after, before, is_rollback = decide(tracking, dice)
     act(tracking, after, before, is_rollback)
     assert serving_version(tracking, "tiny") == after
-    assert faults(tracking, "tiny") == ()
+    assert list_faults(tracking, "tiny") == ()
 
 
 def killed(victims: Victims, tracking, dice, delay_s: float, dies_at: int = 0) -> str:
-    """How far a move came that was killed after so many seconds, or at that statement."""
-    decision, n_before = decide(tracking, dice), len(entries(tracking, "tiny"))
+    """Kill a change after a delay or at a statement; return how far it came."""
+    decision, n_before = decide(tracking, dice), len(list_entries(tracking, "tiny"))
     victim = victims.take()
     victim.go(decision, dies_at)
     if not dies_at:
         time.sleep(delay_s)
         victim.process.kill()
     victim.end()
-    outcome = look(tracking, decision, n_before)
+    outcome = check_killed(tracking, decision, n_before)
     recover(tracking, dice, n_before + (outcome != NOWHERE))
     return outcome
 
 
 def measure(victims: Victims, tracking, dice: random.Random, n_moves: int) -> tuple[float, int]:
-    """(seconds, SQL statements and commits) of moves that nobody kills; medians."""
+    """Return the median seconds and SQL statements of changes without a kill."""
     times, statements = [], []
     for _ in range(n_moves):
         victim, decision = victims.take(), decide(tracking, dice)
@@ -223,15 +223,15 @@ def measure(victims: Victims, tracking, dice: random.Random, n_moves: int) -> tu
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_at_any_time_one_champion_serves_and_the_next_command_goes_on(tracking):
+def test_after_a_kill_at_any_time_one_champion_serves_and_the_next_command_works(tracking):
     dice = random.Random(20261124)
     with Victims(tracking) as victims:
         duration_s, _ = measure(victims, tracking, dice, 3)
-        # Some up to four times as long: the machine may have got busier since it was measured.
+        # Up to four times the measured time: the machine may be busier now.
         longest = [duration_s * dice.choice((1, 2, 4)) for _ in range(N_RANDOM_KILLS)]
         delays = [dice.uniform(0, most_s) for most_s in longest]
         outcomes = Counter(killed(victims, tracking, dice, delay_s) for delay_s in delays)
-    print(f"{N_RANDOM_KILLS} kills of moves that take {duration_s:.2f} s: {dict(outcomes)}")
+    print(f"{N_RANDOM_KILLS} kills of changes that take {duration_s:.2f} s: {dict(outcomes)}")
     assert 0 < outcomes[NOWHERE] < N_RANDOM_KILLS, outcomes
 
 
@@ -242,7 +242,9 @@ def test_killed_at_any_time_one_champion_serves_and_the_next_command_goes_on(tra
         pytest.param(TWENTY_PLACES, id="twenty", marks=pytest.mark.slow),
     ],
 )
-def test_killed_at_any_statement_one_champion_serves_and_the_next_command_goes_on(tracking, places):
+def test_after_a_kill_at_any_statement_one_champion_serves_and_the_next_command_works(
+    tracking, places
+):
     dice = random.Random(7)
     with Victims(tracking) as victims:
         _, n_statements = measure(victims, tracking, dice, 1)
@@ -253,7 +255,7 @@ def test_killed_at_any_statement_one_champion_serves_and_the_next_command_goes_o
         assert outcomes[outcome], outcomes
 
 
-def test_of_eight_processes_that_promote_at_once_one_wins(tracking):
+def test_one_of_eight_concurrent_promotions_succeeds(tracking):
     racers = [Victim(tracking) for _ in range(8)]
     for racer in racers:
         racer.wait()
@@ -263,13 +265,13 @@ def test_of_eight_processes_that_promote_at_once_one_wins(tracking):
     for racer in racers:
         racer.end()
     (winner,) = [number for number, word in said.items() if word != "ChampionMoved"]
-    assert registry.aliases(tracking, "tiny") == {"champion": winner, "previous": 1}
-    assert [e.after for e in entries(tracking, "tiny")] == [1, winner]
-    assert faults(tracking, "tiny") == ()
+    assert registry.get_aliases(tracking, "tiny") == {"champion": winner, "previous": 1}
+    assert [e.after for e in list_entries(tracking, "tiny")] == [1, winner]
+    assert list_faults(tracking, "tiny") == ()
 
 
-def test_there_is_never_a_moment_without_a_champion(tracking):
-    """Somebody looks into the database all the time, beside MLflow."""
+def test_there_is_exactly_one_champion_at_any_time(tracking):
+    """A thread reads the database all the time, besides MLflow."""
     path, seen, done = tracking.uri.removeprefix("sqlite:///"), [], threading.Event()
     query = "SELECT count(*), max(version) FROM registered_model_aliases WHERE alias = 'champion'"
 

@@ -13,8 +13,7 @@ from tiny_train import NAME, last_run, output
 from regraft import registry
 from regraft.cli import main
 from regraft.core.state import open_state
-from regraft.registry.ledger import entries
-from regraft.registry.ledger import verified as verified_ledger
+from regraft.registry.ledger import list_entries, load_verified_ledger
 
 pytestmark = pytest.mark.pipeline
 
@@ -60,7 +59,7 @@ def broken(tmp_path) -> Path:
 
 def test_predict_agrees_with_the_report(call, where, tmp_path):
     answers = output(last_run(), "evaluate").predictions
-    judged = answers[answers.side == "test"].reset_index(drop=True)
+    judged = answers[answers.split == "test"].reset_index(drop=True)
     out = tmp_path / "predictions.parquet"
     code, said, _ = call("predict", *judged.path, "--model", MODEL, "--out", str(out), *where)
     assert code == 0
@@ -186,8 +185,8 @@ def recorded(world) -> tuple[dict[str, int], list, set[str]]:
     """Who serves, what the ledger has, and the reports that are there."""
     reports = {str(path) for path in world.state.reports.rglob("*")}
     return (
-        registry.aliases(world.tracking, NAME),
-        entries(world.tracking, NAME),
+        registry.get_aliases(world.tracking, NAME),
+        list_entries(world.tracking, NAME),
         reports,
     )
 
@@ -204,11 +203,11 @@ def test_verdicts_are_told_judged_anew_and_gone_back_from(call, where, world):
     assert re.fullmatch(r"ConfigError: .*--set promote\.\w+=.*\n", nothing[2])
     back = call("rollback", NAME, *where)
     assert back[0] == 6
-    assert re.fullmatch(rf"NoWayBack: .*{NAME}.*regraft history {NAME}.*\n", back[2])
+    assert re.fullmatch(rf"NoRollbackTarget: .*{NAME}.*regraft history {NAME}.*\n", back[2])
     listed = call("history", NAME, *where)
     assert re.search(rf"{NAME} v1$", listed[1], re.MULTILINE)
     verified = call("ledger", "verify", NAME, *where)
     assert verified[0] == 0
-    written = verified_ledger(world.tracking, NAME)
+    written = load_verified_ledger(world.tracking, NAME)
     assert len(written.entries) == 1
     assert re.fullmatch(rf"{NAME}: 1 .*\b{written.head}\n", verified[1])

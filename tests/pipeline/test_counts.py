@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from regraft import registry
-from regraft.evaluation.compare.cost import N_SERVED
+from regraft.evaluation.cost import N_SERVED
 
 pytestmark = pytest.mark.pipeline
 
@@ -123,7 +123,7 @@ class Runs:
 @contextmanager
 def changed_source(folder, name):
     """The cache policies read a copy of the core in which one file has another line."""
-    from steps import caching
+    from regraft.orchestration import caching
 
     copy = shutil.copytree(caching.CORE, folder / "changed source")
     (copy / name).write_text((copy / name).read_text(encoding="utf-8") + "\n", encoding="utf-8")
@@ -147,7 +147,7 @@ def runs(shared_world) -> Runs:
     add_photos(world, 2)
     grown = count_train(world, PROBE)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("steps.caching.code_hash", lambda places: "another")
+        patched.setattr("regraft.orchestration.caching.code_hash", lambda places: "another")
         head = count_train(world, PROBE, "tune.head_l2=[5.0]")
     return Runs(first, again, touched, probe, page, grown, head)
 
@@ -190,8 +190,8 @@ def test_a_change_of_the_status_page_makes_nothing_anew(runs):
 
 def test_new_photos_move_no_old_one_and_a_tie_keeps_the_champion(shared_world, runs):
     tracking = shared_world.tracking
-    before = runs.probe.frame.set_index("sha256").side.to_dict()
-    after = runs.grown.frame.set_index("sha256").side.to_dict()
+    before = runs.probe.frame.set_index("sha256").split.to_dict()
+    after = runs.grown.frame.set_index("sha256").split.to_dict()
     verdict = output(runs.grown.run, "promote")
     assert len(after) == len(before) + N_NEW == 60 + N_NEW
     assert {photo: after[photo] for photo in before} == before
@@ -203,7 +203,7 @@ def test_new_photos_move_no_old_one_and_a_tie_keeps_the_champion(shared_world, r
     assert (verdict.decision, verdict.champion) == ("keep", 1)
     assert verdict.evidence["gain"] == 0
     assert "accuracy" in [guard.name for guard in verdict.guards if guard.outcome == "failed"]
-    assert registry.aliases(tracking, NAME)["champion"] == 1
+    assert registry.get_aliases(tracking, NAME)["champion"] == 1
 
 
 def test_a_retrain_pushes_exactly_the_photos_that_it_has_not_seen(runs):

@@ -13,11 +13,12 @@ from tiny_registry import NAME, two_versions
 from tiny_store import in_children, state_folder
 from typer.testing import CliRunner
 
-from pipelines.doctor import diagnose, stuck_runs, sweep_missing, sweep_stuck
 from regraft import registry
 from regraft.cli.doctor import doctor
 from regraft.core.state import marked_runs, run_marker
-from regraft.registry.ledger import ENTRY, Draft, append
+from regraft.orchestration.doctor import diagnose
+from regraft.orchestration.runs import stuck_runs, sweep_missing, sweep_stuck
+from regraft.registry.ledger import ENTRY, Draft, append_entry
 from regraft.registry.tracking import connect
 
 pytestmark = pytest.mark.pipeline
@@ -103,8 +104,8 @@ def test_a_healthy_state_has_nothing_to_report(ran):
 
 
 def test_a_full_disk_and_absent_weights_come_with_a_remedy(state, monkeypatch):
-    monkeypatch.setattr("pipelines.doctor._MIN_FREE_BYTES", 2**80)
-    monkeypatch.setattr("pipelines.doctor.WEIGHTS", ("no_such_weights",))
+    monkeypatch.setattr("regraft.orchestration.doctor._MIN_FREE_BYTES", 2**80)
+    monkeypatch.setattr("regraft.orchestration.doctor.WEIGHTS", ("no_such_weights",))
     disk, weights = finding(state, "disk"), finding(state, "weights")
     assert (disk.ok, weights.ok) == (False, False)
     assert f"{2**50} GiB" in disk.remedy
@@ -182,16 +183,16 @@ def call_doctor(state, *arguments):
 
 def test_promotion_that_was_killed_is_found_and_carried_out(folder, tracking):
     state = folder.state
-    head = registry.entries(tracking, NAME)[-1].hash
-    append(tracking, Draft(NOW.isoformat(), "me", "promote", NAME, 1, 2, "", "better"), head)
+    head = registry.list_entries(tracking, NAME)[-1].hash
+    append_entry(tracking, Draft(NOW.isoformat(), "me", "promote", NAME, 1, 2, "", "better"), head)
     found = finding(state, "promotions")
     assert (found.ok, found.remedy) == (False, "regraft doctor --fix")
     assert re.match(rf"{NAME}: entry 2 ", found.detail)
-    assert registry.aliases(tracking, NAME)["champion"] == 1  # looking changes nothing
+    assert registry.get_aliases(tracking, NAME)["champion"] == 1  # looking changes nothing
     said = call_doctor(state, "--fix")
     assert said.exit_code == 0, said.output
     assert f"mended  promotion: {found.detail}" in said.output
-    assert registry.aliases(tracking, NAME) == {"champion": 2, "challenger": 2, "previous": 1}
+    assert registry.get_aliases(tracking, NAME) == {"champion": 2, "challenger": 2, "previous": 1}
 
 
 def test_champion_moved_by_hand_is_found_and_written_down(folder, tracking):
@@ -199,8 +200,8 @@ def test_champion_moved_by_hand_is_found_and_written_down(folder, tracking):
     registry.set_alias(tracking, registry.find(tracking, NAME, "2"), "champion")
     assert re.match(rf"{NAME}: v2 .* v1", finding(state, "promotions").detail)
     assert call_doctor(state, "--fix").exit_code == 0
-    assert registry.aliases(tracking, NAME)["champion"] == 2
-    assert registry.entries(tracking, NAME)[-1].action == "outside"
+    assert registry.get_aliases(tracking, NAME)["champion"] == 2
+    assert registry.list_entries(tracking, NAME)[-1].action == "outside"
 
 
 def test_changed_ledger_is_found_and_nothing_is_mended_on_it(folder, tracking):
@@ -212,9 +213,9 @@ def test_changed_ledger_is_found_and_nothing_is_mended_on_it(folder, tracking):
     told = call_doctor(state, "--fix")
     assert told.exit_code == 7
     assert "FAIL  ledger" in told.output
-    assert f"{NAME}: {registry.faults(tracking, NAME)[0]}" in told.output
-    assert registry.aliases(tracking, NAME)["champion"] == 2
-    assert len(registry.entries(tracking, NAME)) == 1
+    assert f"{NAME}: {registry.list_faults(tracking, NAME)[0]}" in told.output
+    assert registry.get_aliases(tracking, NAME)["champion"] == 2
+    assert len(registry.list_entries(tracking, NAME)) == 1
 
 
 def test_fix_marks_a_killed_run_failed_and_leaves_json_readable(killed):

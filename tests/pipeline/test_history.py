@@ -1,4 +1,4 @@
-"""History and status of a model that a real registry holds, beside its journal."""
+"""History and status of a model in a real registry, with a journal."""
 
 import json
 import re
@@ -18,10 +18,16 @@ from regraft.core.state import State, environment, open_state
 from regraft.operations import journal
 from regraft.operations.journal import Attempt
 from regraft.operations.status import rebuild, refresh
-from regraft.operations.status.memory import recall
-from regraft.operations.status.page import MEMORY
-from regraft.registry.champion import Move, Note, move_champion, record, roll_back
-from regraft.registry.ledger import entries, faults
+from regraft.operations.status.page import SNAPSHOT
+from regraft.operations.status.registry_snapshot import load_snapshot
+from regraft.registry.champion import (
+    ChampionChange,
+    DecisionRecord,
+    move_champion,
+    record_decision,
+    roll_back,
+)
+from regraft.registry.ledger import list_entries, list_faults
 
 pytestmark = pytest.mark.pipeline
 
@@ -39,14 +45,16 @@ def store(tmp_path_factory):
     for number in range(1, 5):
         seal = {"content_hash": f"{number}", "test_accuracy": "0.8", "n_test": "50"}
         client.create_model_version("tiny", "regraft:/nothing", tags=seal)
-    move_champion(tracking, "tiny", Move("promote", 1, "verdict-1", "first", WHO), None, NOON)
-    move = Move("promote", 2, "verdict-2", "better", WHO)
+    move_champion(
+        tracking, "tiny", ChampionChange("promote", 1, "verdict-1", "first", WHO), None, NOON
+    )
+    move = ChampionChange("promote", 2, "verdict-2", "better", WHO)
     move_champion(tracking, "tiny", move, 1, NOON + timedelta(hours=1))
-    note = Note("keep", "verdict-3", "version 3 not promoted: a tie", WHO)
-    record(tracking, "tiny", note, NOON + timedelta(hours=2))
-    for hours, outcome, version in ((1, "promoted", 2), (2, "kept", 3)):
-        journal.write(str(state.journal), attempt(hours, outcome, version))
-    journal.write(str(state.journal), replace(attempt(3, "skipped", None), verdict=""))
+    note = DecisionRecord("keep", "verdict-3", "version 3 not promoted: a tie", WHO)
+    record_decision(tracking, "tiny", note, NOON + timedelta(hours=2))
+    for hours, outcome, version in ((1, "promote", 2), (2, "keep", 3)):
+        journal.write_record(str(state.journal), attempt(hours, outcome, version))
+    journal.write_record(str(state.journal), replace(attempt(3, "skip", None), verdict=""))
     store.save("there")
     return store
 
@@ -65,13 +73,13 @@ def client_of(tracking: TrackingConfig) -> MlflowClient:
 
 
 def attempt(hours: float, outcome: str, version: int | None) -> Attempt:
-    began = NOON + timedelta(hours=hours)
+    started = NOON + timedelta(hours=hours)
     measured = (0.9, 0.85, 0.94, 200) if version else (None, None, None, 0)
     accuracy, low, high, n_test = measured
     return Attempt(
         name="tiny",
-        began=began.isoformat(),
-        ended=(began + timedelta(minutes=5)).isoformat(),
+        started=started.isoformat(),
+        ended=(started + timedelta(minutes=5)).isoformat(),
         who=WHO,
         outcome=outcome,
         reason=f"because of {outcome}",
@@ -109,7 +117,7 @@ def test_ledger_and_journal_are_one_timeline(there):
 def test_json_keeps_its_entries_and_adds_the_events(there):
     state, tracking = there
     answer = json.loads(run("history", "tiny", "--json", state=state).output)
-    assert answer["entries"] == [asdict(entry) for entry in entries(tracking, "tiny")]
+    assert answer["entries"] == [asdict(entry) for entry in list_entries(tracking, "tiny")]
     assert answer["champion"] == 2
     assert [event["entry"] for event in answer["events"]] == [1, 2, 3, None]
     then = ("history", "--as-of", "2026-11-24T13:30", "--json")
@@ -121,7 +129,7 @@ def test_json_keeps_its_entries_and_adds_the_events(there):
 
 def test_model_that_only_the_journal_knows_has_a_history_beside_a_registry(there):
     state, _ = there
-    journal.write(str(state.journal), replace(attempt(4, "failed", None), name="socks"))
+    journal.write_record(str(state.journal), replace(attempt(4, "failed", None), name="socks"))
     told = run("history", "socks", state=state).output
     assert "failed" in told
     assert " socks " in told.splitlines()[-1]
@@ -137,34 +145,34 @@ def test_status_reads_the_registry_and_refresh_remembers_it(there):
     assert (view.champion, view.since) == (2, NOON + timedelta(hours=1))
     assert view.needs == ()
     assert [point.label for point in view.accuracy.points if point.label]
-    memory = recall(state.reports / MEMORY)
+    memory = load_snapshot(state.reports / SNAPSHOT)
     [known] = memory.models
     assert [line.action for line in known.lines] == ["promote", "promote", "keep"]
     assert [one.version for one in known.measured] == [1, 4]
-    journal.write(str(state.journal), attempt(30, "failed", None))
+    journal.write_record(str(state.journal), attempt(30, "failed", None))
     [view] = refresh(state, NOON + timedelta(days=2)).views
     assert view.champion == 2
-    assert "because of failed" in view.needs[0].said
+    assert "because of failed" in view.needs[0].message
     client_of(tracking).set_registered_model_alias("tiny", "champion", "4")
     [view] = rebuild(state, NOON + timedelta(days=3)).views
     assert view.champion == 4
     assert view.since is None
-    assert any(re.search(r"\bv2\b.*\bv4\b", need.said) for need in view.needs)
+    assert any(re.search(r"\bv2\b.*\bv4\b", need.message) for need in view.needs)
 
 
 def test_version_that_waits_and_a_broken_ledger_are_on_the_page(there):
     state, tracking = there
-    client_of(tracking).set_model_version_tag("tiny", "4", "approval", "waiting")
+    client_of(tracking).set_model_version_tag("tiny", "4", "approval", "pending")
     client_of(tracking).delete_model_version("tiny.ledger", "2")
     told = run("status", state=state).output
-    assert re.search(rf"  ! .*{faults(tracking, 'tiny')[0]}", told)
+    assert re.search(rf"  ! .*{list_faults(tracking, 'tiny')[0]}", told)
     assert re.search(r"  > .*\b4\b.*\n +regraft approve tiny/4\n", told)
     page = (state.reports / "status.html").read_text(encoding="utf-8")
     assert "regraft approve tiny/4" in page
-    assert re.search(r"\b2 things\b", page)
+    assert re.search(r"\b2 open tasks\b", page)
 
 
-def test_page_of_a_real_training_is_whole(world, monkeypatch, capsys):
+def test_page_of_a_real_training_is_complete(world, monkeypatch, capsys):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     built = rebuild(world.state, datetime.now(UTC))
     [view] = built.views

@@ -1,6 +1,7 @@
-"""A real `mlflow models serve` refuses every hostile request, and opens nothing for it.
+"""A real `mlflow models serve` refuses every hostile request and opens no file or connection.
 
-test_registry.py asks the same in this process, where Python reports each opened file by its path.
+test_registry.py checks the same inside this process, where Python reports the path of each opened
+file.
 """
 
 import ctypes
@@ -25,7 +26,7 @@ from tiny_challenger import put, tracking_in, trained
 
 from regraft.model.embed import NO_STORE, logits, probabilities
 from regraft.model.pixels import photos_of
-from regraft.registry.serving import ask, served
+from regraft.registry.serving import request_predictions, serve_model
 from tests.pipeline.conftest import one_thread
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
@@ -37,7 +38,7 @@ IN_OPEN, IN_NONBLOCK = 0x20, os.O_NONBLOCK  # of <sys/inotify.h>
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server answered to one request."""
+    """The answer of the server to a request."""
 
     request: tuple[str, bytes]
     status: int
@@ -46,10 +47,10 @@ class Reply:
 
 @dataclass
 class Observation:
-    """What happened while the hostile requests were answered, and what the server says after them.
+    """The effects of the hostile requests, and the predictions of the server after them.
 
     files: names in the canary's folder that any process opened. connections: to the listening port.
-    Each "with_control" was read again after this process had opened the canary and connected.
+    "with_control": measured again after this process opened the canary and connected.
     rss_before, rss_max: resident bytes of the server's process group.
     """
 
@@ -65,7 +66,7 @@ class Observation:
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory):
-    """Every hostile request to one server, and all that could be seen of it from outside."""
+    """Send every hostile request to a server and observe the server from outside."""
     folder = tmp_path_factory.mktemp("hostile")
     watched_folder = folder / "watched"
     watched_folder.mkdir()
@@ -77,9 +78,9 @@ def observed(tmp_path_factory):
     with ExitStack() as stack:
         stack.enter_context(one_thread())
         version = put(trained(), tracking_in(folder))
-        url = stack.enter_context(served(Path(version.bundle_url).parents[1]))
+        url = stack.enter_context(serve_model(Path(version.bundle_url).parents[1]))
         port, count = stack.enter_context(counting_listener())
-        ask(url, photo)  # what is loaded once is loaded now
+        request_predictions(url, photo)  # loads everything that is loaded only once
         group = process_group(url)
         seen.rss_before = resident_bytes(group)
         opened = stack.enter_context(opened_in(watched_folder))
@@ -92,7 +93,7 @@ def observed(tmp_path_factory):
         canary.read_text()
         socket.create_connection(("127.0.0.1", port)).close()
         seen.files_with_control, seen.connections_with_control = opened(), count(at_least=1)
-        answer = ask(url, photo)
+        answer = request_predictions(url, photo)
         seen.probabilities = answer.filter(like="prob:").to_numpy()
     return seen
 
@@ -109,7 +110,7 @@ def post(url: str, kind: str, body: bytes) -> tuple[int, str]:
 
 @contextmanager
 def counting_listener():
-    """A port on loopback, and a function that tells how many connections it got."""
+    """Yield a port on loopback and a function that returns its number of connections."""
     accepted = []
 
     def accept():
@@ -133,9 +134,9 @@ def counting_listener():
 
 @contextmanager
 def opened_in(folder: Path):
-    """A function that tells which files of the folder any process has opened since the block began.
+    """Yield a function that returns the files of the folder that any process has opened.
 
-    "" is the folder itself. By inotify, which no setting of the file system turns off.
+    "" is the folder itself. This uses inotify, which no setting of the file system turns off.
     """
     libc, names = ctypes.CDLL(None, use_errno=True), []
     queue = libc.inotify_init1(IN_NONBLOCK)
@@ -155,7 +156,7 @@ def opened_in(folder: Path):
 
 
 def names_of(events: bytes) -> Iterator[str]:
-    """The names in a run of `struct inotify_event`."""
+    """Yield the names in a sequence of `struct inotify_event`."""
     at = 0
     while at < len(events):
         *_, length = struct.unpack_from("iIII", events, at)
@@ -164,12 +165,12 @@ def names_of(events: bytes) -> Iterator[str]:
 
 
 def process_group(url: str) -> int:
-    """The group of the process that listens there."""
+    """Return the group of the process that listens at the URL."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             if any(c.laddr.port == urlsplit(url).port for c in process.net_connections("tcp")):
                 return os.getpgid(process.pid)
-    raise AssertionError(f"nobody listens at {url}")
+    raise AssertionError(f"no process listens at {url}")
 
 
 def resident_bytes(group: int) -> int:
@@ -183,7 +184,7 @@ def resident_bytes(group: int) -> int:
 
 @contextmanager
 def sampled_maximum(group: int):
-    """A function that tells the most resident bytes of the group that the block has seen."""
+    """Yield a function that returns the maximum of the group's resident bytes."""
     samples, is_over = [], threading.Event()
 
     def sample():
@@ -199,7 +200,7 @@ def sampled_maximum(group: int):
         thread.join()
 
 
-def test_every_hostile_request_is_refused_with_a_sentence(observed):
+def test_every_hostile_request_is_refused_with_a_message(observed):
     assert len(observed.replies) >= 30
     for reply in observed.replies:
         assert 400 <= reply.status < 500, (reply.status, reply.request[1][:200])
@@ -207,7 +208,7 @@ def test_every_hostile_request_is_refused_with_a_sentence(observed):
 
 
 def message_of(text: str) -> str:
-    """What a refusal says; MLflow wraps it in JSON."""
+    """Return the message of a refusal, without MLflow's JSON."""
     try:
         said = json.loads(text)
     except ValueError:
@@ -215,7 +216,7 @@ def message_of(text: str) -> str:
     return str(said.get("message") or said.get("detail") or "")
 
 
-def test_no_answer_quotes_the_canary(observed):
+def test_no_answer_contains_the_canary(observed):
     assert [reply.request for reply in observed.replies if hostile.SECRET in reply.text] == []
 
 
@@ -229,12 +230,12 @@ def test_no_request_makes_the_server_open_a_connection(observed):
     assert observed.connections_with_control == 1  # the listener counts
 
 
-def test_memory_does_not_grow_by_what_an_image_claims_to_be(observed):
-    assert observed.rss_before > 50 * 10**6  # it is the server that was measured
+def test_memory_does_not_grow_by_the_claimed_size_of_an_image(observed):
+    assert observed.rss_before > 50 * 10**6  # the measured process is the server
     assert observed.rss_max - observed.rss_before < MAX_GROWTH_BYTES
 
 
-def test_a_good_request_is_still_answered_rightly_after_them(observed):
+def test_a_valid_request_is_still_answered_correctly_afterwards(observed):
     made = trained()
     scores = logits(made.challenger.classifier, photos_of(made.splits.test)[:1], NO_STORE)
     expected = probabilities(scores, made.report.temperature).numpy()

@@ -1,4 +1,4 @@
-"""What a step hands on is loaded as it was saved, to the last bit."""
+"""Artifacts of steps are loaded exactly as they were saved."""
 
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -43,13 +43,13 @@ def assert_same(loaded, saved):
 
 
 def round_trip(materializer, value, store, folder: Path):
-    """The value as another step would load it."""
+    """Save the value, and load it as another step would."""
     folder.mkdir(parents=True)
     materializer(str(folder), store).save(value)
     return materializer(str(folder), store).load(type(value))
 
 
-def test_every_value_of_ours_is_loaded_as_it_was_saved(shared_world, store):
+def test_every_value_is_loaded_as_it_was_saved(shared_world, store):
     from materializers.classifier import ChallengerMaterializer, ClassifierMaterializer
     from materializers.reports import ReportMaterializer
     from materializers.tables import ImageTableMaterializer, SplitsMaterializer
@@ -71,7 +71,7 @@ def test_every_value_of_ours_is_loaded_as_it_was_saved(shared_world, store):
         assert hashes[0] == hashes[1], materializer
 
 
-def test_values_of_fields_alone_come_through_zenml_unchanged(shared_world):
+def test_values_without_tables_pass_zenml_unchanged(shared_world):
     run = last_run()
     plan = freeze(output(run, "load_pretrained"), FreezeConfig(policy="last_block"))
     assert output(run, "freeze") == plan

@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import typer
-from tiny_registry import NAME, add_version, crown, two_versions
+from tiny_registry import NAME, add_version, set_champion, two_versions
 from tiny_store import state_folder
 from typer.testing import CliRunner
 
-from pipelines.doctor import check_mirror
 from regraft.cli.doctor import doctor
 from regraft.core.config import TrackingConfig
+from regraft.orchestration.doctor import check_mirror
 from regraft.registry.tracking import connect
 
 pytestmark = pytest.mark.pipeline
@@ -47,7 +47,7 @@ def versions_of(sentences):
 
 
 def mended(tracking):
-    from steps.mirror import differences, repair
+    from regraft.orchestration.mirror import differences, repair
 
     found = differences(tracking)
     assert repair(tracking) == found
@@ -78,10 +78,10 @@ def call_doctor(state, *arguments):
 def test_mirror_follows_champion_and_challenger(tracking):
     assert versions_of(mended(tracking)) == ["v2", "v1"]
     assert shown() == {"v1": "production", "v2": "staging"}
-    crown(tracking, 2, 1)
+    set_champion(tracking, 2, 1)
     assert len(mended(tracking)) == 2
     assert shown() == {"v1": "archived", "v2": "production"}
-    crown(tracking, 1, 2)
+    set_champion(tracking, 1, 2)
     assert len(mended(tracking)) == 2
     assert shown() == {"v1": "production", "v2": "staging"}
     add_version(tracking, 0.5)
@@ -146,7 +146,7 @@ def test_model_that_left_the_registry_leaves_the_mirror(mirrored):
 
 
 def test_another_registry_s_versions_are_left_alone(mirrored, template, tmp_path):
-    from steps.mirror import differences
+    from regraft.orchestration.mirror import differences
 
     shutil.copyfile(template / "mlflow.db", tmp_path / "other.db")
     other = TrackingConfig(uri=f"sqlite:///{tmp_path / 'other.db'}")

@@ -1,4 +1,4 @@
-"""What the golden photos promise, asked of real models in a real store by real servers."""
+"""Golden photos through every channel, with real models, a real store and real servers."""
 
 import json
 import math
@@ -25,16 +25,16 @@ from safetensors.torch import load_file, save_file
 from tiny_challenger import put, tracking_in, trained
 
 from regraft.core.errors import RegistryError, UnusablePhoto
-from regraft.evaluation.predict import answers
+from regraft.evaluation.predict import prediction_table
 from regraft.model.embed import NO_STORE, logits
 from regraft.model.pixels import photos_of
 from regraft.registry import serving
-from regraft.registry.parity import difference, golden_parity, golden_photos
-from regraft.registry.serving import ask, served
+from regraft.registry.parity import golden_parity, golden_photos, max_difference
+from regraft.registry.serving import request_predictions, serve_model
 
 pytestmark = pytest.mark.pipeline
 TOLERANCE = 1e-4
-# Models that import no torch, so that a server is up in half the time.
+# A model that does not import torch, so its server starts in half the time.
 LIGHT = """
 import base64, os
 from mlflow.exceptions import MlflowException
@@ -64,18 +64,18 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    """A sound version, its store, its golden photos and what it has to answer."""
+    """An undamaged version, its golden photos, the expected predictions and its store."""
     tracking = tracking_in(tmp_path_factory.mktemp("parity"))
     made = trained()
     golden = golden_photos(made.splits.test, 6)
     classifier = made.challenger.classifier.with_card(temperature=made.report.temperature)
-    expected = answers(logits(classifier, photos_of(golden), NO_STORE), classifier.card)
+    expected = prediction_table(logits(classifier, photos_of(golden), NO_STORE), classifier.card)
     return put(made, tracking), golden.path.tolist(), expected, tracking
 
 
 @pytest.fixture(autouse=True)
 def scratch(tmp_path, monkeypatch, stored):
-    """Where servers live; when the test ends, no process and no file of theirs is left."""
+    """The folder of the servers; at the end, no process and no file of a server is left."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -85,7 +85,7 @@ def scratch(tmp_path, monkeypatch, stored):
 
 
 def servers_in(folder: Path) -> list[list[str]]:
-    """The commands of living processes that call a place in this folder their home."""
+    """Return the commands of running processes with a HOME in this folder."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -100,7 +100,7 @@ def model_folder(stored) -> Path:
 
 
 def model_with(code: str, stored, folder: Path) -> Path:
-    """A copy of the model, in a path with a space, that runs this code instead."""
+    """Copy the model to a path with a space and replace its code."""
     model = shutil.copytree(model_folder(stored), folder / "a model")
     (model / "served.py").write_text(code)
     return model
@@ -108,7 +108,7 @@ def model_with(code: str, stored, folder: Path) -> Path:
 
 @contextmanager
 def restored(file: Path):
-    """Undoes what the block does to the file."""
+    """Restore the file at block exit."""
     before = file.read_bytes()
     try:
         yield file
@@ -140,9 +140,9 @@ def shuffle_classes(bundle: Path):
 
 
 @pytest.mark.parametrize("serve", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_sound_version_answers_the_same_in_every_way(stored, serve):
+def test_undamaged_version_predicts_the_same_through_every_channel(stored, serve):
     rows = golden_parity(*stored, serve=serve)
-    assert [row.way for row in rows] == ["pyfunc", "predict", "server"][: len(rows)]
+    assert [row.channel for row in rows] == ["pyfunc", "predict", "server"][: len(rows)]
     assert len(rows) == 2 + serve
     for row in rows:
         assert (row.n, row.agreement, row.error) == (6, 1.0, "")
@@ -155,23 +155,23 @@ def test_sound_version_answers_the_same_in_every_way(stored, serve):
         *((swap_weights, False), (change_normalisation, False), (shuffle_classes, False)),
         pytest.param(change_normalisation, True, marks=pytest.mark.slow),
     ],
-)  # one server is enough, which takes 8 s to start: it reads the folder that the others read
-def test_damage_in_the_store_is_found_in_every_way(stored, damage, serve):
+)  # one server test is enough: a server takes 8 s to start and reads the same folder
+def test_damage_in_the_store_is_detected_by_every_channel(stored, damage, serve):
     bundle = Path(stored[0].bundle_url)
     with restored(bundle / "weights.safetensors"), restored(bundle / "card.json"):
         damage(bundle)
         rows = golden_parity(*stored, serve=serve)
-    assert [row.way for row in rows] == ["pyfunc", "predict", "server"][: len(rows)]
+    assert [row.channel for row in rows] == ["pyfunc", "predict", "server"][: len(rows)]
     assert len(rows) == 2 + serve
     for row in rows:
-        assert row.error == ""  # it is still a model that answers
+        assert row.error == ""  # the model still predicts
         assert row.max_difference > TOLERANCE
     if damage == shuffle_classes:
         assert {row.agreement for row in rows} == {0.0}
 
 
 @pytest.mark.parametrize("serve", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_model_that_mlflow_cannot_read_is_an_error_of_the_ways_that_need_it(stored, serve):
+def test_model_that_mlflow_cannot_read_is_an_error_of_the_channels_that_need_mlflow(stored, serve):
     with restored(model_folder(stored) / "MLmodel") as file:
         file.write_text("flavors: [")
         pyfunc, predict, *server = golden_parity(*stored, serve=serve)
@@ -184,16 +184,16 @@ def test_model_that_mlflow_cannot_read_is_an_error_of_the_ways_that_need_it(stor
         assert len(row.error) < 600
 
 
-def test_model_whose_files_are_gone_is_an_error_of_every_way(stored):
+def test_missing_files_are_an_error_of_every_channel(stored):
     version, *others = stored
     gone = replace(version, bundle_url="/no/such/folder/artifacts/bundle")
     rows = golden_parity(gone, *others, serve=False)
-    assert [row.way for row in rows] == ["pyfunc", "predict"]
+    assert [row.channel for row in rows] == ["pyfunc", "predict"]
     assert all("No such artifact: 'folder'" in row.error for row in rows)
     assert {row.agreement for row in rows} == {0.0}
 
 
-def test_photo_that_cannot_be_read_is_no_fault_of_the_model(stored, tmp_path):
+def test_unreadable_photo_raises(stored, tmp_path):
     version, paths, expected, tracking = stored
     with pytest.raises(UnusablePhoto, match=r"missing: no file at .*gone\.png"):
         golden_parity(version, [*paths[:5], str(tmp_path / "gone.png")], expected, tracking, False)
@@ -203,7 +203,7 @@ def test_photo_that_cannot_be_read_is_no_fault_of_the_model(stored, tmp_path):
         golden_parity(version, [*paths[:5], str(cut)], expected, tracking, False)
 
 
-def test_golden_photos_take_turns_over_the_classes_whatever_the_order_of_rows():
+def test_golden_photos_come_from_the_classes_in_turn_for_any_row_order():
     table = pd.DataFrame(
         {
             "label": ["b", "a", "b", "a", "c", "a"],
@@ -216,21 +216,21 @@ def test_golden_photos_take_turns_over_the_classes_whatever_the_order_of_rows():
     assert golden_photos(table, 99).sha256.tolist() == ["3", "1", "7", "4", "2", "9"]
 
 
-def test_difference_that_is_no_number_is_infinite():
+def test_difference_that_is_not_a_number_is_infinite():
     table = pd.DataFrame({"label": ["a"], "confidence": [0.75], "prob:a": [0.75], "prob:b": [0.25]})
-    assert difference(table, table) == 0.0
-    assert difference(table, table.assign(confidence=0.5)) == 0.25
-    assert difference(table, table.assign(confidence=None)) == math.inf
-    assert difference(table, table[["label", "confidence", "prob:b", "prob:a"]]) == math.inf
-    assert difference(table, pd.concat([table, table])) == math.inf
-    assert difference(table[:0], table[:0]) == math.inf
+    assert max_difference(table, table) == 0.0
+    assert max_difference(table, table.assign(confidence=0.5)) == 0.25
+    assert max_difference(table, table.assign(confidence=None)) == math.inf
+    assert max_difference(table, table[["label", "confidence", "prob:b", "prob:a"]]) == math.inf
+    assert max_difference(table, pd.concat([table, table])) == math.inf
+    assert max_difference(table[:0], table[:0]) == math.inf
 
 
 @pytest.fixture(scope="module")
 def light(stored, tmp_path_factory):
-    """The URL of a light server, whose first port was taken just before it could take it."""
+    """The URL of a light server whose first port another program took."""
     folder = tmp_path_factory.mktemp("light")
-    server = served(model_with(LIGHT, stored, folder))
+    server = serve_model(model_with(LIGHT, stored, folder))
     with socket.socket() as other, ExitStack() as stack:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -247,8 +247,8 @@ def light(stored, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_server_gets_none_of_the_callers_secrets(light):
-    names = set(ask(light, [b"environment"]).label)
+def test_server_gets_no_secret_of_the_caller(light):
+    names = set(request_predictions(light, [b"environment"]).label)
     assert {"PATH", "HOME"} <= names
     assert not names & {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_URI"}
 
@@ -265,50 +265,50 @@ def test_server_listens_on_this_machine_only(light):
 
 
 @pytest.mark.slow
-def test_refusal_says_what_the_model_said(light):
+def test_refusal_contains_the_message_of_the_model(light):
     with pytest.raises(
         RegistryError,
         match=r"(?s)http://127.*HTTP 400.*not this one$",
     ):
-        ask(light, [b"refuse"])
+        request_predictions(light, [b"refuse"])
 
 
 @pytest.mark.slow
-def test_answer_that_is_no_table_is_told(light):
+def test_answer_without_a_table_is_reported(light):
     with pytest.raises(
         RegistryError,
         match=r"http://127.*1\.0, 2\.0",
     ):
-        ask(light, [b"numbers"])
+        request_predictions(light, [b"numbers"])
 
 
-def test_server_that_is_not_there_is_told():
+def test_missing_server_is_reported():
     url = f"http://127.0.0.1:{serving._free_port()}"
     with pytest.raises(RegistryError, match=r"ConnectionRefused"):
-        ask(url, [b""])
+        request_predictions(url, [b""])
 
 
 @pytest.mark.slow
-def test_server_that_hangs_is_given_up_and_killed(stored, tmp_path):
+def test_hanging_server_is_killed_after_the_timeout(stored, tmp_path):
     model, start = model_with(HANGING, stored, tmp_path), time.monotonic()
     with (
         pytest.raises(
             RegistryError,
             match=r"a model.* 3 s\b",
         ),
-        served(model, timeout_s=3),
+        serve_model(model, timeout_s=3),
     ):
         pytest.fail("it cannot be ready")
     assert time.monotonic() - start < 20
 
 
 @pytest.mark.slow
-def test_server_dies_with_the_process_that_was_killed(stored, tmp_path):
+def test_server_ends_when_the_calling_process_is_killed(stored, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     script = (
-        "import sys\nfrom pathlib import Path\nfrom regraft.registry.serving import served\n"
-        "with served(Path(sys.argv[1])):\n    pass\n"
+        "import sys\nfrom pathlib import Path\nfrom regraft.registry.serving import serve_model\n"
+        "with serve_model(Path(sys.argv[1])):\n    pass\n"
     )
     command = [sys.executable, "-c", script, str(model_with(HANGING, stored, tmp_path))]
     variables = os.environ | {"TMPDIR": str(home), "PYTHONPATH": str(REPOSITORY)}

@@ -30,10 +30,10 @@ from regraft.core.errors import ConfigError, ManifestError, NoPhotos
 from regraft.core.state import environment, open_state
 from regraft.evaluation.evaluate import evaluate
 from regraft.evaluation.predict import (
-    abstaining,
     list_photos,
     max_pixels_of,
     predict,
+    with_abstention,
     write_predictions,
 )
 from regraft.model.classifier import UNSURE
@@ -271,7 +271,7 @@ def middle_confidence() -> float:
 
 def test_below_the_threshold_the_label_is_unsure_and_the_numbers_are_the_same():
     plain, below = predict(classifier(), photos()), middle_confidence()
-    table = predict(abstaining(classifier(), below), photos())
+    table = predict(with_abstention(classifier(), below), photos())
     withheld = plain.confidence < below
     assert 0 < withheld.sum() < len(plain)
     assert (table.label[withheld] == UNSURE).all()
@@ -282,7 +282,7 @@ def test_below_the_threshold_the_label_is_unsure_and_the_numbers_are_the_same():
 
 
 def test_a_photo_that_cannot_be_read_is_no_unsure_answer(mixed):
-    table = predict(abstaining(classifier(), 1.0), [str(mixed)])
+    table = predict(with_abstention(classifier(), 1.0), [str(mixed)])
     assert table.label.tolist() == ["", "", "", UNSURE]
 
 
@@ -300,7 +300,7 @@ def tracking(tmp_path, monkeypatch) -> TrackingConfig:
 
 def test_a_registered_and_served_model_is_as_unsure_as_its_training_says(tracking):
     judged = trained().report.predictions
-    test = judged[judged.side == "test"]
+    test = judged[judged.split == "test"]
     below = float(test.confidence.median()) + 1e-6  # off any photo: two ways of reading may differ
     version = registered(tracking, PredictConfig(abstain_below=below))
     assert registry.load(tracking, version).card.abstain_below == below
@@ -345,7 +345,7 @@ def asked(tmp_path, monkeypatch):
     shutil.copyfile(copied.uri.removeprefix("sqlite:///"), state.mlflow_database)
     tracking = copied.model_copy(update={"uri": state.tracking_uri})
     judged = trained().report.predictions
-    below = float(judged[judged.side == "test"].confidence.median())
+    below = float(judged[judged.split == "test"].confidence.median())
     version = registered(tracking, PredictConfig(abstain_below=below))
     registry.set_alias(tracking, version, registry.CHAMPION)
 
@@ -378,5 +378,5 @@ def test_the_reports_curve_is_of_the_test_photos_and_ends_with_all_of_them():
     end = report.coverage.iloc[-1]
     assert (end.coverage, end.n) == (1.0, report.n)
     assert end.risk == pytest.approx(1 - report.accuracy.value)
-    test = report.predictions[report.predictions.side == "test"]
+    test = report.predictions[report.predictions.split == "test"]
     assert report.coverage.threshold.tolist() == sorted(set(test.confidence), reverse=True)

@@ -1,4 +1,4 @@
-"""`regraft predict-batch` on a real ZenML and MLflow: each shard a step, each answer once."""
+"""`regraft predict-batch` with real ZenML and MLflow: a step per shard, a prediction per photo."""
 
 import hashlib
 import re
@@ -32,13 +32,13 @@ def training(shared_world):
 
 @pytest.fixture(scope="module")
 def world(shared_world, training):
-    """Each call adds a run, and some a version; who serves in the end is version 1 again."""
+    """Each call adds a run, and some add a version; at the end, version 1 serves again."""
     return shared_world
 
 
 @dataclass(frozen=True)
 class Called:
-    """A folder of photos, the folder of their answers, and what the call that gave them said.
+    """A folder of photos, the folder of their predictions, and the output of the call.
 
     n_steps: of that call, that answered a shard.
     """
@@ -52,7 +52,7 @@ class Called:
 
 @pytest.fixture(scope="module")
 def first(world, tmp_path_factory) -> Called:
-    """Fifteen photos in a folder of their own, answered: three shards of five. One is broken."""
+    """Fifteen photos with predictions, in three shards of five. One photo is broken."""
     folder = tmp_path_factory.mktemp("first call")
     album, out = folder / "Ein Album", folder / "out"
     add(world, album, range(14))
@@ -64,7 +64,7 @@ def first(world, tmp_path_factory) -> Called:
 
 @pytest.fixture
 def answered(first, tmp_path) -> Called:
-    """The same, with an album and an out that may be changed."""
+    """A copy whose album and output folder may be changed."""
     shutil.rmtree(first.album)
     shutil.copytree(first.album.parent / "backup", first.album)  # with the times of the files
     return replace(first, out=shutil.copytree(first.out, tmp_path / "out"))
@@ -72,7 +72,7 @@ def answered(first, tmp_path) -> Called:
 
 @pytest.fixture
 def album(world, tmp_path) -> Path:
-    """Ten photos of which none is answered: two shards."""
+    """Ten photos without predictions: two shards."""
     add(world, tmp_path / "Ein Album", range(10))
     return tmp_path / "Ein Album"
 
@@ -102,7 +102,7 @@ def call(world, *places, out: Path | str, settings: tuple[str, ...] = ()):
 
 
 def n_shards_ran() -> int:
-    """Of the newest run; all of its steps have to have done something."""
+    """The number of shards in the newest run; fails if a step was cached."""
     ran = stages(last_run())
     assert set(ran.values()) == {"completed"}
     return sum(name.startswith("predict_shard") for name in ran)
@@ -113,7 +113,7 @@ def table(out: Path | str) -> pd.DataFrame:
 
 
 def state_of(out: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file with its bytes and the time it was written."""
+    """Each file with its content and modification time."""
     files = (path for path in out.rglob("*") if path.is_file())
     return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
@@ -126,7 +126,7 @@ def test_every_photo_has_the_answer_that_predict_gives(world, first, tmp_path):
     from regraft.cli import app
 
     assert re.match(rf"15 .*{NAME}/1.*\b1 .*{re.escape(str(first.out))}\n", first.stdout)
-    assert (first.summary.n_answered, first.summary.n_shards, first.n_steps) == (3, 3, 3)
+    assert (first.summary.n_predicted, first.summary.n_shards, first.n_steps) == (3, 3, 3)
     asked = ["predict", str(first.album), "--state", str(world.state.root)]
     CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "plain.parquet")])
     plain, batch = pd.read_parquet(tmp_path / "plain.parquet"), table(first.out)
@@ -150,13 +150,13 @@ def labels_in(stdout: str) -> dict[str, int]:
 
 
 def test_three_shards_more_run_three_steps_and_none_more_runs_none(world, answered):
-    """Nor is a photo asked again that could not be read."""
+    """An unreadable photo is not predicted again either."""
     album, out = answered.album, answered.out
     before = state_of(out)
     done = call(world, album, out=out)
     assert n_shards_ran() == 0
     summary = output(last_run(), "predict_summary")
-    assert (summary.n_answered, summary.n_shards, summary.n_errors) == (0, 3, 1)
+    assert (summary.n_predicted, summary.n_shards, summary.n_errors) == (0, 3, 1)
     assert re.search(r"^  0 of 3 ", done.stdout, re.MULTILINE)
     assert state_of(out) == before
     add(world, album, range(15, 30))
@@ -168,7 +168,7 @@ def test_three_shards_more_run_three_steps_and_none_more_runs_none(world, answer
 
 
 def test_changed_and_deleted_is_answered_again_and_what_is_gone_no_longer_counts(world, answered):
-    """A photo has changed, one has gone, and the answers about a shard of others were deleted."""
+    """A photo was changed, another removed, and the predictions of another shard deleted."""
     album, out = answered.album, answered.out
     before = table(out)
     shards = before.groupby("shard").path.agg(set)
@@ -188,7 +188,7 @@ def test_changed_and_deleted_is_answered_again_and_what_is_gone_no_longer_counts
     assert re.search(r"^  2 [a-z ]+$", done.stdout, re.MULTILINE)  # n_gone
     after = state_of(out)
     assert {path: after[path] for path in files} == files
-    assert len(table(out)) == 16  # an answer that was given stays given
+    assert len(table(out)) == 16  # existing predictions stay
     errors = table(out).query("path == @changed").error
     assert sorted(error.partition(":")[0] for error in errors) == ["", "unreadable"]
     again = table(out).query("shard == @deleted").reset_index(drop=True)
@@ -197,7 +197,7 @@ def test_changed_and_deleted_is_answered_again_and_what_is_gone_no_longer_counts
 
 @pytest.fixture
 def second(world, training):
-    """Version 2 serves meanwhile: other weights, the same answers."""
+    """Version 2 serves now: other weights, the same labels."""
     from regraft import registry
 
     made, report, splits = (output(training, stage) for stage in ("fine_tune", "evaluate", "split"))
@@ -223,7 +223,7 @@ def test_a_new_champion_answers_everything_and_the_old_answers_stay(world, answe
     assert len(table(version_of(out, 2))) == 15
     assert table(out).model.value_counts().to_dict() == {f"{NAME}/1": 15, f"{NAME}/2": 15}
     call(world, album, out=out, settings=("predict.abstain_below=1",))
-    assert n_shards_ran() == 3  # another threshold, other answers
+    assert n_shards_ran() == 3  # another threshold, other predictions
 
 
 @pytest.mark.parametrize(
@@ -302,9 +302,9 @@ def test_several_shards_at_a_time_give_the_same_answers(world, answered, tmp_pat
 PEAK = """
 import resource, sys, tempfile
 from pathlib import Path
-from regraft.operations.batch import Answerer, plan
+from regraft.operations.batch import Predictor, plan
 
-who = Answerer(name="tiny", version=1, abstain_below=0.0, content="0" * 64)
+who = Predictor(name="tiny", version=1, abstain_below=0.0, content="0" * 64)
 def peak(n):
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder) / "photos.csv"
@@ -324,14 +324,14 @@ def test_memory_of_python_stays_flat_whatever_the_number_of_photos(tmp_path):
 
 
 def peak_mb(folder: Path, n: int) -> float:
-    """Of Python's memory, while n photos are planned, and planned again."""
-    from regraft.operations.batch import Answerer, plan
+    """The peak of Python's memory while n photos are planned twice."""
+    from regraft.operations.batch import Predictor, plan
 
     folder.mkdir()
     lines = "".join(f"/nowhere/a folder/photo number {number}.jpg\n" for number in range(n))
     (folder / "photos.csv").write_text(f"image\n{lines}")
     del lines
-    who = Answerer(name="tiny", version=1, abstain_below=0.0, content="0" * 64)
+    who = Predictor(name="tiny", version=1, abstain_below=0.0, content="0" * 64)
     tracemalloc.start()
     try:
         for _ in range(2):
@@ -352,11 +352,11 @@ def test_memory_stays_flat_whatever_the_number_of_photos():
 
 def test_another_model_under_the_same_number_is_not_taken_for_the_planned_one(world):
     from regraft.core.errors import ReloadMismatch
-    from regraft.operations.batch import Answerer, classifier_of
+    from regraft.operations.batch import Predictor, load_classifier
 
-    other = Answerer(name=NAME, version=1, abstain_below=0.0, content="0" * 64)
+    other = Predictor(name=NAME, version=1, abstain_below=0.0, content="0" * 64)
     with pytest.raises(ReloadMismatch, match=rf"{NAME}/1\b.*\b{other.content[:12]}\b"):
-        classifier_of(other, world.tracking)
+        load_classifier(other, world.tracking)
 
 
 def test_a_folder_whose_name_is_no_text_is_refused_before_anything_runs(world, tmp_path):

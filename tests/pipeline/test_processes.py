@@ -36,12 +36,12 @@ from tiny_train import (
 )
 from typer.testing import CliRunner
 
-from pipelines.stack import bootstrap
 from regraft import registry
 from regraft.cli import app
 from regraft.cli.train import run_training
 from regraft.core.config import TrackingConfig, load_config
 from regraft.core.state import marked_runs, open_state
+from regraft.orchestration.stack import bootstrap
 from tests.pipeline.conftest import REPOSITORY, enter, reset_zenml
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.usefixtures("calm")]
@@ -311,7 +311,7 @@ def resumed(killed, user, tmp_path, monkeypatch):
 
 def test_killed_run_ends_with_the_weights_of_one_never_killed(resumed, twins):
     ours, theirs = (registry.find(tracking_of(root), NAME) for root in (resumed.root, twins[0]))
-    assert output(last_run(), "fine_tune").kept_phase == "tune"
+    assert output(last_run(), "fine_tune").selected_phase == "tune"
     assert ours.content_hash == theirs.content_hash
     assert_only_the_killed_run_failed(resumed)
     assert not [path for path in resumed.checkpoints.iterdir() if path.suffix == ".pt"]
@@ -358,7 +358,7 @@ def batch(world: World, album: Path) -> list[str]:
 def interrupted(user: User, world: World, album: Path, *signals: signal.Signals) -> Ended:
     """A call of predict-batch that got the signals while it wrote the third shard."""
     interruption = Interruption(
-        *("regraft.operations.batch.folder.write_whole", 3),
+        *("regraft.operations.batch.folder.write_atomic", 3),
         *(album.parent / "out", "name=*/**/*.parquet", 2),
         signals=signals,
     )

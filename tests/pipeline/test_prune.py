@@ -1,4 +1,4 @@
-"""What pruning promises: nothing that serves, served or may serve goes, and the disk is free."""
+"""Pruning deletes no version that serves, served or may serve, and frees the disk space."""
 
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -13,11 +13,11 @@ from regraft import registry
 from regraft.cli import app
 from regraft.core.errors import ConfigError, LedgerBroken, ModelNotFound, RegistryError
 from regraft.core.state import environment, open_state
-from regraft.registry import prune as room
-from regraft.registry.champion import Move, move_champion, roll_back
-from regraft.registry.prune import LEFT_OVER, pin, prunable, prune, unpin
+from regraft.registry import prune as prune_module
+from regraft.registry.champion import ChampionChange, move_champion, roll_back
+from regraft.registry.prune import LEFT_OVER, pin, plan_prune, prune, unpin
 from regraft.registry.tracking import connect, open_experiment, start_run
-from regraft.registry.versions import SEAL
+from regraft.registry.versions import CONTENT_HASH
 
 pytestmark = pytest.mark.pipeline
 
@@ -44,14 +44,14 @@ def make(tracking, tags: dict[str, str] | None = None, name: str = NAME) -> int:
     (folder / "artifacts" / "bundle").mkdir(parents=True, exist_ok=True)
     (folder / "artifacts" / "bundle" / "weights.safetensors").write_bytes(bytes(SIZE))
     client.log_model_artifacts(model.model_id, str(folder))
-    if name not in registry.versions.names(tracking):
+    if name not in registry.versions.list_models(tracking):
         client.create_registered_model(name)
     made = client.create_model_version(
         name,
         model.artifact_location,
         run_id=run,
         model_id=model.model_id,
-        tags={SEAL: model.model_id} if tags is None else tags,
+        tags={CONTENT_HASH: model.model_id} if tags is None else tags,
         await_creation_for=None,
     )
     return int(made.version)
@@ -62,8 +62,10 @@ def version(tracking, number: int):
 
 
 def promote(tracking, number: int):
-    serving = registry.aliases(tracking, NAME).get("champion")
-    move_champion(tracking, NAME, Move("promote", number, "", "It won.", "me"), serving, now())
+    serving = registry.get_aliases(tracking, NAME).get("champion")
+    move_champion(
+        tracking, NAME, ChampionChange("promote", number, "", "It won.", "me"), serving, now()
+    )
 
 
 def left(tracking) -> set[int]:
@@ -77,15 +79,15 @@ def n_bytes(tracking) -> int:
 
 
 def why(tracking, number: int, keep: int = 0) -> str:
-    found = {one.version: one for one in prunable(tracking, NAME, keep, now())}
-    return f"{'goes' if found[number].goes else 'stays'}: {found[number].why}"
+    found = {one.version: one for one in plan_prune(tracking, NAME, keep, now())}
+    return f"{'delete' if found[number].should_delete else 'keep'}: {found[number].reason}"
 
 
-def test_the_newest_stay_and_the_disk_space_of_the_others_is_free(tracking):
+def test_the_newest_are_kept_and_the_disk_space_of_the_others_is_freed(tracking):
     for _ in range(4):
         make(tracking)
-    planned = prunable(tracking, NAME, 1, now())
-    assert [(one.version, one.goes, one.n_bytes) for one in planned] == [
+    planned = plan_prune(tracking, NAME, 1, now())
+    assert [(one.version, one.should_delete, one.n_bytes) for one in planned] == [
         *((4, False, SIZE), (3, True, SIZE), (2, True, SIZE), (1, True, SIZE)),
     ]
     assert left(tracking) == {1, 2, 3, 4}
@@ -96,56 +98,56 @@ def test_the_newest_stay_and_the_disk_space_of_the_others_is_free(tracking):
     assert prune(tracking, NAME, 1, now()) == ()
 
 
-def test_every_version_that_was_ever_champion_stays_rolled_back_or_not(tracking):
+def test_every_former_champion_is_kept_even_after_a_rollback(tracking):
     for _ in range(5):
         make(tracking)
     for number in (1, 2, 3):
         promote(tracking, number)
     roll_back(tracking, NAME, "me", "It was worse.", now())
-    assert registry.aliases(tracking, NAME) == {"champion": 2, "previous": 1}
+    assert registry.get_aliases(tracking, NAME) == {"champion": 2, "previous": 1}
     assert [one.version for one in prune(tracking, NAME, 0, now())] == [4, 5]
     assert (why(tracking, 2), why(tracking, 3)) == (
-        "stays: is the champion",
-        "stays: was the champion",
+        "keep: is the champion",
+        "keep: was the champion",
     )
-    assert why(tracking, 1) == "stays: is the previous"
+    assert why(tracking, 1) == "keep: is the previous"
 
 
-def test_the_challenger_and_whatever_else_has_a_name_stay(tracking):
+def test_the_challenger_and_every_version_with_an_alias_are_kept(tracking):
     make(tracking), make(tracking)
     registry.set_alias(tracking, version(tracking, 1), "challenger")
     registry.set_alias(tracking, version(tracking, 1), "demo")
-    assert why(tracking, 1) == "stays: is the challenger, demo"
-    assert why(tracking, 2) == "goes: not among the newest"
+    assert why(tracking, 1) == "keep: is the challenger, demo"
+    assert why(tracking, 2) == "delete: not among the newest"
 
 
-def test_a_pinned_version_stays_until_it_is_unpinned(tracking):
+def test_a_pinned_version_is_kept_until_it_is_unpinned(tracking):
     pin(tracking, version(tracking, make(tracking)))
-    assert why(tracking, 1) == "stays: pinned"
+    assert why(tracking, 1) == "keep: pinned"
     unpin(tracking, version(tracking, 1))
-    assert why(tracking, 1) == "goes: not among the newest"
+    assert why(tracking, 1) == "delete: not among the newest"
 
 
-def test_a_version_that_waits_for_approval_stays(tracking):
+def test_a_version_that_waits_for_approval_is_kept(tracking):
     make(tracking)
-    registry.set_tags(tracking, version(tracking, 1), {"approval": "waiting"})
-    assert why(tracking, 1) == "stays: waits for approval"
+    registry.set_tags(tracking, version(tracking, 1), {"approval": "pending"})
+    assert why(tracking, 1) == "keep: waits for approval"
     registry.set_tags(tracking, version(tracking, 1), {"approval": "rejected"})
-    assert why(tracking, 1).startswith("goes")
+    assert why(tracking, 1).startswith("delete")
 
 
-def test_a_registration_that_may_be_running_stays_for_a_day_and_is_not_counted(tracking):
+def test_a_registration_that_may_be_running_is_kept_for_a_day_and_not_counted(tracking):
     make(tracking), make(tracking, tags={})
-    assert why(tracking, 2, keep=1) == "stays: its registration may be running"
-    assert why(tracking, 1, keep=1) == "stays: among the newest 1"
+    assert why(tracking, 2, keep=1) == "keep: its registration may be running"
+    assert why(tracking, 1, keep=1) == "keep: among the newest 1"
     tomorrow = now() + timedelta(days=1, minutes=1)
     gone = prune(tracking, NAME, 1, tomorrow)
-    assert [(one.version, one.why) for one in gone] == [(2, "was never finished")]
+    assert [(one.version, one.reason) for one in gone] == [(2, "its registration failed")]
 
 
-def test_what_became_champion_after_the_plan_was_made_stays(tracking, monkeypatch):
+def test_a_version_that_became_champion_after_the_plan_is_kept(tracking, monkeypatch):
     make(tracking), make(tracking)
-    plan = room.prunable
+    plan = prune_module.plan_prune
 
     def slow(*arguments):
         planned = plan(*arguments)
@@ -153,37 +155,37 @@ def test_what_became_champion_after_the_plan_was_made_stays(tracking, monkeypatc
         pin(tracking, version(tracking, 2))
         return planned
 
-    monkeypatch.setattr(room, "prunable", slow)
+    monkeypatch.setattr(prune_module, "plan_prune", slow)
     assert prune(tracking, NAME, 0, now()) == ()
     assert left(tracking) == {1, 2}
 
 
-def test_files_that_another_version_serves_from_stay(tracking):
+def test_files_that_another_version_uses_are_kept(tracking):
     make(tracking)
     client = connect(tracking)
     source = client.get_model_version(NAME, "1")
     client.create_registered_model("copy")
     client.create_model_version("copy", source.source, source.run_id, model_id=source.model_id)
-    assert why(tracking, 1).startswith("stays: another version")
+    assert why(tracking, 1).startswith("keep: another version")
 
 
-def test_files_that_are_not_the_registrys_own_stay(tracking, tmp_path):
+def test_files_outside_the_artifact_store_are_kept(tracking, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "weights").write_bytes(b"1")
     client = connect(tracking)
     client.create_registered_model(NAME)
-    client.create_model_version(NAME, str(mine), tags={SEAL: "1"})
+    client.create_model_version(NAME, str(mine), tags={CONTENT_HASH: "1"})
     (gone,) = prune(tracking, NAME, 0, now())
     assert (gone.version, gone.n_bytes) == (1, 0)
     assert (mine / "weights").exists()
     assert left(tracking) == set()
 
 
-def test_what_a_killed_prune_left_over_goes_the_next_time(tracking):
+def test_leftover_files_of_a_killed_prune_are_deleted_the_next_time(tracking):
     make(tracking), make(tracking)
     connect(tracking).delete_model_version(NAME, "1")  # and then it was killed
-    assert [one.version for one in prunable(tracking, NAME, 5, now())] == [2]
+    assert [one.version for one in plan_prune(tracking, NAME, 5, now())] == [2]
     tomorrow = now() + timedelta(days=1, minutes=1)
     (gone,) = prune(tracking, NAME, 5, tomorrow)
     assert (gone.version, gone.n_bytes) == (LEFT_OVER, SIZE)
@@ -192,7 +194,7 @@ def test_what_a_killed_prune_left_over_goes_the_next_time(tracking):
     assert prune(tracking, NAME, 5, tomorrow) == ()
 
 
-def test_files_that_cannot_be_removed_are_told_and_found_again(tracking, tmp_path):
+def test_files_that_cannot_be_deleted_are_reported_and_deleted_later(tracking, tmp_path):
     make(tracking)
     place = Path(connect(tracking).get_model_version(NAME, "1").source)
     moved = place.rename(tmp_path / "on another disk")
@@ -206,7 +208,7 @@ def test_files_that_cannot_be_removed_are_told_and_found_again(tracking, tmp_pat
     assert n_bytes(tracking) == 0
 
 
-def test_nothing_goes_where_the_ledger_cannot_be_trusted(tracking):
+def test_nothing_is_deleted_if_the_ledger_is_broken(tracking):
     make(tracking), make(tracking)
     promote(tracking, 1)
     promote(tracking, 2)
@@ -216,15 +218,15 @@ def test_nothing_goes_where_the_ledger_cannot_be_trusted(tracking):
     assert left(tracking) == {1, 2}
 
 
-def test_a_model_that_nobody_knows_and_a_negative_number_are_refused(tracking):
+def test_an_unknown_model_and_a_negative_number_are_refused(tracking):
     make(tracking)
     with pytest.raises(ModelNotFound, match=r"tony.*\btiny\b"):
-        prunable(tracking, "tony", 5, now())
+        plan_prune(tracking, "tony", 5, now())
     with pytest.raises(ConfigError, match="-1"):
-        prunable(tracking, NAME, -1, now())
+        plan_prune(tracking, NAME, -1, now())
 
 
-def test_a_real_champion_answers_after_the_prune(tracking):
+def test_a_real_champion_can_be_loaded_after_the_prune(tracking):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     champion = put(trained(), tracking)
@@ -250,11 +252,14 @@ def call(tracking, monkeypatch):
     return called
 
 
-def test_command_alone_lists_as_before_and_prune_says_what_goes(call, tracking):
+def test_the_command_alone_lists_versions_and_prune_lists_deletions(call, tracking):
     make(tracking), make(tracking)
     assert call().output.split()[:4] == ["name", "version", "aliases", "test_accuracy"]
     dry = call("prune", "--keep", "1", "--dry-run").output
-    assert [line.split(" (")[0] for line in dry.splitlines()[:2]] == ["tiny/2 stays", "tiny/1 goes"]
+    assert [line.split(" (")[0] for line in dry.splitlines()[:2]] == [
+        "tiny/2: keep",
+        "tiny/1: delete",
+    ]
     assert dry.endswith("1 of 2, 0.1 MB would be freed.\n")
     assert left(tracking) == {1, 2}
     assert call("pin", "tiny/1").output == "tiny/1 is pinned.\n"
@@ -264,7 +269,7 @@ def test_command_alone_lists_as_before_and_prune_says_what_goes(call, tracking):
     assert left(tracking) == {2}
 
 
-def test_the_state_named_before_the_command_counts_for_it(call, tracking, tmp_path):
+def test_the_state_option_before_the_command_applies_to_it(call, tracking, tmp_path):
     make(tracking)
     elsewhere = shutil.copytree(Path(tracking.artifacts_url).parent, tmp_path / "elsewhere")
     root = str(Path(tracking.artifacts_url).parent)

@@ -1,4 +1,4 @@
-"""What the registry and the promotion promise, in a real MLflow store."""
+"""Registration, loading and serving of models in a real MLflow store."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ from regraft.model.pixels import photos_of
 from regraft.registry.package import git_sha, requirements
 from regraft.registry.served import image_bytes
 from regraft.registry.tracking import connect, start_run
-from regraft.registry.versions import with_content
+from regraft.registry.versions import find_by_content
 from tests.pipeline.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.usefixtures("calm")]
@@ -47,7 +47,7 @@ FOREIGN = {
 
 @pytest.fixture
 def working_directory(tmp_path, monkeypatch):
-    """A folder with files of another project, where a store that MLflow opens is a fault."""
+    """A folder with files of another project; the test fails if MLflow creates a store in it."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     for name, text in FOREIGN.items():
@@ -76,7 +76,7 @@ def tracking(empty_store, working_directory):
 
 @pytest.fixture
 def first(empty_store, working_directory):
-    """A store in which trained() was registered with its run, from the working directory."""
+    """A store with trained() and its run, registered from the working directory."""
     if "first" not in empty_store:
         empty_store.restore("start")
         run = start_run(empty_store.tracking, "tiny-1")
@@ -90,7 +90,7 @@ def first(empty_store, working_directory):
 
 @pytest.fixture
 def registered(pair_store, working_directory):
-    """A store in which trained() is version PAIR of the model "tiny"."""
+    """A store with trained() as version PAIR of the model "tiny"."""
     pair_store.restore("start")
     return pair_store.tracking
 
@@ -100,7 +100,7 @@ def version_of(tracking, number: int = PAIR) -> registry.RegisteredVersion:
 
 
 def served(version, tracking, **model_config):
-    """The model as MLflow loads it, from the path of a sqlite store's artifacts."""
+    """Load the model with MLflow from the artifact folder of a SQLite store."""
     folder = version.bundle_url.removesuffix("/artifacts/bundle")
     return mlflow.pyfunc.load_model(folder, model_config=model_config)
 
@@ -115,7 +115,7 @@ def test_version_carries_the_tags_and_the_alias(first):
     version, made = version_of(first, 1), trained()
     run = connect(first).get_run(version.run_id)
     assert run.info.run_name == "tiny-1"
-    assert registry.aliases(first, "tiny") == {"challenger": 1}
+    assert registry.get_aliases(first, "tiny") == {"challenger": 1}
     tags = connect(first).get_model_version("tiny", "1").tags
     assert tags["content_hash"] == version.content_hash
     assert tags["dataset_digest"] == made.splits.digest
@@ -137,10 +137,10 @@ def test_loaded_classifier_is_the_saved_one_bit_for_bit(registered):
     assert loaded.content_hash == version.content_hash
 
 
-def test_manifest_says_what_was_trained_and_chosen_on(registered):
+def test_manifest_lists_the_photos_for_training_and_selection(registered):
     manifest = registry.load_manifest(registered, version_of(registered))
-    assert set(manifest.columns) == {"sha256", "phash", "thumbnail", "label", "side"}
-    assert set(manifest.side) == {"train", "validation"}
+    assert set(manifest.columns) == {"sha256", "phash", "thumbnail", "label", "split"}
+    assert set(manifest.split) == {"train", "validation"}
     assert not set(manifest.sha256) & set(trained().splits.test.sha256)
 
 
@@ -149,7 +149,7 @@ def test_same_content_is_registered_once(registered):
     assert len(registry.list_versions(registered)) == PAIR
 
 
-def test_bundle_holds_the_code_that_serving_imports_and_no_other(first):
+def test_bundle_contains_only_the_code_that_serving_imports(first):
     code = Path(version_of(first, 1).bundle_url).parents[1] / "code" / "regraft"
     packages = {path.parent.relative_to(code).as_posix() for path in code.rglob("*.py")}
     assert packages == {
@@ -158,7 +158,7 @@ def test_bundle_holds_the_code_that_serving_imports_and_no_other(first):
     }
 
 
-def test_bundle_holds_no_pickle_and_no_index_address(first):
+def test_bundle_contains_no_pickle_and_no_index_url(first):
     model = Path(version_of(first, 1).bundle_url).parents[1]
     files = [path for path in model.rglob("*") if path.is_file()]
     assert {path.suffix for path in files if "code" not in path.parts} <= {
@@ -168,7 +168,7 @@ def test_bundle_holds_no_pickle_and_no_index_address(first):
     assert not [path for path in files if "__pycache__" in path.parts]
 
 
-def test_served_model_takes_file_bytes_and_base64(registered):
+def test_served_model_accepts_file_bytes_and_base64(registered):
     model = served(version_of(registered), registered)
     files = [Path(path).read_bytes() for path in trained().splits.test.path[:4]]
     encoded = [base64.encodebytes(file).decode() for file in files]
@@ -206,7 +206,7 @@ def test_paths_are_read_only_where_the_loader_allows_them(registered):
         small.predict(pd.DataFrame({"image": paths}))
 
 
-def test_many_images_are_held_a_batch_at_a_time(registered, monkeypatch):
+def test_one_batch_of_images_is_in_memory_at_a_time(registered, monkeypatch):
     model = served(version_of(registered), registered)
     sizes = []
     python_model = model.unwrap_python_model()
@@ -222,7 +222,7 @@ def test_many_images_are_held_a_batch_at_a_time(registered, monkeypatch):
 
 
 def test_hostile_requests_open_nothing_and_are_refused(registered, tmp_path):
-    """Each request in this process, where Python itself reports what is opened."""
+    """Send each request in this process, where Python reports opened files."""
     model = served(version_of(registered), registered)
     canary = tmp_path / "canary.jpg"
     canary.write_text(hostile.SECRET)
@@ -230,7 +230,7 @@ def test_hostile_requests_open_nothing_and_are_refused(registered, tmp_path):
     client = TestClient(scoring_server.init(model), raise_server_exceptions=False)
     hostile_requests = hostile.requests(canary, tmp_path, 9)
     assert len(hostile_requests) >= 30
-    client.post("/invocations", content=b"")  # what is imported once is opened now
+    client.post("/invocations", content=b"")  # opens everything that is imported only once
     with opened_by_this_process() as opened:
         canary.read_text()
         assert opened.pop() == str(canary)  # the recorder works
@@ -245,14 +245,14 @@ def test_hostile_requests_open_nothing_and_are_refused(registered, tmp_path):
 
 @contextmanager
 def opened_by_this_process():
-    """Paths of files that are opened, and hosts that are connected to, while the block runs."""
+    """Yield the paths of files opened and the hosts connected to during the block."""
     places, active = [], [True]
 
     def record(event, arguments):
         if active and event in ("open", "os.open", "socket.connect", "socket.getaddrinfo"):
             places.append(str(arguments[0] if event == "open" else arguments[:2]))
 
-    sys.addaudithook(record)  # it cannot be removed, only made idle
+    sys.addaudithook(record)  # a hook cannot be removed, only deactivated
     try:
         yield places
     finally:
@@ -273,7 +273,7 @@ print(answer.response)
 
 
 def in_a_fork(model: str, request: str, folder: Path) -> str:
-    """What SCORE prints in a forked process that has forgotten regraft and where it lies."""
+    """Return the output of SCORE in a forked process without regraft on its import path."""
 
     def score():
         for name in [name for name in sys.modules if name.partition(".")[0] == "regraft"]:
@@ -301,7 +301,7 @@ def in_a_new_interpreter(model: str, request: str, folder: Path) -> str:
 def test_model_serves_http_requests_without_a_checkout(
     registered, tmp_path, score: Callable[[str, str, Path], str]
 ):
-    """MLflow's own scoring code, in a process that finds regraft in the model only."""
+    """Run MLflow's scoring code in a process that can import regraft from the model only."""
     model = version_of(registered).bundle_url.removesuffix("/artifacts/bundle")
     path = trained().splits.test.path[0]
     file = base64.b64encode(Path(path).read_bytes()).decode()
@@ -332,13 +332,13 @@ def test_input_example_is_a_request_that_works(registered):
 
 @pytest.fixture(scope="module")
 def served_once(pair_store):
-    """The model as MLflow loads it, for tests that ask it only."""
+    """The loaded model, for tests that only send requests."""
     pair_store.restore("start")
     return served(version_of(pair_store.tracking), pair_store.tracking)
 
 
 @pytest.mark.parametrize(
-    ("image", "told"),
+    ("image", "message"),
     [
         ("no/such/photo.png", "Image 0: no image"),
         ("iVBORw0KGgo=", "Image 0: truncated"),
@@ -347,11 +347,11 @@ def served_once(pair_store):
         ("gopher://x/y", "Image 0: no image"),
     ],
 )
-def test_request_that_is_no_image_is_told_so(served_once, image, told):
+def test_request_without_an_image_is_refused(served_once, image, message):
     model = served_once
     with pytest.raises(MlflowException) as refused:
         invoke(model, image)
-    assert told in refused.value.message
+    assert message in refused.value.message
     assert refused.value.get_http_status_code() == 400
 
 
@@ -361,7 +361,7 @@ def test_path_that_looks_like_base64_is_still_a_path(tmp_path, monkeypatch):
     Path("Qk").mkdir()
     Path("Qk/photo").write_bytes(b"photo")
     local = ReadPolicy(("file",))
-    assert image_bytes("R0lGODdh", local) == b"GIF87a"  # base64 of an image's head wins
+    assert image_bytes("R0lGODdh", local) == b"GIF87a"  # base64 of an image header takes precedence
     assert image_bytes("Qk/photo", local) == b"photo"
     for place in ("a\0b", "Qk", "no/such"):
         with pytest.raises(UnusablePhoto):
@@ -370,7 +370,7 @@ def test_path_that_looks_like_base64_is_still_a_path(tmp_path, monkeypatch):
 
 @dataclass(frozen=True)
 class Unfaithful(ImageClassifier):
-    """A classifier whose disk is not to be trusted: what is written is not what was there."""
+    """A classifier whose files differ from its weights, as after a disk failure."""
 
     damage: str = ""
 
@@ -387,7 +387,7 @@ class Unfaithful(ImageClassifier):
 @pytest.mark.parametrize(
     ("damage", "found"), [("other", r"within 0\.0001, .* by up to (0\.\d|1)"), ("cut", "header")]
 )
-def test_version_that_answers_otherwise_is_refused(tracking, registered, damage, found):
+def test_version_with_other_predictions_is_refused(tracking, registered, damage, found):
     made = trained()
     sound = made.challenger.classifier
     classifier = Unfaithful(sound.card, sound.weights, damage)
@@ -395,12 +395,12 @@ def test_version_that_answers_otherwise_is_refused(tracking, registered, damage,
     with pytest.raises(ReloadMismatch, match=rf"tiny/1, .*{found}"):
         put(bad, tracking)
     assert registry.list_versions(tracking).empty
-    assert registry.aliases(tracking, "tiny") == {}
+    assert registry.get_aliases(tracking, "tiny") == {}
     content = version_of(registered).content_hash
-    assert with_content(tracking, content) is None  # so the next attempt registers it
+    assert find_by_content(tracking, content) is None  # so the next attempt registers it
 
 
-def test_interrupted_registration_is_never_found(tracking, monkeypatch):
+def test_interrupted_registration_cannot_be_found(tracking, monkeypatch):
     def killed(*arguments: object):
         raise KeyboardInterrupt
 
@@ -415,7 +415,7 @@ def test_interrupted_registration_is_never_found(tracking, monkeypatch):
     assert put(trained(), tracking).version == 2
 
 
-def test_unknown_model_says_what_there_is(tracking, registered):
+def test_unknown_model_error_lists_what_exists(tracking, registered):
     with pytest.raises(ModelNotFound, match=r"tiny@champion .*mlflow\.db.*regraft train"):
         registry.resolve(tracking, "tiny")  # nothing is registered there
     with pytest.raises(ModelNotFound, match=r"tiny@champion.*: tiny/2 \(challenger\), tiny/1\."):
@@ -428,7 +428,7 @@ def test_unknown_model_says_what_there_is(tracking, registered):
     assert registry.resolve(registered, "tiny/2") == newest
 
 
-def test_nameless_reference_means_the_only_champion(registered):
+def test_empty_reference_selects_the_only_champion(registered):
     with pytest.raises(ModelNotFound, match=r"champion .*mlflow\.db.* none\. .*regraft train"):
         registry.resolve(registered, "")
     registry.set_alias(registered, version_of(registered), "champion")
@@ -441,7 +441,7 @@ def test_nameless_reference_means_the_only_champion(registered):
         registry.resolve(registered, "")
 
 
-def test_requirements_name_no_local_build():
+def test_requirements_contain_no_local_version():
     card = trained().challenger.classifier.card
     card = card.model_copy(update={"versions": card.versions | {"torch": "2.15.0+cu130"}})
     assert "torch==2.15.0" in requirements(card)

@@ -1,4 +1,4 @@
-"""What a reproduction promises: same photos and same code give the same bits, or it says why."""
+"""Reproduction: same photos and same code give the same bits, or the differences are listed."""
 
 import shutil
 from dataclasses import replace
@@ -23,8 +23,8 @@ from regraft.evaluation.evaluate import evaluate
 from regraft.evaluation.report import render
 from regraft.model.classifier import load_pretrained
 from regraft.model.freeze import freeze
-from regraft.promotion.reproduce import Reproduction, refuse_another, reproduce
-from regraft.registry.model_card import card_of, html, markdown
+from regraft.promotion.reproduce import Reproduction, check_reproduced, reproduce
+from regraft.registry.model_card import html, load_model_card, markdown
 from regraft.registry.tracking import connect, log_report, log_training, running
 from regraft.training.transfer import measure_transfer
 from regraft.training.tune import fine_tune
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.pipeline
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Many threads only wait for each other on a network as tiny as this one."""
+    """Use one thread: the network is too small for more."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -42,7 +42,7 @@ def one_thread():
 
 
 def settings(folder: Path) -> Config:
-    """All places in a state folder, and a training of which a part is thawed."""
+    """A configuration with all paths in a state folder, and a partly thawed backbone."""
     tracking = tracking_in(folder)
     root = folder / "state folder"
     open_state(root)
@@ -68,7 +68,7 @@ def settings(folder: Path) -> Config:
 
 
 def train(config: Config):
-    """What `regraft train` does up to the registry, without ZenML."""
+    """Train and register as `regraft train` does, without ZenML."""
     splits = split(ingest(config.ingest), config.split)
     pretrained = load_pretrained(config.backbone, splits.classes)
     plan = freeze(pretrained, config.freeze)
@@ -83,7 +83,7 @@ def train(config: Config):
 
 
 def draw_noise(folder: Path, n_per_class: int, seed: int = 0):
-    """Photos of which a frozen network can tell nothing: what is kept is the thawed part's work."""
+    """Write noise photos: only the thawed part can learn them, so its phase is selected."""
     generator = np.random.default_rng(seed)
     for label in ("amber", "blue", "green"):
         (folder / label).mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def draw_noise(folder: Path, n_per_class: int, seed: int = 0):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A registered version and the folder of all that it came from; tests leave it as it is."""
+    """A registered version and the folder with its sources; tests do not change them."""
     folder = tmp_path_factory.mktemp("made")
     draw_noise(folder / "photos", 12)
     weights_file(folder / "weights.safetensors")
@@ -105,21 +105,21 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def photos(made, tmp_path):
-    """A copy of the photos that may be changed, and the option that names it."""
+    """A copy of the photos for tests that change them, and its option."""
     copied = shutil.copytree(made[0] / "photos", tmp_path / "photos")
     return copied, f"ingest.photos={copied}"
 
 
 def photo_of(version, config: Config, folder: Path, side: str) -> Path:
-    """One of the photos that the version was trained or chosen on."""
+    """One of the photos that the version was trained or selected on."""
     manifest = registry.load_manifest(config.tracking, version)
     frame = ingest(config.ingest.model_copy(update={"photos": str(folder)})).frame
-    wanted = manifest[manifest.side == side].sha256
+    wanted = manifest[manifest.split == side].sha256
     return Path(frame[frame.sha256.isin(wanted)].path.iloc[0])
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file of a state but for the stores by content and the databases' own journals."""
+    """Every file of a state except the embedding store and lock files."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
@@ -127,26 +127,26 @@ def contents(root: Path) -> dict[str, bytes]:
     }
 
 
-def test_it_is_the_training_of_the_thawed_part_that_is_reproduced(made):
+def test_the_reproduced_model_has_a_trained_thawed_part(made):
     _, config, version = made
     run = connect(config.tracking).get_run(version.run_id)
-    assert run.data.tags["kept_phase"] == "tune"
+    assert run.data.tags["selected_phase"] == "tune"
 
 
-def test_trained_again_it_is_the_same_bit_for_bit_and_the_state_is_untouched(made):
+def test_retraining_is_identical_and_leaves_the_state_unchanged(made):
     folder, config, version = made
     before = contents(folder / "state folder")
     found = reproduce(version, config.tracking)
-    assert found.identical
+    assert found.is_identical
     assert (found.weight_difference, found.agreement, found.differences) == (0.0, 1.0, ())
-    assert found.accuracy_now == found.accuracy_then
-    assert found.accuracy_recorded == pytest.approx(found.accuracy_then, abs=1e-6)
+    assert found.accuracy_retrained == found.accuracy_registered
+    assert found.accuracy_recorded == pytest.approx(found.accuracy_registered, abs=1e-6)
     assert "tiny/1" in str(found)
-    refuse_another(found)
+    check_reproduced(found)
     assert contents(folder / "state folder") == before
 
 
-def test_without_the_store_of_embeddings_every_photo_is_computed_anew(made):
+def test_without_the_embedding_store_every_photo_is_computed_again(made):
     _, config, version = made
     found = reproduce(version, config.tracking, ("embed.store_url=''",))
     assert found.is_reproduced
@@ -158,30 +158,30 @@ def test_photos_that_were_added_since_are_left_out_of_training(made, photos):
     folder, there = photos
     draw_noise(folder, 8, seed=1)
     found = reproduce(version, config.tracking, (there,))
-    assert found.identical
+    assert found.is_identical
     assert found.n_test > 12
     assert "24" in found.differences[0]
 
 
-def test_photos_that_are_gone_are_told_and_it_is_no_reproduction(made, photos):
+def test_missing_photos_are_reported_and_the_model_is_not_reproduced(made, photos):
     _, config, version = made
     folder, there = photos
     photo_of(version, config, folder, "train").unlink()
     photo_of(version, config, folder, "validation").unlink()
     found = reproduce(version, config.tracking, (there,))
-    assert not found.same_photos
+    assert not found.has_all_photos
     assert not found.is_reproduced
     with pytest.raises(NotReproduced, match="2 of the 24"):
-        refuse_another(found)
+        check_reproduced(found)
 
 
-def test_a_photo_of_another_label_counts_as_gone(made, photos):
+def test_a_photo_with_another_label_counts_as_missing(made, photos):
     _, config, version = made
     folder, there = photos
     photo = photo_of(version, config, folder, "train")
     other = "green" if photo.parent.name != "green" else "blue"
     photo.rename(folder / other / "moved.png")
-    assert not reproduce(version, config.tracking, (there,)).same_photos
+    assert not reproduce(version, config.tracking, (there,)).has_all_photos
 
 
 def test_a_class_without_photos_cannot_be_trained_again(made, photos):
@@ -192,7 +192,7 @@ def test_a_class_without_photos_cannot_be_trained_again(made, photos):
         reproduce(version, config.tracking, (there,))
 
 
-def test_without_validation_photos_it_cannot_be_chosen_again(made, photos):
+def test_without_validation_photos_the_model_cannot_be_selected_again(made, photos):
     _, config, version = made
     folder, there = photos
     for _ in range(6):
@@ -202,28 +202,28 @@ def test_without_validation_photos_it_cannot_be_chosen_again(made, photos):
         reproduce(version, config.tracking, (there,))
 
 
-def test_other_weights_of_the_backbone_are_told(made, tmp_path):
+def test_other_backbone_weights_are_reported(made, tmp_path):
     _, config, version = made
     other = weights_file(tmp_path / "other.safetensors", seed=5)
     found = reproduce(version, config.tracking, (f"backbone.source=file:{other}",))
-    assert not found.identical
+    assert not found.is_identical
     assert found.weight_difference > 1e-3
     assert any(told.startswith("The backbone's weights were ") for told in found.differences)
 
 
-def test_a_model_that_answers_alike_is_told_from_the_same_model(made):
+def test_a_model_with_equal_predictions_is_distinguished_from_an_identical_one(made):
     _, config, version = made
     found = reproduce(version, config.tracking, ("tune.head_l2=[0.11]", "tune.epochs=0"))
-    assert not found.identical
+    assert not found.is_identical
     assert found.is_reproduced == (found.agreement == 1.0)
     assert any(told.startswith("The thawed part was trained as ") for told in found.differences)
     assert "tune.head_l2=[0.11], tune.epochs=0" in found.differences[-1]
     assert replace(found, agreement=1.0).is_reproduced
 
 
-def test_an_override_that_nobody_knows_is_refused(made):
+def test_an_unknown_override_is_an_error(made):
     _, config, version = made
-    with pytest.raises(ConfigError, match=r"did you mean tune.epochs"):
+    with pytest.raises(ConfigError, match=r"Did you mean tune\.epochs"):
         reproduce(version, config.tracking, ("tune.epoch=1",))
 
 
@@ -236,16 +236,16 @@ def test_a_state_that_was_moved_is_reproduced_where_it_stands(made, tmp_path):
         relocate_database(new / "mlflow.db", old, new)
         moved = config.tracking.model_copy(update={"uri": f"sqlite:///{new / 'mlflow.db'}"})
         found = reproduce(registry.find(moved, "tiny", "1"), moved)
-        assert found.identical
+        assert found.is_identical
         assert not old.exists()
     finally:
         hidden.rename(old)
 
 
-def test_what_was_chosen_automatically_is_not_chosen_again(made):
+def test_an_automatically_chosen_backbone_is_not_chosen_again(made):
     _, config, version = made
     overrides = ("backbone.source=auto", "backbone.architecture=''")
-    assert reproduce(version, config.tracking, overrides).identical
+    assert reproduce(version, config.tracking, overrides).is_identical
 
 
 def test_a_warm_start_finds_its_parent_by_content(made, tmp_path):
@@ -260,7 +260,7 @@ def test_a_warm_start_finds_its_parent_by_content(made, tmp_path):
     child = train(config.model_copy(update={"tracking": tracking, "backbone": backbone}))
     assert child.created
     shutil.rmtree(bundle)
-    assert reproduce(child, tracking).identical
+    assert reproduce(child, tracking).is_identical
 
     registry.versions.delete(tracking, first)
     with pytest.raises(WeightsNotFound, match="Expected a bundle at"):
@@ -269,10 +269,10 @@ def test_a_warm_start_finds_its_parent_by_content(made, tmp_path):
         reproduce(child, tracking, ("backbone.source=bundled:efficientnet_lite0",))
 
 
-def test_where_nothing_that_is_recorded_differs_the_machine_is_blamed():
+def test_without_a_recorded_difference_the_error_names_the_numbers():
     found = Reproduction("tiny/1", False, True, 0.25, 10, 0.9, 0.8, 0.7, 0.8, ())
     with pytest.raises(NotReproduced) as caught:
-        refuse_another(found)
+        check_reproduced(found)
     for part in ("tiny/1", "1 of 10", "70.0%", "80.0%", "0.25"):
         assert part in str(caught.value)
 
@@ -280,7 +280,7 @@ def test_where_nothing_that_is_recorded_differs_the_machine_is_blamed():
 def test_card_is_written_from_what_is_recorded(made):
     folder, config, version = made
     registry.set_tags(config.tracking, version, {"note": "of nobody's interest"})
-    card = card_of(version, config.tracking)
+    card = load_model_card(version, config.tracking)
     splits = split(ingest(config.ingest), config.split)
     counts = splits.counts[["train", "validation"]]
     assert card.counts.set_index("label").to_numpy().tolist() == counts.to_numpy().tolist()
@@ -288,7 +288,7 @@ def test_card_is_written_from_what_is_recorded(made):
     assert card.card.dataset_digest == splits.digest
     assert card.metrics["test_accuracy"] == pytest.approx(card.accuracy.value)
     assert card.metrics["test_accuracy_low"] == pytest.approx(card.accuracy.low)
-    assert card.run_tags["kept_phase"] == "tune"
+    assert card.run_tags["selected_phase"] == "tune"
     written = markdown(card)
     assert splits.digest in written
     assert "| Source | photos |" in written
@@ -305,14 +305,14 @@ def test_command_card_prints_or_writes_the_card(made, monkeypatch, tmp_path, for
     options = ["card", "tiny@challenger", "--format", form, "--state", str(root)]
     printed = CliRunner().invoke(app, options).output
     write = markdown if form == "markdown" else html
-    assert printed == write(card_of(version, config.tracking))
+    assert printed == write(load_model_card(version, config.tracking))
     out = tmp_path / "card"
     done = CliRunner().invoke(app, [*options, "--out", str(out)])
     assert done.output == f"The card of tiny/1: {out}\n"
     assert out.read_text(encoding="utf-8") == printed
 
 
-def test_command_says_what_came_of_it_and_ends_with_five_for_another_model(
+def test_command_prints_the_comparison_and_exits_with_five_for_another_model(
     made, photos, monkeypatch
 ):
     folder, config, version = made

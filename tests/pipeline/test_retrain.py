@@ -1,4 +1,4 @@
-"""What new labels, a better model and a champion to start from do to the champion."""
+"""Effects of new labels, of a better model and of a warm start on the champion."""
 
 import shutil
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def add_photos(world, n_per_class: int):
 
 @dataclass(frozen=True)
 class Retrained:
-    """What a run made of a manifest, and who serves after it.
+    """The results of a run on a manifest, and the aliases after it.
 
     started_from: the network before its training.
     """
@@ -51,14 +51,14 @@ class Retrained:
 def retrain(world, manifest: pd.DataFrame, *settings: str) -> Retrained:
     run = world.train(*settings, photos=write(world, manifest))
     parts = (output(run, stage) for stage in ("promote", "evaluate", "load_pretrained"))
-    return Retrained(manifest, *parts, registry.aliases(world.tracking, NAME))
+    return Retrained(manifest, *parts, registry.get_aliases(world.tracking, NAME))
 
 
 @pytest.fixture(scope="module")
 def split_of_first(shared_world) -> pd.DataFrame:
     """A manifest of the split that version 1 was trained on."""
     frame = output(last_run(), "split").frame
-    return frame[["path", "label", "side"]].rename(columns={"path": "image", "side": "split"})
+    return frame[["path", "label", "split"]].rename(columns={"path": "image"})
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_shuffled_labels_lose_and_no_alias_of_the_champion_moves(shared_world, s
 
 def test_better_challenger_is_promoted_on_photos_that_the_champion_has_not_seen(better):
     verdict, n_test = better.verdict, better.report.n
-    assert verdict.moves, verdict.reason
+    assert verdict.moves_champion, verdict.reason
     assert better.aliases == {"challenger": 3, "champion": 3, "previous": 2}
     n_seen = better.manifest.label.nunique()
     assert n_test == (better.manifest.split == "test").sum()
@@ -125,6 +125,6 @@ def test_class_without_validation_photos_keeps_every_number_in_its_row(better):
     assert report.classes == ("amber", "blue", "green")
     assert report.per_class.set_index("label").n.to_dict() == test.label.value_counts().to_dict()
     assert set(report.predictions.label) == set(report.classes)
-    judged = report.predictions[report.predictions.side == "test"]
+    judged = report.predictions[report.predictions.split == "test"]
     right = judged.label == judged.predicted
     assert report.accuracy.value == right.mean() == 1.0

@@ -19,8 +19,8 @@ from tiny_train import NAME, World
 
 from regraft import registry
 from regraft.core.state import marked_runs
-from regraft.data.split.memory import recall
-from regraft.registry.ledger import read
+from regraft.data.split.memory import load_assignments
+from regraft.registry.ledger import read_ledger
 from tests.pipeline.conftest import copy_of, one_thread, reset_zenml
 
 pytestmark = pytest.mark.pipeline
@@ -28,20 +28,36 @@ pytestmark = pytest.mark.pipeline
 NO_STAGE = ("finished", "before it began", "before its run", "after its end")
 # Stages before and after the verdict; each of the latter needs new photos to be reached again.
 BEFORE = (
-    *("begin", "ingest", "split", "advise", "find_champion", "choose_start", "load_pretrained"),
-    *("freeze", "fine_tune", "interpolate", "measure_transfer", "evaluate", "register", "promote"),
+    "begin",
+    "ingest",
+    "split",
+    "advise",
+    "find_champion",
+    "choose_start",
+    "load_pretrained",
+    "freeze",
+    "fine_tune",
+    "interpolate",
+    "measure_transfer",
+    "evaluate",
+    "register",
+    "promote",
 )
 AFTER = ("mirror", "sum_up", "conclude")
 CHEAP = (
-    *("tune.epochs=1", "registry.n_parity=1", "evaluate.n_gallery=0", "behaviour.n_photos=0"),
-    *("drift.n_permutations=1000", "retrain.interpolations=[0.5]"),
+    "tune.epochs=1",
+    "registry.n_parity=1",
+    "evaluate.n_gallery=0",
+    "behaviour.n_photos=0",
+    "drift.n_permutations=1000",
+    "retrain.interpolations=[0.5]",
 )
 N_PER_CLASS = 12
 
 
 @pytest.fixture
 def untrained(template, tmp_path, monkeypatch):
-    """Photos, weights and a bootstrapped state in which nothing was ever trained."""
+    """Photos, weights and a bootstrapped state without any training."""
     world = World(tmp_path / "world")
     draw_photos(world.photos, N_PER_CLASS)
     weights_file(world.weights)
@@ -52,7 +68,7 @@ def untrained(template, tmp_path, monkeypatch):
 
 
 def test_killed_after_a_stage_the_next_retraining_repairs_and_finishes(untrained):
-    """The first model. The kill in `promote` leaves a verdict that the next one tells."""
+    """The first model. The kill in `promote` leaves a verdict, which the next attempt records."""
     world = untrained
     stages = ("split", "fine_tune", "register", "promote", "conclude")
     killed = kill_after(world, stages)
@@ -60,17 +76,19 @@ def test_killed_after_a_stage_the_next_retraining_repairs_and_finishes(untrained
     check(world, 3 * N_PER_CLASS, n_before=0)
     told = past(world)
     assert [attempt.outcome for attempt in told] == [
-        *("killed", "killed", "killed"),
-        "promoted",  # by the one that was killed in `promote`
-        "skipped",  # the one that was killed in `conclude`, whose record was already there
-        "skipped",
+        "killed",
+        "killed",
+        "killed",
+        "promote",  # the attempt that was killed in `promote`
+        "skip",  # the attempt that was killed in `conclude`, after its record
+        "skip",
     ]
     for attempt, process in zip(told, killed[:4], strict=False):
         assert str(process.pid) in attempt.reason
     promoted = told[3]
     assert (promoted.version, promoted.champion) == (1, 1)
     assert promoted.settings["tune.epochs"] == "1"
-    (entry,) = read(world.tracking, NAME).entries
+    (entry,) = read_ledger(world.tracking, NAME).entries
     assert (entry.verdict, entry.when) == (promoted.verdict, promoted.ended)
     assert told[4].advice.delta.n_changed == 0
     assert (told[5].advice, told[5].fingerprint) == (None, told[4].fingerprint)
@@ -88,11 +106,11 @@ def test_killed_after_any_stage_the_next_retraining_repairs_and_finishes(world):
 
 
 def finish(world: World, *settings: str):
-    """One retraining is let live.
+    """Run one retraining to its end.
 
     One that finds nothing new makes no pipeline run, and only a run sweeps what a kill left behind.
     """
-    from pipelines.doctor import sweep_stuck
+    from regraft.orchestration.runs import sweep_stuck
 
     assert run(world, *settings).exitcode == 0
     if past(world)[-1].advice is None:
@@ -117,7 +135,7 @@ def _stages() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_killed_at_random_moments_the_next_retraining_repairs_and_finishes(world):
-    """Forty kills. After each round one is let live, and finishes what all of them have begun."""
+    """Forty kills. After each round, one retraining runs to its end and finishes the work."""
     kills = (1,) * 25 + (5,) * 3
     dice, n_batches, whole_s = random.Random(5), 0, 0.0
     for _ in range(2):  # the first one is slower than all others
@@ -130,7 +148,7 @@ def test_killed_at_random_moments_the_next_retraining_repairs_and_finishes(world
     for n_wanted in kills:
         n_killed = 0
         while n_killed < n_wanted:
-            is_fresh = code == 0  # else there is something left to do
+            is_fresh = code == 0  # else the last attempt left work
             if is_fresh:
                 n_batches = grown(world, n_batches)
             before, began = len(past(world)), time.monotonic()
@@ -144,13 +162,13 @@ def test_killed_at_random_moments_the_next_retraining_repairs_and_finishes(world
         code = 0
         check(world, 60 + 9 * n_batches, n_before=1)
     print(f"killed within {whole_s:.1f} s:", dict(where))
-    promoted = [attempt.verdict for attempt in past(world) if attempt.outcome == "promoted"]
+    promoted = [attempt.verdict for attempt in past(world) if attempt.outcome == "promote"]
     assert len(set(promoted)) == len(promoted)
     assert len(where.keys() - set(NO_STAGE)) >= 6, where  # the kills were spread
 
 
 def grown(world: World, n_batches: int) -> int:
-    """How often photos have come, after nine more have."""
+    """Add nine photos, and return the number of batches."""
     add_photos(world, 3, seed=100 + n_batches)
     return n_batches + 1
 
@@ -169,28 +187,28 @@ def stage_of(world: World, code: int, n_before: int) -> str:
 
 
 def check(world: World, n_photos: int, n_before: int):
-    """After a round everything is as if nobody had been killed.
+    """Check that the state is the same as without kills.
 
     Args:
         n_before: verdicts that the ledger has of other commands.
     """
     last = past(world)[-1]
-    # Killed after the verdict and before its own record, it leaves the next one nothing to do.
-    assert last.outcome in ("promoted", "kept", "held", "skipped"), last
+    # An attempt that was killed between verdict and record leaves the next one no work.
+    assert last.outcome in ("promote", "keep", "hold", "skip"), last
     assert last.n_photos == n_photos
-    ledger = read(world.tracking, NAME)
+    ledger = read_ledger(world.tracking, NAME)
     assert not ledger.faults
     assert not ledger.pending
     client = MlflowClient(tracking_uri=world.state.tracking_uri)
     aliases = client.get_registered_model(NAME).aliases
     assert int(aliases["champion"]) == ledger.entries[-1].after
     newest = registry.find(world.tracking, NAME, "challenger")
-    assert registry.tags(world.tracking, newest)["verdict"] in ("promote", "keep", "hold")
+    assert registry.get_tags(world.tracking, newest)["verdict"] in ("promote", "keep", "hold")
     learned = set(registry.load_manifest(world.tracking, newest).sha256)
     assert len(learned) == n_photos - n_judging(world)
     assert not marked_runs(world.state)
     assert {path.suffix for path in world.state.locks.iterdir()} == {".lock"}
-    # Whoever was killed after the verdict: the journal tells of it all the same.
+    # The journal holds the attempts that were killed after their verdict, too.
     told = [one.verdict for one in past(world) if one.was_trained]
     assert told == list(dict.fromkeys(entry.verdict for entry in ledger.entries))[n_before:]
     from zenml.client import Client
@@ -200,6 +218,6 @@ def check(world: World, n_photos: int, n_before: int):
 
 
 def n_judging(world: World) -> int:
-    """Photos on the test side, by the split's memory."""
-    sides = recall(str(world.state.splits / NAME))
-    return int((sides.side == "test").sum())
+    """Photos on the test split, by the split's memory."""
+    sides = load_assignments(str(world.state.splits / NAME))
+    return int((sides.split == "test").sum())

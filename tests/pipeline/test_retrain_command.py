@@ -1,4 +1,4 @@
-"""`regraft retrain` with a real pipeline: what is trained, and what is written down.
+"""`regraft retrain` with a real pipeline: the trainings and their records.
 
 The decisions alone are tested in tests/unit/test_retrain_decisions.py.
 """
@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from regraft import registry
 from regraft.cli import app
 from regraft.core.config import load_config
-from regraft.core.errors import AlreadyRuns, ConfigError, NoPhotos, NothingToDo
-from regraft.core.state import alone, marker_of
+from regraft.core.errors import AlreadyRunning, ConfigError, NoPhotos, NothingToDo
+from regraft.core.state import exclusive_lock, make_marker
 from regraft.operations import journal
 from regraft.operations.journal import Attempt
 from regraft.registry.champion import serving_version
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.pipeline
 
 def test_photos_that_a_training_has_seen_are_no_reason(world):
     attempt = world.retrain()
-    assert (attempt.outcome, attempt.version) == ("skipped", None)
+    assert (attempt.outcome, attempt.version) == ("skip", None)
     assert (attempt.advice.delta.since, attempt.advice.delta.n_changed) == (1, 0)
     assert list(stages(last_run())) == ["begin", "ingest", "split", "advise", "conclude"]
     assert past(world) == [attempt]
@@ -42,7 +42,7 @@ def test_the_second_time_nothing_runs_at_all(world):
     first = world.retrain()
     run = last_run().name
     again = world.retrain()
-    assert (again.outcome, again.advice) == ("skipped", None)
+    assert (again.outcome, again.advice) == ("skip", None)
     assert first.ended[:16] in again.reason
     assert last_run().name == run
     assert world.retrain().reason == again.reason
@@ -63,16 +63,16 @@ def test_new_photos_are_trained_on_and_the_model_is_judged(world):
     assert attempt.n_photos == 78
     assert attempt.accuracy_low <= attempt.accuracy <= attempt.accuracy_high
     assert attempt.champion == serving_version(world.tracking, NAME)
-    assert (attempt.outcome == "promoted") == (attempt.champion == 2)
+    assert (attempt.outcome == "promote") == (attempt.champion == 2)
     assert past(world)[-1] == attempt
-    assert world.retrain().outcome == "skipped"
+    assert world.retrain().outcome == "skip"
 
 
 @pytest.mark.slow
 def test_too_few_new_photos_wait_for_more(world):
     add_photos(world, 1)
     attempt = world.retrain("retrain.min_changed_fraction=0.5")
-    assert attempt.outcome == "skipped"
+    assert attempt.outcome == "skip"
     assert "retrain.min_changed_fraction=50.0%" in attempt.reason
     add_photos(world, 20, seed=8)
     assert world.retrain("retrain.min_changed_fraction=0.5").was_trained
@@ -82,7 +82,7 @@ def test_too_few_new_photos_wait_for_more(world):
 def test_a_champion_grown_old_is_trained_again_for_a_single_photo(world):
     add_photos(world, 1)
     rule = ("retrain.min_changed_fraction=0.5", "retrain.max_age_days=30")
-    assert world.retrain(*rule).outcome == "skipped"
+    assert world.retrain(*rule).outcome == "skip"
     with time_machine.travel(datetime.now(UTC) + timedelta(days=31)):
         attempt = world.retrain(*rule)
     assert attempt.was_trained
@@ -95,9 +95,9 @@ def test_a_training_over_the_budget_is_put_off_until_the_week_is_over(world):
     assert world.retrain().was_trained
     add_photos(world, 6, seed=8)
     attempt = world.retrain("retrain.budget_h=0.0001")
-    assert (attempt.outcome, attempt.advice.decision) == ("postponed", "postpone")
+    assert (attempt.outcome, attempt.advice.decision) == ("postpone", "postpone")
     assert "retrain.budget_h=0.0001" in attempt.reason
-    assert world.retrain("retrain.budget_h=0.0001").outcome == "postponed"  # asked anew each time
+    assert world.retrain("retrain.budget_h=0.0001").outcome == "postpone"  # decided anew each time
     assert world.retrain("retrain.budget_h=10").was_trained
 
 
@@ -120,8 +120,8 @@ def test_a_retraining_that_fails_is_written_down_and_tried_again(world):
     assert failed.reason.startswith("NoPhotos: ")
     assert str(world.photos) in failed.reason
     again = world.retrain()
-    assert again.advice is not None  # it is not skipped without a thought
-    assert again.outcome == "skipped"  # but the photos are those that were trained on
+    assert again.advice is not None  # it is not skipped without an advice
+    assert again.outcome == "skip"  # but the photos are those that were trained on
 
 
 @pytest.mark.slow
@@ -129,12 +129,12 @@ def test_a_version_that_was_never_judged_is_judged(world):
     version = registry.find(world.tracking, NAME, "1")
     client = connect(world.tracking)
     client.delete_model_version_tag(NAME, "1", "verdict")
-    assert "verdict" not in registry.tags(world.tracking, version)
+    assert "verdict" not in registry.get_tags(world.tracking, version)
     attempt = world.retrain()
     wished = [line.name for line in attempt.advice.reasons if line.weight == "for"]
     assert wished == ["interrupted"]
     assert attempt.version == 1
-    assert world.retrain().outcome == "skipped"
+    assert world.retrain().outcome == "skip"
 
 
 @pytest.mark.slow
@@ -148,48 +148,48 @@ def test_what_somebody_did_to_the_registry_is_not_skipped(world):
 
 @pytest.mark.slow
 def test_the_photos_that_are_named_are_the_ones_that_are_read(world):
-    from regraft.cli.retrain import as_before
+    from regraft.operations.workflows.retrain import RetrainRequest, retrain_config
 
     other = world.folder / "other"
     for _ in range(2):  # the model's card knows its own folder; later the journal knows none
-        config = as_before(str(other), None, (), NAME, world.state)
+        config = retrain_config(RetrainRequest(str(other), name=NAME), world.state)
         assert config.ingest.photos == str(other)
         assert config.freeze.policy == "last_block"
         world.retrain()
 
 
 def test_remote_places_are_remembered_and_local_ones_are_not(world):
-    from regraft.cli.retrain import as_before
-    from regraft.operations.retrain.conclude import settings_of
+    from regraft.operations.retrain.conclude import changed_settings
+    from regraft.operations.workflows.retrain import RetrainRequest, retrain_config
 
     places = ("embed.store_url=s3://b/e", f"tune.checkpoint_url={world.folder}/c")
-    said = settings_of(load_config(None, (*SETTINGS, *places)))
+    said = changed_settings(load_config(None, (*SETTINGS, *places)))
     assert said["embed.store_url"] == "s3://b/e"
     assert "tune.checkpoint_url" not in said
-    assert as_before("x", None, (), NAME, world.state).embed.store_url == str(
+    assert retrain_config(RetrainRequest("x", name=NAME), world.state).embed.store_url == str(
         world.state.embeddings
     )
 
 
 @pytest.mark.slow
 def test_settings_of_a_failed_attempt_are_not_remembered(world):
-    from regraft.cli.retrain import as_before
+    from regraft.operations.workflows.retrain import RetrainRequest, retrain_config
 
     world.retrain()
     with pytest.raises(NoPhotos):
         world.retrain(f"ingest.inbox={world.folder}/typo")
-    assert as_before("x", None, (), NAME, world.state).ingest.inbox == ""
+    assert retrain_config(RetrainRequest("x", name=NAME), world.state).ingest.inbox == ""
 
 
 def earlier(world, **settings: str):
     """An attempt that skipped, in the journal."""
     now = datetime.now(UTC).isoformat()
-    made = Attempt(NAME, now, now, "ada@engine", "skipped", "nothing new", settings=settings)
-    journal.write(str(world.state.journal), made)
+    made = Attempt(NAME, now, now, "ada@engine", "skip", "nothing new", settings=settings)
+    journal.write_record(str(world.state.journal), made)
 
 
 def test_settings_that_are_refused_leave_a_row(world):
-    """Those that are remembered may be of an older Regraft; nobody reads what a schedule says."""
+    """The stored settings may be from an older Regraft, and nobody reads a schedule's output."""
     earlier(world, **{"tune.epochs": "many"})
     where = ["retrain", str(world.photos), "--name", NAME, "--state", str(world.state.root)]
     for words in ([], ["--plan"], ["--set", "tune.epochs=none"]):
@@ -209,26 +209,26 @@ def test_a_file_that_is_refused_is_told_to_whom_it_names(world, tmp_path):
     words = ["retrain", str(world.photos), "--state", str(world.state.root)]
     refused = ["--config", str(config), "--set", "tune.epochs=many"]
     assert isinstance(CliRunner().invoke(app, words + refused).exception, ConfigError)
-    assert [attempt.outcome for attempt in past(world)] == ["skipped", "failed"]
+    assert [attempt.outcome for attempt in past(world)] == ["skip", "failed"]
     assert "tune.epochs" in said.read_text()
     mistyped = [*words, "--name", "colour", "--set", "tune.epochs=many"]
     assert isinstance(CliRunner().invoke(app, mistyped).exception, ConfigError)
-    assert {one.name for one in journal.attempts(str(world.state.journal))} == {NAME}
+    assert {one.name for one in journal.read_attempts(str(world.state.journal))} == {NAME}
 
 
 def test_who_is_refused_says_nothing_of_the_one_that_runs(world):
-    """Else the next one would take that one for one that came to its end, were it killed."""
+    """A record would make a later kill of the running attempt look like a finished attempt."""
     earlier(world)
     words = ["retrain", str(world.photos), "--name", NAME, "--state", str(world.state.root)]
-    with alone(world.state, f"retrain {NAME}", datetime.now(UTC)):
+    with exclusive_lock(world.state, f"retrain {NAME}", datetime.now(UTC)):
         done = CliRunner().invoke(app, [*words, "--set", "tune.epochs=many"])
     assert isinstance(done.exception, ConfigError)
     assert len(past(world)) == 1
 
 
-def left_by_a_kill(world, began: datetime, pid: int = 1) -> Path:
+def left_by_a_kill(world, started: datetime, pid: int = 1) -> Path:
     """The marker of a retraining that was killed."""
-    marker = marker_of(f"retrain {NAME}", pid, began)
+    marker = make_marker(f"retrain {NAME}", pid, started)
     path = world.state.locks / f"retrain {NAME}.json"
     path.write_text(json.dumps(asdict(marker)), encoding="utf-8")
     return path
@@ -237,20 +237,20 @@ def left_by_a_kill(world, began: datetime, pid: int = 1) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("is_its_own", [True, False])
 def test_a_verdict_that_nobody_wrote_down_is_told_by_the_next(world, is_its_own):
-    """Killed after the alias had moved, or not, and before the journal was written.
+    """Killed after the verdict and before the record in the journal.
 
-    A verdict that came from another process meanwhile is not the killed one's.
+    A verdict of another process does not belong to the killed attempt.
     """
     add_photos(world, 6)
     first = world.retrain()
     [record] = (world.state.journal / "attempts").iterdir()
     record.unlink()
-    began = datetime.fromisoformat(first.began) - timedelta(seconds=1)
-    left_by_a_kill(world, began, os.getpid() if is_its_own else 1)
+    started = datetime.fromisoformat(first.started) - timedelta(seconds=1)
+    left_by_a_kill(world, started, os.getpid() if is_its_own else 1)
     world.retrain("evaluate.n_gallery=1")
     told, last = past(world)
-    assert first.outcome in ("promoted", "kept")
-    assert last.outcome == "skipped"
+    assert first.outcome in ("promote", "keep")
+    assert last.outcome == "skip"
     if not is_its_own:
         assert (told.outcome, told.verdict) == ("killed", "")
         return
@@ -262,10 +262,10 @@ def test_a_verdict_that_nobody_wrote_down_is_told_by_the_next(world, is_its_own)
 
 def test_one_retraining_at_a_time(world):
     told = rf"retrain {NAME} .*\b{os.getpid()}\b"
-    here = alone(world.state, f"retrain {NAME}", datetime.now(UTC))
-    with here, pytest.raises(AlreadyRuns, match=told):
+    here = exclusive_lock(world.state, f"retrain {NAME}", datetime.now(UTC))
+    with here, pytest.raises(AlreadyRunning, match=told):
         world.retrain()
-    assert past(world) == []  # it is no attempt: the other one is
+    assert past(world) == []  # a refused process writes no attempt
 
 
 @pytest.mark.slow
@@ -299,26 +299,26 @@ def test_the_command_ends_with_a_code_of_its_own_when_there_is_nothing_to_do(wor
     for _ in range(2):
         answer = call(world)
         assert isinstance(answer.exception, NothingToDo)
-        assert "skipped" in str(answer.exception)
+        assert "skip" in str(answer.exception)
     assert NothingToDo.exit_code == 8
     first, second = past(world)
     assert first.advice.delta.n_changed == 0
     assert (second.advice, second.run) == (None, "")
-    # Nobody said so, but the tiny network's settings are those that the model was made under.
+    # Without --set, the settings are those that the model was trained with.
     assert first.settings["freeze.policy"] == "last_block"
 
 
 @pytest.mark.slow
 def test_what_is_told_goes_to_the_configured_target(world, tmp_path):
     told = Path(tmp_path) / "told.json"
-    target = f'notify.targets=[{{kind: command, to: "tee {told}", of: [skipped]}}]'
+    target = f'notify.targets=[{{kind: command, to: "tee {told}", of: [skip]}}]'
     world.retrain(target)
     message = json.loads(told.read_text(encoding="utf-8"))
-    assert (message["happening"], message["model"]) == ("skipped", NAME)
+    assert (message["event"], message["model"]) == ("skip", NAME)
     assert message["text"] == past(world)[-1].reason
 
 
 @pytest.mark.slow
 def test_a_target_that_fails_fails_nothing(world):
-    target = 'notify.targets=[{kind: command, to: "false", of: [skipped]}]'
-    assert world.retrain(target).outcome == "skipped"
+    target = 'notify.targets=[{kind: command, to: "false", of: [skip]}]'
+    assert world.retrain(target).outcome == "skip"

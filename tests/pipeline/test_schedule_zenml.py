@@ -1,4 +1,4 @@
-"""The same declaration as a schedule of ZenML's, where the active orchestrator can schedule."""
+"""A schedule entry as a ZenML schedule, where the active orchestrator can schedule."""
 
 import json
 import re
@@ -10,13 +10,13 @@ from tiny_store import state_folder
 from typer.testing import CliRunner
 
 from regraft.core.errors import ScheduleError
-from regraft.operations.schedule import Declaration, find
+from regraft.operations.schedule import ScheduleEntry, find
 from tests.pipeline.conftest import reset_zenml
 
 pytestmark = pytest.mark.pipeline
 
 ADDED = datetime(2026, 1, 5, 12, tzinfo=UTC).isoformat()
-MONDAYS = Declaration("weekly", "0 3 * * 1", "UTC", "retrain photos", "/", ADDED)
+MONDAYS = ScheduleEntry("weekly", "0 3 * * 1", "UTC", "retrain photos", "/", ADDED)
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +44,14 @@ def activate_scheduling_stack(place):
 
 @pytest.fixture
 def state(folder):
-    """With the local orchestrator; a test that takes `kept` too has the other one."""
+    """With the local orchestrator; a test that takes `scheduled_calls` too has the other one."""
     folder.restore("bootstrapped")
     reset_zenml()  # it remembers which stack is active
     return folder.state
 
 
 @pytest.fixture
-def kept(state, folder):
+def scheduled_calls(state, folder):
     """What a stack with an orchestrator that can schedule was given, by name."""
     folder.restore("can schedule")
     reset_zenml()
@@ -71,7 +71,7 @@ def schedules():
 
 
 def test_the_local_orchestrator_cannot_schedule_and_is_told_apart(state):
-    from pipelines.schedule import can_schedule, hand_over
+    from regraft.orchestration.schedules import can_schedule, hand_over
     from tests.pipeline.tiny_pipeline import tiny
 
     assert not can_schedule()
@@ -79,21 +79,21 @@ def test_the_local_orchestrator_cannot_schedule_and_is_told_apart(state):
         hand_over(MONDAYS, tiny, 5)
 
 
-def test_a_declaration_becomes_a_schedule_with_the_same_cron(kept):
-    from pipelines.schedule import can_schedule, hand_over, take_back
+def test_an_entry_becomes_a_schedule_with_the_same_cron(scheduled_calls):
+    from regraft.orchestration.schedules import can_schedule, hand_over, take_back
     from tests.pipeline.tiny_pipeline import tiny
 
     assert can_schedule()
     assert hand_over(MONDAYS, tiny, 5)
     assert schedules() == {"weekly": "0 3 * * 1"}
-    given = kept()["weekly"]
+    given = scheduled_calls()["weekly"]
     assert (given["cron"], given["pipeline"]) == ("0 3 * * 1", "tiny")
     assert given["parameters"] == {"n_rows": 5}
     with pytest.raises(ScheduleError, match=r"'weekly'.*zenml pipeline schedule delete weekly"):
         hand_over(MONDAYS, tiny, 5)
     assert take_back("weekly")
     assert not take_back("weekly")
-    assert (schedules(), kept()) == ({}, {})
+    assert (schedules(), scheduled_calls()) == ({}, {})
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_declaration_becomes_a_schedule_with_the_same_cron(kept):
     ],
 )
 def test_a_time_is_said_in_utc_where_it_is_the_same_all_year(zone, cron, expected):
-    from pipelines.schedule import utc_cron
+    from regraft.orchestration.schedules import utc_cron
 
     assert utc_cron(replace(MONDAYS, timezone=zone, cron=cron)) == expected
 
@@ -129,9 +129,9 @@ def test_a_time_is_said_in_utc_where_it_is_the_same_all_year(zone, cron, expecte
     ],
 )
 def test_a_time_that_utc_cannot_say_is_refused(zone, cron):
-    from pipelines.schedule import utc_cron
+    from regraft.orchestration.schedules import utc_cron
 
-    with pytest.raises(ScheduleError, match=rf"{re.escape(repr(cron))} in {zone}.*keeper=here"):
+    with pytest.raises(ScheduleError, match=rf"{re.escape(repr(cron))} in {zone}.*backend=local"):
         utc_cron(replace(MONDAYS, timezone=zone, cron=cron))
 
 
@@ -145,43 +145,43 @@ def command(state, *arguments):
     return done.output
 
 
-def test_what_is_no_pipeline_stays_here_and_is_said_so(kept, state):
+def test_what_is_no_pipeline_stays_here_and_is_said_so(scheduled_calls, state):
     said = command(state, "add", "--cron", "0 3 * * 1", "--command", "doctor", "--timezone", "UTC")
     assert "`regraft schedule run` must run" in said
-    assert find(state, "doctor").keeper == "here"
+    assert find(state, "doctor").backend == "local"
     with pytest.raises(ScheduleError, match=r"\bfix .*ZenML.* doctor "):
         command(
             *(state, "add", "--cron", "0 3 * * 1", "--command", "doctor --fix", "--name", "fix"),
-            *("--set", "keeper=zenml"),
+            *("--set", "backend=zenml"),
         )
     assert schedules() == {}
 
 
 def test_a_retraining_is_handed_over_and_taken_back_by_the_same_commands(
-    kept, state, tmp_path, monkeypatch
+    scheduled_calls, state, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     words = ("--cron", "0 3 * * 1", "--timezone", "UTC", "--command", "retrain photos")
     said = command(state, "add", *words)
     assert re.match(r"retrain-photos: regraft retrain photos, .*\bMon .*ZenML", said)
     assert schedules() == {"retrain-photos": "0 3 * * 1"}
-    given = kept()["retrain-photos"]
+    given = scheduled_calls()["retrain-photos"]
     assert given["pipeline"] == "retrain"
     assert str(tmp_path / "photos") in json.dumps(given["parameters"])
     assert "by ZenML" in command(state, "list")
     command(state, "remove", "retrain-photos")
-    assert (schedules(), kept()) == ({}, {})
+    assert (schedules(), scheduled_calls()) == ({}, {})
 
 
-def test_a_retraining_stays_here_where_it_was_told_to(kept, state):
+def test_a_retraining_stays_here_where_it_was_told_to(scheduled_calls, state):
     words = ("--cron", "0 3 * * 1", "--timezone", "UTC", "--command", "retrain photos")
-    command(state, "add", *words, "--set", "keeper=here")
-    assert find(state, "retrain-photos").keeper == "here"
-    assert (schedules(), kept()) == ({}, {})
+    command(state, "add", *words, "--set", "backend=local")
+    assert find(state, "retrain-photos").backend == "local"
+    assert (schedules(), scheduled_calls()) == ({}, {})
 
 
-def test_the_local_orchestrator_is_no_keeper(state):
+def test_the_local_orchestrator_is_no_backend(state):
     words = ("--cron", "0 3 * * 1", "--timezone", "UTC", "--command", "retrain photos")
     with pytest.raises(ScheduleError, match=r"retrain-photos.*ZenML.*orchestrator"):
-        command(state, "add", *words, "--set", "keeper=zenml")
+        command(state, "add", *words, "--set", "backend=zenml")
     assert "`regraft schedule run` must run" in command(state, "add", *words)

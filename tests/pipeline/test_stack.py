@@ -13,8 +13,8 @@ from functools import partial
 import pytest
 from tiny_store import in_children, state_folder
 
-from pipelines.stack import bootstrap
 from regraft.core.state import activate, environment, open_state
+from regraft.orchestration.stack import bootstrap
 from tests.pipeline.conftest import enter, reset_zenml
 
 pytestmark = pytest.mark.pipeline
@@ -23,7 +23,7 @@ BOOTSTRAP = """
 import sys
 from pathlib import Path
 from regraft.core.state import activate, open_state
-from pipelines.stack import bootstrap
+from regraft.orchestration.stack import bootstrap
 state = open_state(Path(sys.argv[1]))
 activate(state)
 bootstrap(state)

@@ -1,4 +1,4 @@
-"""What a run in MLflow holds, in a real store; and that nobody else's store is touched."""
+"""The content of a run in a real MLflow store; no other store is written."""
 
 import json
 import multiprocessing
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.pipeline
 
 @pytest.fixture
 def tracking(tmp_path, monkeypatch):
-    """A store of its own; files that MLflow puts into the working directory are a fault."""
+    """An empty store; the test fails if MLflow writes files into the working directory."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -41,7 +41,7 @@ def epoch(number: int, loss: float) -> EpochRecord:
     return EpochRecord("tune", number, loss, 0.5, loss, 0.5, 1e-3, 0.0, 2.0)
 
 
-def test_epochs_are_live_metrics_at_their_step(tracking):
+def test_epochs_are_metrics_at_their_step(tracking):
     run = start_run(tracking, "curves")
     for number, loss in ((1, 0.9), (2, 0.4)):
         log_epoch(run, epoch(number, loss))
@@ -55,7 +55,7 @@ def test_whole_configuration_becomes_parameters(tracking):
     long = "photos/" + "x" * 7000
     config = Config(ingest=IngestConfig(photos=long))
     log_config(run, config)
-    log_config(run, config)  # the same again does no harm
+    log_config(run, config)  # a repeated call changes nothing
     params = run.client.get_run(run.run_id).data.params
     assert params["tune.lr"] == "0.001"
     assert params["freeze.policy"] == "probe"
@@ -100,7 +100,7 @@ def test_report_is_attached_with_its_numbers_and_plots(tracking):
     }
 
 
-def test_run_ends_as_it_is_told(tracking):
+def test_run_ends_with_the_given_status(tracking):
     run = start_run(tracking, "ending")
     end_run(run, "FAILED")
     assert run.client.get_run(run.run_id).info.status == "FAILED"
@@ -115,14 +115,14 @@ def test_run_in_a_block_ends_with_the_block(tracking):
     assert failing.client.get_run(failing.run_id).info.status == "FAILED"
 
 
-def test_runs_whose_process_is_gone_are_ended(tracking):
+def test_runs_without_a_process_are_ended(tracking):
     dead, alive = start_run(tracking, "dead"), start_run(tracking, "alive")
     assert end_dead_runs(tracking, lambda name: name == "alive") == ["dead"]
     assert dead.client.get_run(dead.run_id).info.status == "KILLED"
     assert alive.client.get_run(alive.run_id).info.status == "RUNNING"
 
 
-def test_address_is_required():
+def test_uri_is_required():
     with pytest.raises(ConfigError, match=r"tracking\.uri"):
         start_run(TrackingConfig(), "nowhere")
 
@@ -132,7 +132,7 @@ def test_name_is_required(tracking):
         start_run(tracking.model_copy(update={"name": ""}), "nameless")
 
 
-def test_deleted_experiment_says_how_to_get_it_back(tracking):
+def test_deleted_experiment_names_the_command_to_restore_it(tracking):
     number = open_experiment(tracking)
     MlflowClient(tracking_uri=tracking.uri).delete_experiment(number)
     with pytest.raises(RegistryError, match=rf"mlflow experiments restore -x {number}`"):
@@ -140,7 +140,7 @@ def test_deleted_experiment_says_how_to_get_it_back(tracking):
 
 
 def test_two_processes_may_start_in_one_new_store_at_once(tmp_path):
-    """Neither tables nor the experiment are there yet."""
+    """Neither the tables nor the experiment exist yet."""
     uri = f"sqlite:///{tmp_path / 'new.db'}"
     where = TrackingConfig(uri=uri, artifacts_url=str(tmp_path), name="two")
     context = multiprocessing.get_context("fork")  # importing MLflow twice would take longer
@@ -153,7 +153,7 @@ def test_two_processes_may_start_in_one_new_store_at_once(tmp_path):
     assert open_experiment(where) == "1"
 
 
-def test_process_wide_address_is_left_alone(tracking):
+def test_process_wide_uri_is_not_changed(tracking):
     import mlflow
 
     before = mlflow.get_tracking_uri()
@@ -163,7 +163,7 @@ def test_process_wide_address_is_left_alone(tracking):
     assert mlflow.active_run() is None
 
 
-def test_loss_that_is_not_a_number_is_left_out(tracking):
+def test_loss_that_is_not_a_number_is_not_logged(tracking):
     run = start_run(tracking, "nan")
     log_epoch(run, epoch(1, float("nan")))
     metrics = run.client.get_run(run.run_id).data.metrics

@@ -95,7 +95,7 @@ def test_mlflow_run_holds_the_plan_the_plots_and_the_report(world, run):
 
 
 def test_first_model_is_version_1_challenger_and_champion(world, run):
-    assert registry.aliases(world.tracking, NAME) == {"challenger": 1, "champion": 1}
+    assert registry.get_aliases(world.tracking, NAME) == {"challenger": 1, "champion": 1}
     verdict = output(run, "promote")
     assert (verdict.decision, verdict.champion) == ("promote", None)
     tags = MlflowClient(world.tracking.uri).get_model_version(NAME, "1").tags

@@ -1,4 +1,4 @@
-"""What `regraft watch` promises: from the bundle of a registered model to the page and the code."""
+"""`regraft watch`, from the bundle of a registered model to the page and the exit code."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ from regraft.core.errors import ConfigError, DriftFound, ModelNotFound, Registry
 from regraft.core.state import State, open_state
 from regraft.data.ingest import ingest
 from regraft.data.split import split
-from regraft.drift import FOLDER, gather, look, make_reference, watch
+from regraft.drift import FOLDER, detect_drift, gather, make_reference, watch
 from regraft.model.classifier import load_pretrained
 from regraft.model.freeze import freeze
 from regraft.operations import journal
@@ -61,7 +61,7 @@ class Store:
         return CliRunner().invoke(app, arguments)
 
     def watches(self) -> list[Watch]:
-        return journal.watches(str(self.state.journal))
+        return journal.read_watches(str(self.state.journal))
 
     def bundle(self, version: str = "champion") -> Path:
         url = registry.find(self.tracking, NAME, version).bundle_url
@@ -69,7 +69,7 @@ class Store:
 
     @contextmanager
     def changed_reference(self) -> Iterator[Path]:
-        """The champion's reference for drift; put back as it was when the block ends."""
+        """The champion's drift reference; restored at the end of the block."""
         here = self.bundle() / FOLDER
         before = shutil.copytree(here, self.state.root / "reference before")
         yield here
@@ -165,9 +165,9 @@ def test_json_holds_all_that_was_found(store, alike):
     told = json.loads(place.read_text(encoding="utf-8"))
     assert Path(told["page"]).is_file()
     assert (told["name"], told["drifted"], told["n_photos"]) == (NAME, False, 30)
-    assert {one["name"] for one in told["findings"]} >= {"content", "size", "class shares"}
+    assert {one["name"] for one in told["tests"]} >= {"content", "size", "class shares"}
     assert sum(row["estimated"] for row in told["shares"]) == pytest.approx(1)
-    assert len(told["strangest"]) == 30
+    assert len(told["most_distant"]) == 30
     assert [Path(one["path"]).name for one in told["unusable"]] == ["broken.png"]
 
 
@@ -212,7 +212,7 @@ def test_drift_is_told_even_if_the_status_page_cannot_be_written(store, dark, tm
     assert isinstance(store.ask(dark, "--set", target).exception, OSError)
     page.rmdir()
     told = json.loads((tmp_path / "told").read_text(encoding="utf-8"))
-    assert (told["happening"], told["model"]) == ("drift", NAME)
+    assert (told["event"], told["model"]) == ("drift", NAME)
     assert "brightness" in told["text"]
 
 
@@ -241,7 +241,7 @@ def test_a_model_older_than_references_says_what_to_do_and_a_training_completes_
             assert part in str(answer.exception)
         again = register(trained(), store.tracking)  # what the stage register of a training calls
         assert (again.version, again.created) == (version.version, False)
-        assert registry.aliases(store.tracking, NAME)["champion"] == 1
+        assert registry.get_aliases(store.tracking, NAME)["champion"] == 1
         assert store.ask(alike).exit_code == 0
 
 
@@ -260,12 +260,12 @@ def half_precision(monkeypatch):
 
 
 def test_the_side_of_a_reference_follows_the_line_of_warm_starts(store, half_precision):
-    """On any processor, because the training was told to compute in fp32."""
+    """On any processor, because the training is configured to compute in fp32."""
     assert TUNE.precision == "fp32"
 
     def side(nudge: float, parent: str) -> tuple[str, str]:
         version = register(another(nudge, parent), store.tracking)
-        return registry.reference_of(store.tracking, version).side, version.content_hash
+        return registry.require_reference(store.tracking, version).split, version.content_hash
 
     first, parent = side(0.1, "")
     assert first == "train"
@@ -276,7 +276,7 @@ def test_the_side_of_a_reference_follows_the_line_of_warm_starts(store, half_pre
 def test_a_training_in_half_precision_is_compared_by_its_validation_photos(store, half_precision):
     by_processor = TUNE.model_copy(update={"precision": "auto", "device": "cpu"})
     version = register(another(0.4), store.tracking, tune=by_processor)
-    assert registry.reference_of(store.tracking, version).side == "validation"
+    assert registry.require_reference(store.tracking, version).split == "validation"
 
 
 # real photos, a real network
@@ -284,7 +284,7 @@ def test_a_training_in_half_precision_is_compared_by_its_validation_photos(store
 
 @pytest.fixture(scope="module")
 def clothes(tmp_path_factory):
-    """A probe of lite0, trained on photos of clothes; and those that it has not seen."""
+    """A probe of lite0 that was trained on photos of clothes, and the unseen photos."""
     if not CLOTHES.is_dir():
         pytest.skip("the photos of clothes are not here")
     folder = tmp_path_factory.mktemp("clothes")
@@ -331,7 +331,7 @@ def other_camera(photo):
 @pytest.mark.slow
 def test_photos_held_out_are_quiet(clothes):
     classifier, reference, splits, config, _ = clothes
-    report = look(reference, classifier, splits.test, config, seed=0)
+    report = detect_drift(reference, classifier, splits.test, config, seed=0)
     assert report.drifted is False, report.reason
     assert report.n_photos > 100
 
@@ -349,17 +349,17 @@ def test_real_photos_that_were_changed_are_loud(clothes, tmp_path, change, expec
     classifier, reference, splits, config, _ = clothes
     place = changed(splits, tmp_path, change)
     report = watch(place, reference, classifier, frozenset(), config)
-    assert {one.name for one in report.found} >= expected
+    assert {one.name for one in report.drifted_tests} >= expected
 
 
 @pytest.mark.slow
 def test_a_class_that_the_model_does_not_know_is_loud(clothes, tmp_path):
-    """Three of ten new photos show shoes, which nobody taught it."""
+    """Three of ten new photos show shoes, a class that the model does not have."""
     classifier, reference, splits, config, shoes = clothes
     n_known = len(splits.test)
     strange = gather(_manifest(tmp_path, shoes[: n_known * 3 // 7]), config.ingest).photos
-    report = look(reference, classifier, pd.concat([splits.test, strange]), config, seed=0)
-    assert "content" in {one.name for one in report.found}
+    report = detect_drift(reference, classifier, pd.concat([splits.test, strange]), config, seed=0)
+    assert "content" in {one.name for one in report.drifted_tests}
 
 
 def _manifest(folder: Path, paths: list[str]) -> str:

@@ -23,21 +23,25 @@ from tiny_train import stages
 from regraft import registry
 from regraft.core.config import TrackingConfig, load_config
 from regraft.core.state import State, activate
-from regraft.data.split.memory import recall
+from regraft.data.split.memory import load_assignments
 from regraft.operations import journal
 from regraft.operations.journal import Attempt
-from regraft.operations.schedule import Declaration, upcoming
+from regraft.operations.schedule import ScheduleEntry, next_fire_times
 from regraft.operations.status import rebuild, timeline
-from regraft.promotion.kept import kept_of
-from regraft.registry.champion import champion_at, roll_back
-from regraft.registry.ledger import read
+from regraft.promotion.stored_verdict import load_stored_verdict
+from regraft.registry.champion import roll_back
+from regraft.registry.champion_history import champion_at
+from regraft.registry.ledger import read_ledger
 from tests.pipeline.conftest import copy_of, one_thread, reset_zenml
 
 CLOTHES = Path(__file__).resolve().parents[3] / "shared" / "datasets" / "clothes"
 LEAST = 0.05
 SETTINGS = (
-    *("promote.smoke_test=false", "behaviour.n_photos=0", "evaluate.n_gallery=0"),
-    *("split.test_fraction=0.3", f"retrain.min_changed_fraction={LEAST}"),
+    "promote.smoke_test=false",
+    "behaviour.n_photos=0",
+    "evaluate.n_gallery=0",
+    "split.test_fraction=0.3",
+    f"retrain.min_changed_fraction={LEAST}",
 )
 WITHOUT_TRAINING = ["begin", "ingest", "split", "advise", "conclude"]
 
@@ -99,7 +103,7 @@ MONTH = Plan(
 
 @dataclass(frozen=True)
 class Monday:
-    """What one Monday found, and what came of it.
+    """The state of a Monday, and the attempt of that day.
 
     learned, today: {sha256: label} of the photos to learn from, at the last training and now.
     serving: the champion afterwards.
@@ -130,7 +134,7 @@ class Monday:
 
 @dataclass
 class Stream:
-    """A folder of photos that changes week by week, and what was done about it."""
+    """A folder of photos that changes week by week, and its retrainings."""
 
     folder: Path
     state: State
@@ -176,7 +180,7 @@ class Stream:
         return [there[at] for at in self.dice.choice(len(there), n, replace=False)]
 
     def relabel(self, n: int):
-        """n photos are found to be something else."""
+        """Relabel n photos."""
         labels = sorted(path.name for path in self.photos.iterdir())
         for path in self.some(n):
             other = labels[(labels.index(path.parent.name) + 1) % len(labels)]
@@ -187,7 +191,7 @@ class Stream:
             path.unlink()
 
     def litter(self):
-        """A photo that cannot be read, and one that is there already under another name."""
+        """Add an unreadable photo, and a copy of an existing photo."""
         first = self.some(1)[0]
         (first.parent / "broken.jpg").write_bytes(b"no photo at all")
         shutil.copyfile(first, first.with_name(f"again-{first.name}"))
@@ -214,26 +218,29 @@ class Stream:
             self.grow(plan.n_usual)
 
     def retrain(self) -> Attempt:
-        from regraft.cli.retrain import attempt
-        from regraft.cli.train import completed
+        from regraft.cli.session import runner_for
+        from regraft.operations.workflows.retrain import attempt
+        from regraft.operations.workflows.settings import complete_config
 
         wanted = load_config(None, (*SETTINGS, *self.settings))
-        config = completed(wanted, str(self.photos), self.plan.name, self.state)
-        return attempt(config, self.state)
+        config = complete_config(wanted, str(self.photos), self.plan.name, self.state)
+        return attempt(config, self.state, runner_for(self.state)).attempt
 
     def attempts(self) -> list[Attempt]:
-        return journal.attempts(str(self.state.journal), self.plan.name)
+        return journal.read_attempts(str(self.state.journal), self.plan.name)
 
     def events(self):
-        return timeline(read(self.tracking, self.plan.name).entries, tuple(self.attempts()), ())
+        return timeline(
+            read_ledger(self.tracking, self.plan.name).entries, tuple(self.attempts()), ()
+        )
 
     def learnable(self) -> dict[str, str]:
-        """{sha256: label} of the photos that are not on the test side, by the split's memory.
+        """{sha256: label} of the photos that are not on the test split, by the split's memory.
 
         The same photo under two labels is nobody's.
         """
-        sides = recall(str(self.state.splits / self.plan.name))
-        usable = set(sides.sha256[sides.side != "test"])
+        sides = load_assignments(str(self.state.splits / self.plan.name))
+        usable = set(sides.sha256[sides.split != "test"])
         labels: dict[str, set[str]] = {}
         for path in self.photos.rglob("*"):
             if path.is_file():
@@ -273,7 +280,7 @@ def new_camera(photo: Image.Image) -> Image.Image:
 
 def mondays_from(begin: datetime, n: int) -> list[datetime]:
     """When a weekly retraining is due, n times, in UTC."""
-    weekly = Declaration(
+    weekly = ScheduleEntry(
         name="weekly",
         cron="0 3 * * 1",
         timezone="Europe/Berlin",
@@ -281,7 +288,7 @@ def mondays_from(begin: datetime, n: int) -> list[datetime]:
         folder="/photos",
         added=begin.isoformat(),
     )
-    return upcoming(weekly, begin, n)
+    return next_fire_times(weekly, begin, n)
 
 
 def hours_between(due: list[datetime]) -> list[int]:
@@ -307,12 +314,14 @@ class Month:
 
 @pytest.fixture(scope="module")
 def month(template, tmp_path_factory):
-    """All five Mondays; tests only ask what came of them."""
+    """All five Mondays; the tests only read the results."""
     folder = tmp_path_factory.mktemp("month")
     weights = weights_file(folder / "weights.safetensors")
     settings = (
         *(f"backbone.source=file:{weights}", f"backbone.architecture={ARCHITECTURE}"),
-        *("split.near_duplicate_bits=0", "promote.min_photos=10", "registry.n_parity=1"),
+        "split.near_duplicate_bits=0",
+        "promote.min_photos=10",
+        "registry.n_parity=1",
     )
     with pytest.MonkeyPatch.context() as patched, one_thread():
         state = copy_of(template, folder / "state", patched)
@@ -339,15 +348,15 @@ def test_a_month_of_mondays(month):
     check_story(month.stream, month.mondays)
     outcomes = [monday.attempt.outcome for monday in month.mondays]
     # Photos of a class that the champion does not know compare nothing: it serves on.
-    assert outcomes.pop(3) in ("kept", "held")
-    assert outcomes == ["promoted", "skipped", "skipped", "skipped"]
+    assert outcomes.pop(3) in ("keep", "hold")
+    assert outcomes == ["promote", "skip", "skip", "skip"]
 
 
 def test_the_second_time_nothing_runs_at_all(month):
     from zenml.client import Client
 
     first, again = month.mondays[0].attempt, month.mondays[1].attempt
-    assert (again.outcome, again.advice, again.run) == ("skipped", None, "")
+    assert (again.outcome, again.advice, again.run) == ("skip", None, "")
     assert first.ended[:16] in again.reason
     assert again.n_photos == first.n_photos == 90
     runs = {run.name for run in Client().list_pipeline_runs(size=100).items}
@@ -356,7 +365,7 @@ def test_the_second_time_nothing_runs_at_all(month):
 
 def test_too_few_new_photos_wait_for_more(month):
     attempt = month.mondays[2].attempt
-    assert (attempt.outcome, attempt.version) == ("skipped", None)
+    assert (attempt.outcome, attempt.version) == ("skip", None)
     assert 0 < attempt.advice.delta.n_changed <= 3
     assert f"retrain.min_changed_fraction={LEAST:.1%}" in attempt.reason
     assert month.stages(2) == WITHOUT_TRAINING
@@ -378,7 +387,7 @@ def test_photos_that_a_training_has_seen_are_no_reason(month):
     """The champion has not learned from all of them, but the newest version has."""
     last = month.mondays[4]
     assert (last.serving, last.attempt.advice.delta.since) == (1, 2)
-    assert (last.attempt.outcome, last.attempt.version) == ("skipped", None)
+    assert (last.attempt.outcome, last.attempt.version) == ("skip", None)
     assert last.attempt.advice.delta.n_changed == 0
     assert month.stages(4) == WITHOUT_TRAINING
 
@@ -401,35 +410,35 @@ def test_a_year_of_mondays(state, tmp_path):
         mondays.append(monday)
     check_story(year, mondays)
     outcomes = [monday.attempt.outcome for monday in mondays]
-    assert outcomes.count("promoted") >= 2
-    assert outcomes.count("kept") + outcomes.count("held") >= 3
-    assert outcomes.count("skipped") >= 15
+    assert outcomes.count("promote") >= 2
+    assert outcomes.count("keep") + outcomes.count("hold") >= 3
+    assert outcomes.count("skip") >= 15
 
 
-# what has to come of it
+# expected results
 
 
 def check_monday(stream: Stream, monday: Monday):
-    """The advice is the one that the folder asks for, and the outcome is the duel's."""
+    """The advice follows from the folder, and the outcome from the paired evaluation."""
     plan, week, attempt, advice = stream.plan, monday.week, monday.attempt, monday.attempt.advice
     if week in plan.quiet:
-        # Somebody was at the registry the week before: nothing new, and yet it was looked again.
+        # The registry was changed the week before, so the advice is made anew without new photos.
         is_looked_at = week - 1 in (plan.rolled_back, plan.named)
-        assert attempt.outcome == "skipped", (week, attempt)
+        assert attempt.outcome == "skip", (week, attempt)
         assert (advice is not None) == is_looked_at, (week, attempt)
         return
     wanted = monday.expected(plan)
-    assert advice.decision == wanted, (week, advice.told())
+    assert advice.decision == wanted, (week, advice.format_text())
     delta, changes = advice.delta, monday.changes
     assert (delta.n_added, delta.n_removed, delta.n_relabelled) == changes, week
     if week != plan.new_class:  # photos of a class that nobody knows may well look like no others
-        assert advice.has_drifted == (week in plan.new_camera), (week, advice.told())
+        assert advice.has_drifted == (week in plan.new_camera), (week, advice.format_text())
     if week in (plan.relabelled, plan.removed):  # each is a reason of its own
         assert wanted == "retrain"
         assert max(changes) == changes[2 if week == plan.relabelled else 1]
     if week == plan.broken:
         assert wanted == "skip"
-    assert (attempt.outcome == "skipped") == (wanted == "skip")
+    assert (attempt.outcome == "skip") == (wanted == "skip")
     if wanted == "retrain":
         check_verdict(stream, attempt)
     if week == plan.new_class:
@@ -440,12 +449,14 @@ def check_monday(stream: Stream, monday: Monday):
 def check_verdict(stream: Stream, attempt: Attempt):
     """Promoted if and only if scipy's own binomial test shows the lead, and nothing else fails."""
     version = registry.find(stream.tracking, stream.plan.name, str(attempt.version))
-    kept = kept_of(version, stream.tracking)
-    failed = [line.name for line in kept.verdict.guards if line.outcome in ("failed", "open")]
-    assert (attempt.outcome == "promoted") == (not failed), attempt
-    if kept.verdict.champion is None or kept.duel.compared.empty:
+    stored = load_stored_verdict(version, stream.tracking)
+    failed = [
+        guard.name for guard in stored.verdict.guards if guard.outcome in ("failed", "inconclusive")
+    ]
+    assert (attempt.outcome == "promote") == (not failed), attempt
+    if stored.verdict.champion is None or stored.evaluation.compared.empty:
         return
-    compared = kept.duel.compared
+    compared = stored.evaluation.compared
     new, old = compared.challenger == compared.label, compared.champion == compared.label
     wins, losses = int((new & ~old).sum()), int((old & ~new).sum())
     p_value = binomtest(wins, wins + losses, alternative="greater").pvalue if wins + losses else 1.0
@@ -454,17 +465,17 @@ def check_verdict(stream: Stream, attempt: Attempt):
 
 
 def check_story(stream: Stream, mondays: list[Monday]):
-    """Journal, ledger and registry tell one story."""
+    """Journal, ledger and registry agree."""
     attempts = stream.attempts()
     assert attempts == [monday.attempt for monday in mondays]
     for monday in mondays:
-        begun = datetime.fromisoformat(monday.attempt.began)
+        begun = datetime.fromisoformat(monday.attempt.started)
         assert timedelta(0) <= begun - monday.due < timedelta(minutes=5)
-    ledger = read(stream.tracking, stream.plan.name)
+    ledger = read_ledger(stream.tracking, stream.plan.name)
     assert not ledger.faults
     for monday in mondays:
         assert champion_at(ledger.entries, monday.due + timedelta(hours=1)) == monday.serving
-    promoted = [attempt.verdict for attempt in attempts if attempt.outcome == "promoted"]
+    promoted = [attempt.verdict for attempt in attempts if attempt.outcome == "promote"]
     assert [entry.verdict for entry in ledger.entries if entry.action == "promote"] == promoted
     judged = [attempt.verdict for attempt in attempts if attempt.was_trained]
     assert [entry.verdict for entry in ledger.entries if entry.action != "rollback"] == judged

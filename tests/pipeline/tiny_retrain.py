@@ -1,4 +1,4 @@
-"""Retrainings of a tiny world: what the photos become, and processes that are killed meanwhile.
+"""Retrainings of a tiny world: changes of the photos, and processes that are killed.
 
 A process is forked from the test process, which has imported everything, so that it costs no
 import. zenml is imported in functions: no test module may import it when it is collected.
@@ -26,11 +26,11 @@ from tests.pipeline.tiny_train import NAME, World
 
 def past(world: World) -> list[Attempt]:
     """Every attempt in the world's journal, oldest first."""
-    return journal.attempts(str(world.state.journal), NAME)
+    return journal.read_attempts(str(world.state.journal), NAME)
 
 
 def add_photos(world: World, n: int, seed: int = 7):
-    """n more photos of each colour, none like those that are there."""
+    """Add n photos of each colour, all different from the existing photos."""
     scratch = world.folder / "more"
     draw_photos(scratch, n, seed=seed)
     for path in sorted(scratch.rglob("*.png")):
@@ -39,7 +39,7 @@ def add_photos(world: World, n: int, seed: int = 7):
 
 
 def forget_connections():
-    """For a forked process: the databases that its parent has open are not its own."""
+    """Drop the database connections that a forked process inherits from its parent."""
     for store in (RegistryStore, TrackingStore):
         for engine in store._engine_map.values():
             engine.dispose(close=False)
@@ -53,7 +53,6 @@ def run(world: World, *settings: str, dies_after: str = "", limit_s: float | Non
         limit_s: seconds after which it is killed from outside; None lets it live.
     """
     import pipelines.approval
-    import pipelines.doctor
     import pipelines.retrain  # noqa: F401 - imported before the fork, so that a child need not
 
     reset_zenml()  # which closes what this process has open
@@ -67,7 +66,7 @@ def run(world: World, *settings: str, dies_after: str = "", limit_s: float | Non
 
 
 def _child(folder: Path, settings: tuple[str, ...], dies_after: str):
-    """One retraining, as `regraft retrain` makes it."""
+    """Run one retraining, as `regraft retrain` does."""
     forget_connections()
     world = World(folder)
     os.environ.update(environment(world.state, debug=False))

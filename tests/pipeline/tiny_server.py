@@ -1,4 +1,4 @@
-"""MLflow's scoring server for a model, in a thread of this process: up in a tenth of a second."""
+"""MLflow's scoring server for a model in a thread of this process; it starts in 0.1 s."""
 
 import socket
 import threading
@@ -9,17 +9,17 @@ from pathlib import Path
 import uvicorn
 from mlflow.pyfunc import scoring_server
 
-from regraft.registry.parity import opened
+from regraft.registry.parity import open_model
 
 
 @contextmanager
 def served_here(model: Path) -> Iterator[str]:
-    """The URL of a server that answers for the model as `mlflow models serve` does."""
-    with opened(model) as loaded, socket.create_server(("127.0.0.1", 0)) as listener:
+    """Yield the URL of a server that answers like `mlflow models serve`."""
+    with open_model(model) as loaded, socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(scoring_server.init(loaded), log_level="error")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()  # requests wait in the listener's queue until it is up
+        thread.start()  # requests wait in the listener's queue until the server runs
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:

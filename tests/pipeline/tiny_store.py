@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow.tracking._tracking_service import utils
 from tiny_challenger import Trained, put, tracking_in, trained
 
 from regraft import registry
@@ -89,7 +90,7 @@ class StateFolder(SavedFolder):
 @contextmanager
 def state_folder(template: Path, folder: Path) -> Iterator[StateFolder]:
     """A copy of the template for all tests of a module."""
-    from pipelines.stack import bootstrap
+    from regraft.orchestration.stack import bootstrap
 
     with pytest.MonkeyPatch.context() as patched:
         state = copy_of(template, folder / "state folder", patched)
@@ -105,6 +106,8 @@ def adopt(template: Path, root: Path):
     _make_alike(template / "mlflow", root / "mlflow")
     _back_up(template / "mlflow.db", root / "mlflow.db")
     relocate_database(root / "mlflow.db", template, root)
+    # By run: another copy of the template in this process has the same runs in another place.
+    utils._artifact_repos_cache.clear()
 
 
 def in_children(*functions: Callable[[], object], limit_s: float = 120) -> list[int]:

@@ -72,15 +72,17 @@ class World:
 
     def retrain(self, *settings: str):
         """The attempt that `regraft retrain` makes, as its last record in the journal says it."""
-        from regraft.cli.retrain import attempt
-        from regraft.cli.train import completed
+        from regraft.cli.session import runner_for
         from regraft.core.state import activate
+        from regraft.operations.workflows.retrain import attempt
+        from regraft.operations.workflows.settings import complete_config
 
         source = f"backbone.source=file:{self.weights}"
         config = load_config(None, (source, *SETTINGS, *settings))
         state = self.state
         activate(state)
-        return attempt(completed(config, str(self.photos), NAME, state), state)
+        config = complete_config(config, str(self.photos), NAME, state)
+        return attempt(config, state, runner_for(state)).attempt
 
     def restore(self, backup: Path):
         """Puts everything back as it was, in the same place: a moved state would cache nothing.

@@ -1,4 +1,4 @@
-"""What the unit tests share: made once, never changed."""
+"""Fixtures shared by the unit tests: made once, read-only."""
 
 import sys
 
@@ -29,19 +29,19 @@ def splits(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def known_networks():
-    """What `prepared_once` has built and prepared, by structure or architecture, and weights."""
+    """The networks of `prepared_once`, by structure or architecture, and weights."""
     return {}
 
 
 @pytest.fixture(scope="module")
 def prepared_once(known_networks):
-    """For the module: embed() builds a network once, and prepares it once for a compute.
+    """Make embed() build each network once, and prepare it once per compute, in this module.
 
-    fine_tune() prepares it once too, and builds its own. Both steps take seven times as long as
-    thirty photos take to pass a tiny network. test_embed_network.py tests the preparation itself,
-    which this leaves as it is.
+    fine_tune() then prepares it once too, but builds its own. Building and preparing take seven
+    times as long as computing thirty photos with a tiny network. The preparation itself is tested
+    in test_embed_network.py.
     """
-    embed = sys.modules["regraft.model.embed.embed"]  # the package gives its name to the function
+    embed = sys.modules["regraft.model.embed.embed"]  # the package exports a function of this name
     prepare = embed.prepared
 
     def once(key, make):
@@ -49,9 +49,9 @@ def prepared_once(known_networks):
             known_networks[key] = make()
         return known_networks[key]
 
-    class BuiltOnce(embed.Passage):
+    class BuiltOnce(embed.EmbeddingSpec):
         def __post_init__(self):
-            build, key = self.build, (self.recipe.architecture, self.recipe.weights)
+            build, key = self.build, (self.cache_key.architecture, self.cache_key.weights)
             object.__setattr__(self, "build", lambda: once(key, build))
 
     def prepared(network, compute):
@@ -59,15 +59,15 @@ def prepared_once(known_networks):
         return once(key, lambda: prepare(network, compute))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed, "Passage", BuiltOnce)
+        patch.setattr(embed, "EmbeddingSpec", BuiltOnce)
         patch.setattr(embed, "prepared", prepared)
-        patch.setattr(sys.modules["regraft.training.tune.feed"], "prepared", prepared)
+        patch.setattr(sys.modules["regraft.training.tune.batch_source"], "prepared", prepared)
         yield
 
 
 @pytest.fixture
 def passed():
-    """How many photos went through networks; a network tries itself with one, which counts not."""
+    """The batch sizes of the networks' inputs; batches of one are trials and do not count."""
     batches = []
 
     def count(module, inputs, output):

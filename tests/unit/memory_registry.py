@@ -1,7 +1,7 @@
-"""A model registry in memory: the calls of MlflowClient that the ledger and the champion make.
+"""A model registry in memory with the MlflowClient calls that the ledger and the champion use.
 
-A tiny real registry, not a mock: it numbers versions without a gap and refuses what MLflow refuses.
-The pipeline tier asks the same questions of MLflow itself.
+This is a small real registry, not a mock: it numbers versions without gaps and refuses what MLflow
+refuses. The pipeline tier runs the same checks with MLflow itself.
 """
 
 from dataclasses import dataclass, field
@@ -85,7 +85,7 @@ def _is_wanted(stored, wanted):
 
 
 def use_memory_registry(monkeypatch) -> MemoryRegistry:
-    """An empty registry that the ledger and the champion are given instead of MLflow's."""
+    """Replace MLflow's registry by an empty one in memory and return it."""
     memory = MemoryRegistry()
     for module in ("ledger", "versions", "champion"):
         monkeypatch.setattr(f"regraft.registry.{module}.connect", lambda tracking: memory)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from regraft.core.config import RetrainConfig
-from regraft.operations.advice import Circumstances, ClassDelta, Delta, advise
+from regraft.operations.advice import ClassDelta, Delta, RetrainSignals, advise
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -15,12 +15,12 @@ def line(label="cat", before=100, added=0, removed=0, came=0, went=0):
 
 
 def seen(*lines, **changes):
-    quiet = Circumstances(
+    quiet = RetrainSignals(
         delta=Delta(3, lines or (line(),)),
         champion=3,
         champion_since=NOW - timedelta(days=40),
         has_drifted=False,
-        drift_said="",
+        drift_message="",
         spent_s=0.0,
         expected_s=None,
     )
@@ -32,7 +32,7 @@ def advised(circumstances, **settings):
 
 
 def said(advice, name):
-    return reason_of(advice, name).said
+    return reason_of(advice, name).message
 
 
 def reason_of(advice, name):
@@ -44,7 +44,7 @@ def test_nothing_changed_is_no_reason():
     assert (advice.decision, advice.retrain) == ("skip", False)
     assert advice.reason == said(advice, "photos")
     assert re.search(r"\b3$", advice.reason)  # the version compared with
-    assert {reason.weight for reason in advice.reasons} == {"noted"}
+    assert {reason.weight for reason in advice.reasons} == {"info"}
 
 
 def test_the_first_model_is_trained():
@@ -98,12 +98,12 @@ def test_an_old_champion_is_trained_again_for_any_change_but_not_for_none():
     assert not advised(few, max_age_days=40).retrain
     nothing = advised(seen(), max_age_days=30)
     assert nothing.decision == "skip"
-    assert reason_of(nothing, "age").weight == "noted"
-    assert "max_age_days" not in said(nothing, "age")  # it is not what holds the training back
+    assert reason_of(nothing, "age").weight == "info"
+    assert "max_age_days" not in said(nothing, "age")  # the age is not the reason for the skip
 
 
 def test_drift_is_a_reason_if_there_is_anything_new():
-    told = {"has_drifted": True, "drift_said": "the photos are darker"}
+    told = {"has_drifted": True, "drift_message": "the photos are darker"}
     advice = advised(seen(line(before=1000, added=1), **told))
     assert (advice.decision, advice.reason, advice.has_drifted) == (
         "retrain",
@@ -111,7 +111,7 @@ def test_drift_is_a_reason_if_there_is_anything_new():
         True,
     )
     assert advised(seen(**told)).decision == "skip"
-    assert advised(seen(line(before=1000, added=1), drift_said="as before")).decision == "skip"
+    assert advised(seen(line(before=1000, added=1), drift_message="as before")).decision == "skip"
 
 
 def test_a_training_that_would_pass_the_budget_is_put_off():
@@ -123,7 +123,7 @@ def test_a_training_that_would_pass_the_budget_is_put_off():
     assert re.search(r"\b1 h\b.*\b0\.5 h\b.*retrain\.budget_h=1\.4$", advice.reason)
     never = advised(seen(line(added=50), expected_s=1800.0), budget_h=0.4)
     assert never.decision == "postpone"
-    # Beyond the numbers it says that waiting will not help: the budget holds no training at all.
+    # After the numbers, a hint that waiting does not help: the budget is below one training.
     assert re.search(r"\b0\.5 h\b.*budget_h=0\.4; \w+", never.reason)
     assert advised(wished).retrain
     assert advised(seen(spent_s=7200.0), budget_h=1).decision == "skip"
@@ -137,13 +137,13 @@ def test_a_training_that_came_to_no_verdict_is_made_up_for():
 
 
 def test_the_advice_is_told_with_every_reason():
-    advice = advised(seen(line(added=5), drift_said="no drift is shown"))
-    marks = {"for": "+", "noted": " "}
+    advice = advised(seen(line(added=5), drift_message="no drift is shown"))
+    marks = {"for": "+", "info": " "}
     assert [reason.name for reason in advice.reasons] == ["photos", "age", "drift", "budget"]
     assert advice.reason.endswith(f"{advice.delta} (5.0%)")
-    assert advice.told().splitlines() == [
+    assert advice.format_text().splitlines() == [
         f"retrain: {advice.reason}",
         "",
-        *(f"  {marks[one.weight]} {one.name:6}  {one.said}" for one in advice.reasons),
+        *(f"  {marks[one.weight]} {one.name:6}  {one.message}" for one in advice.reasons),
     ]
     assert [marks[one.weight] for one in advice.reasons] == ["+", " ", " ", " "]

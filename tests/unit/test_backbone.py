@@ -1,4 +1,4 @@
-"""Pretrained backbones: the right weights, their own preprocessing, and no code ever run."""
+"""Pretrained backbones: correct weights, their own preprocessing, and no executed code."""
 
 import os
 import pickle
@@ -41,7 +41,7 @@ def lite0():
 
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
-    """An empty hub folder, and whoever opens a connection fails at once."""
+    """An empty hub folder; opening a connection fails immediately."""
 
     def refuse(*arguments, **options):
         raise OSError("no network in this test")
@@ -92,7 +92,7 @@ def test_bundled_lite2_has_its_own_weights_and_preprocessing():
 
 
 def test_a_wrong_normalisation_does_not_go_unnoticed(lite0):
-    """Someone who types 0.485 changes the embedding, and no longer has the same model."""
+    """The usual 0.485 in place of 0.5 changes the embedding."""
     own = lite0.info.preprocessing
     mutated = own.model_copy(update=IMAGENET)
     pixels = torch.stack([preprocess(photo(seed, (320, 240)), own) for seed in range(2)])
@@ -130,7 +130,7 @@ def test_a_wrong_normalisation_does_not_go_unnoticed(lite0):
     ],
 )
 def test_blocks_hold_every_parameter_once_and_in_order(architecture, width, first, last):
-    with torch.device("meta"):  # the shapes alone: no time is spent on random weights
+    with torch.device("meta"):  # shapes only: no time for random weights
         body = build_body(architecture)
         assert body.embedding_dim == width
     blocks = ordered_blocks(body.module)
@@ -182,7 +182,7 @@ def test_what_cannot_be_read_is_refused_with_the_nearest_name():
 def test_a_network_without_one_last_linear_layer_is_refused(name):
     text = refused(UnknownBackbone, source=f"torchvision:{name}")
     assert name in text
-    assert "linear layer" in text  # what it lacks; the name itself is known
+    assert "linear layer" in text  # the missing part; the name itself exists
 
 
 def test_a_network_that_does_not_classify_is_not_offered():
@@ -196,7 +196,7 @@ def test_a_files_architecture_must_name_its_library(weights_path):
 
 
 class WritesAFile:
-    """What a malicious pickle holds: a call that is made while it is read."""
+    """The content of a malicious pickle: a call during loading."""
 
     def __init__(self, path):
         self.path = path
@@ -215,9 +215,9 @@ def test_a_malicious_pickle_is_refused_and_nothing_in_it_runs(tmp_path, save):
         path.write_bytes(pickle.dumps(content, protocol=2))
     text = refused(UnsafeWeights, **tiny_file(path))
     assert str(path) in text
-    assert ".safetensors" in text  # what to save instead
+    assert ".safetensors" in text  # the recommended format
     assert not mark.exists()
-    if save == "pickle":  # the trap was a real one
+    if save == "pickle":  # proof that the pickle is malicious
         pickle.loads(path.read_bytes())
         assert mark.exists()
 
@@ -244,7 +244,7 @@ def test_no_file_and_no_such_place_are_told_apart(tmp_path):
     assert str(tmp_path / "none.pth") in missing
     nowhere = refused(WeightsNotFound, **tiny_file("nosuch://bucket/w.pth"))
     assert "nosuch://bucket/w.pth" in nowhere
-    assert "(Protocol not known: nosuch)" in nowhere  # fsspec's own words
+    assert "(Protocol not known: nosuch)" in nowhere  # fsspec's message
     assert "fsspec" in nowhere
     assert "fsspec" not in missing
 
@@ -291,7 +291,7 @@ def test_missing_left_over_and_misshapen_tensors_are_counted(
 
 
 def test_the_old_classifier_and_a_wrapper_are_no_trouble(tmp_path, weights_path):
-    """What training scripts save: a state dict in a wrapper, with its classifier."""
+    """Training scripts save a state dict in a wrapper, with its classifier."""
     tensors = read_weights(str(weights_path)).tensors
     old = tensors | {"classifier.weight": torch.zeros(7, 256), "classifier.bias": torch.zeros(7)}
     path = tmp_path / "checkpoint.pth"
@@ -308,13 +308,13 @@ def test_files_older_than_the_step_counter_of_norms_are_read(tmp_path, weights_p
     loaded = backbone.module.state_dict()
     counters = {name: int(loaded[name]) for name in tensors if name not in old}
     assert len(counters) > 5
-    assert set(counters.values()) == {0}  # the file with its counters says N_COUNTED
+    assert set(counters.values()) == {0}  # the file with counters has N_COUNTED
     assert loaded.keys() == tensors.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in old.items())
 
 
 def test_torchvision_files_with_older_names_for_the_same_tensors_are_read():
-    """vit_b_16's published file says mlp.linear_1 where the module says mlp.0."""
+    """vit_b_16's published file has mlp.linear_1 for the module's mlp.0."""
     network, other = (VisionTransformer(32, 16, 1, 1, 8, 8, num_classes=2) for _ in range(2))
     old = {
         name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): tensor + 1

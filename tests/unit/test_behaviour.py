@@ -1,4 +1,4 @@
-"""What a model must do beyond the test photos: told in full, computed once, nothing skipped."""
+"""Behaviour tests: perturbed photos and must-pass photos, computed once, none skipped."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ from tiny import CLASSES, COLOURS, classifier_of, photo
 
 from regraft.core.config import BehaviourConfig, EmbedConfig
 from regraft.core.errors import ManifestError, NoPhotos, UnusablePhoto
-from regraft.evaluation.behaviour import Behaviour, MustPass, behave
+from regraft.evaluation.behaviour import Behaviour, MustPass, check_behaviour
 from regraft.model.embed import NO_STORE, embed, judging_compute
 from regraft.model.pixels import photos_of
 
@@ -62,7 +62,7 @@ def known(tmp_path_factory):
 @pytest.fixture
 def only_flip(monkeypatch):
     """Of the changes only the flip: N_PASSES becomes two."""
-    monkeypatch.setattr("regraft.evaluation.behaviour.CHANGES", {"flip": ("flip",)})
+    monkeypatch.setattr("regraft.evaluation.behaviour.PERTURBATIONS", {"flip": ("flip",)})
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +84,13 @@ def must_pass(tmp_path):
 
 def asked(classifier, place, store=NO_STORE):
     config = BehaviourConfig(must_pass=str(place), n_photos=0)
-    return behave(classifier, pd.DataFrame(columns=["path", "sha256", "label"]), config, store)
+    return check_behaviour(
+        classifier, pd.DataFrame(columns=["path", "sha256", "label"]), config, store
+    )
 
 
 def test_a_model_that_sees_colour_answers_alike_under_flip_and_rotation(colourful, splits, known):
-    behaviour = behave(colourful, splits.frame, BehaviourConfig(n_photos=30), known)
+    behaviour = check_behaviour(colourful, splits.frame, BehaviourConfig(n_photos=30), known)
     assert behaviour.n_photos == 30
     assert list(behaviour.agreement) == ["flip", "jpeg", "brightness", "rotation"]
     assert behaviour.agreement["flip"] == 1.0
@@ -101,7 +103,7 @@ def test_a_model_that_sees_left_and_right_does_not_stand_a_flip(weights_path, tm
     mirrored = [one.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for one in ramps]
     frame = table_of(tmp_path, {"left": mirrored, "right": ramps})
     sided = taught(classifier_of(weights_path, ("left", "right")), frame)
-    agreement = behave(sided, frame, BehaviourConfig(n_photos=12)).agreement
+    agreement = check_behaviour(sided, frame, BehaviourConfig(n_photos=12)).agreement
     assert agreement["flip"] == 0.0
     assert agreement["brightness"] > 0.8
 
@@ -116,7 +118,7 @@ def test_a_model_that_sees_brightness_must_stand_both_darker_and_brighter(weight
         },
     )
     shady = taught(classifier_of(weights_path, ("dark", "light")), frame)
-    agreement = behave(shady, frame, FEW).agreement
+    agreement = check_behaviour(shady, frame, FEW).agreement
     assert agreement["brightness"] == 0.0
     assert agreement["flip"] == agreement["jpeg"] == agreement["rotation"] == 1.0
 
@@ -125,7 +127,7 @@ def test_the_share_is_of_the_photos_that_were_changed(colourful, splits, known):
     """A head for which every photo is of the first class: nothing changes that."""
     head = {"head.weight": torch.zeros(3, 256), "head.bias": torch.tensor([1.0, 0.0, 0.0])}
     constant = replace(colourful, weights=colourful.weights | head)
-    behaviour = behave(constant, splits.test, BehaviourConfig(n_photos=1000), known)
+    behaviour = check_behaviour(constant, splits.test, BehaviourConfig(n_photos=1000), known)
     assert behaviour.n_photos == len(splits.test)
     assert set(behaviour.agreement.values()) == {1.0}
 
@@ -135,14 +137,14 @@ def test_the_changed_photos_are_of_each_class_and_by_content(colourful, splits, 
     frame = splits.frame.sample(frac=1, random_state=0)
     lowest = frame.sort_values("sha256").groupby("label").head(1).index
     frame.loc[~frame.index.isin(lowest), "path"] = "/nowhere.png"
-    assert behave(colourful, frame, BehaviourConfig(n_photos=3)).n_photos == 3
+    assert check_behaviour(colourful, frame, BehaviourConfig(n_photos=3)).n_photos == 3
     with pytest.raises(UnusablePhoto, match=r"^missing: .*/nowhere\.png"):
-        behave(colourful, frame, BehaviourConfig(n_photos=4))
+        check_behaviour(colourful, frame, BehaviourConfig(n_photos=4))
 
 
 def test_nothing_is_asked_where_nothing_is_wanted(colourful, splits, tmp_path):
     store = EmbedConfig(store_url=str(tmp_path / "rows"))
-    behaviour = behave(colourful, splits.test, BehaviourConfig(n_photos=0), store)
+    behaviour = check_behaviour(colourful, splits.test, BehaviourConfig(n_photos=0), store)
     assert behaviour == Behaviour(0, {}, ())
     assert not re.search(r"\d", str(behaviour))  # no share of nothing
     assert not (tmp_path / "rows").exists()
@@ -163,11 +165,11 @@ def test_a_second_time_and_under_another_head_nothing_is_computed(
     store = EmbedConfig(store_url=str(tmp_path / "rows"))
     config = BehaviourConfig(n_photos=6, must_pass=str(must_pass))
     with counted() as passed:
-        first = behave(colourful, splits.frame, config, store)
+        first = check_behaviour(colourful, splits.frame, config, store)
     assert sum(passed) == 6 * N_PASSES + 6
     with counted() as passed:
-        assert behave(colourful, splits.frame, config, store) == first
-        retrained = behave(start, splits.frame, config, store)
+        assert check_behaviour(colourful, splits.frame, config, store) == first
+        retrained = check_behaviour(start, splits.frame, config, store)
     assert passed == []
     assert retrained != first
 
@@ -176,7 +178,7 @@ def test_what_the_evaluation_has_seen_is_not_computed_again(colourful, splits, t
     store = EmbedConfig(store_url=str(tmp_path / "rows"))
     embed(colourful, photos_of(splits.frame), judging_compute(), store)
     with counted() as passed:
-        behave(colourful, splits.frame, FEW, store)
+        check_behaviour(colourful, splits.frame, FEW, store)
     assert sum(passed) == 6  # the flipped ones; as they are they are known
 
 

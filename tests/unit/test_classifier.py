@@ -1,4 +1,4 @@
-"""The classifier as a value: what is saved is what is loaded, what changes an answer has a hash."""
+"""The classifier as a value: saving and loading, content hash, class contract."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ from regraft.model.classifier import (
 
 @pytest.fixture(scope="module")
 def champion(start):
-    """A classifier whose head rows can be told apart: row k holds k + 1."""
+    """A classifier with distinct head rows: row k has the value k + 1."""
     rows = torch.arange(1.0, 4.0)
     head = {"head.weight": rows[:, None].repeat(1, 256), "head.bias": rows.clone()}
     card = start.card.model_copy(update={"temperature": 1.5, "dataset_digest": "abc"})
@@ -60,7 +60,7 @@ def test_loaded_is_saved_bit_for_bit(champion, bundle):
     assert loaded.content_hash == champion.content_hash
 
 
-def test_a_network_on_its_way_through_channels_last_saves_the_same_bits(champion, tmp_path):
+def test_a_network_in_channels_last_saves_the_same_bits(champion, tmp_path):
     network = champion.build().to(memory_format=torch.channels_last)
     champion.with_weights(network).save(tmp_path)
     same_bits(load_classifier(tmp_path).weights, champion.weights)
@@ -135,7 +135,7 @@ def test_what_changes_no_answer_leaves_the_content_hash(champion, change):
     assert change(champion).content_hash == champion.content_hash
 
 
-def test_a_model_that_answers_every_photo_has_the_hash_it_had_before_models_could_abstain():
+def test_without_abstention_the_threshold_is_not_part_of_the_content_hash():
     preprocessing = Preprocessing(
         size=8, resize=8, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear"
     )
@@ -155,7 +155,7 @@ def test_a_model_that_answers_every_photo_has_the_hash_it_had_before_models_coul
     )
 
 
-def test_a_card_of_before_models_could_abstain_answers_every_photo(champion, bundle):
+def test_a_card_without_a_threshold_never_abstains(champion, bundle):
     card = json.loads((bundle / CARD_FILE).read_text())
     del card["abstain_below"]
     (bundle / CARD_FILE).write_text(json.dumps(card))
@@ -163,7 +163,7 @@ def test_a_card_of_before_models_could_abstain_answers_every_photo(champion, bun
     assert champion.card.abstain_below == 0.0
 
 
-def test_a_threshold_is_saved_and_forgotten_by_the_next_training(champion, tmp_path):
+def test_a_threshold_is_saved_and_reset_by_the_next_training(champion, tmp_path):
     unsure = champion.with_card(abstain_below=0.7)
     unsure.save(tmp_path)
     assert load_classifier(tmp_path).card.abstain_below == 0.7
@@ -175,7 +175,7 @@ def test_a_new_head_finds_every_class_equally_probable(start):
         logits = start.build()(torch.randn(2, 3, 32, 32))
     assert logits.tolist() == [[0, 0, 0], [0, 0, 0]]
     assert start.card.contract.added == CLASSES
-    assert str(start).endswith("256 numbers a photo")
+    assert str(start).endswith("embeddings of 256 values")
 
 
 def test_blocks_name_every_weight_that_can_be_learned_and_end_in_the_head(start):
@@ -191,7 +191,7 @@ def test_kept_classes_keep_their_rows_in_whatever_order(champion):
     assert again.weights["head.weight"][:, 7].tolist() == [3, 0, 1]
     assert again.weights["head.weight"].shape == (3, 256)
     contract = again.card.contract
-    assert contract.kept == ("green", "amber")
+    assert contract.retained == ("green", "amber")
     assert (contract.added, contract.removed) == (("violet",), ("blue",))
     assert (again.card.classes, again.card.temperature) == (classes, 1.0)
     assert again.card.parent == champion.content_hash
@@ -245,11 +245,11 @@ def test_half_a_bundle_is_refused(bundle, missing):
     ("change", "complaint"),
     [
         (lambda card: {}, r"classes: \w+"),
-        (lambda card: card | {"format": 2}, r"format: .*\b1\b"),
+        (lambda card: card | {"format": 1}, r"format: .*\b2\b.*Train the model again"),
         (lambda card: card | {"colour": "red"}, r"colour: \w+"),
     ],
 )
-def test_a_card_that_is_none_is_refused(bundle, change, complaint):
+def test_an_invalid_card_is_refused(bundle, change, complaint):
     card = json.loads((bundle / CARD_FILE).read_text())
     (bundle / CARD_FILE).write_text(json.dumps(change(card)))
     with pytest.raises(WeightsMismatch, match=rf"{CARD_FILE}\b.*\b{complaint}"):

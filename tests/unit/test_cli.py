@@ -235,9 +235,9 @@ def test_demo_without_its_photos_says_what_to_install(call, monkeypatch, tmp_pat
     ],
 )
 def test_model_is_called_as_its_photos_are(photos, name):
-    from regraft.cli.train import model_name
+    from regraft.operations.workflows.settings import default_model_name
 
-    assert model_name(photos) == name
+    assert default_model_name(photos) == name
     assert Config.model_validate({"tracking": {"name": name}}).tracking.name == name
 
 

@@ -1,4 +1,4 @@
-"""The bake-off: the same photos and folds for every backbone, a table, a front, a choice."""
+"""The comparison of backbones on the same photos and folds: the table and the choice."""
 
 import hashlib
 import re
@@ -14,10 +14,16 @@ from regraft.core.config import BackboneConfig, EmbedConfig, SplitConfig, TuneCo
 from regraft.core.errors import ConfigError, UnusablePhoto, WeightsNotFound
 from regraft.data.ingest import read_photo
 from regraft.data.split import Splits
-from regraft.evaluation.compare import choose_backbone, compare, config_of, plot, settings_of
+from regraft.evaluation.compare import (
+    choose_backbone,
+    compare,
+    config_overrides,
+    parse_candidate,
+    plot,
+)
 from regraft.evaluation.compare import comparison as room
-from regraft.evaluation.compare.candidate import label_of
-from regraft.evaluation.compare.folds import folds_of
+from regraft.evaluation.compare.candidate import short_name
+from regraft.evaluation.compare.folds import make_folds
 from regraft.evaluation.compare.measure import _embeddings, probe
 from regraft.model.classifier import load_pretrained
 from regraft.model.embed import choose_compute, embed, judging_compute
@@ -26,7 +32,7 @@ from regraft.model.pixels import photos_of
 pytestmark = pytest.mark.usefixtures("prepared_once")
 SPLIT = SplitConfig(near_duplicate_bits=0)
 TUNE = TuneConfig(precision="fp32", head_l2=(0.1, 1.0))
-NUMBERS = ["probe", "probe_low", "probe_high", "knn", "logme", "ms", "ms_low", "ms_high"]
+NUMBERS = ["probe", "probe_low", "probe_high", "knn", "ms", "ms_low", "ms_high"]
 
 
 def file_candidate(path, sha256: str = "") -> str:
@@ -37,16 +43,16 @@ def file_candidate(path, sha256: str = "") -> str:
 def _two_small_batches():
     """How fast these networks are is no promise here; that it is measured is one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("regraft.evaluation.compare.cost.N_TIMED", 2)
-        patch.setattr("regraft.evaluation.compare.cost.BATCH_SIZE", 4)
+        patch.setattr("regraft.evaluation.cost.N_TIMED", 2)
+        patch.setattr("regraft.evaluation.cost.BATCH_SIZE", 4)
         yield
 
 
 @pytest.fixture(scope="session")
 def photos(splits) -> Splits:
-    """The photos of three colours; those of the test side cannot be opened."""
+    """The photos of three colours; those of the test split cannot be opened."""
     frame = splits.frame.assign(group="")
-    return splits_of(frame.assign(path=frame.path.where(frame.side != "test", "/nowhere.png")))
+    return splits_of(frame.assign(path=frame.path.where(frame.split != "test", "/nowhere.png")))
 
 
 @pytest.fixture(scope="session")
@@ -118,7 +124,7 @@ def test_test_photos_are_never_opened(comparison, photos):
 
 
 def test_a_training_finds_the_embeddings_computed(comparison, photos, candidates, store, caplog):
-    classifier = load_pretrained(config_of(candidates[0]), photos.classes)
+    classifier = load_pretrained(parse_candidate(candidates[0]), photos.classes)
     caplog.set_level("INFO", "regraft.embed")
     for side, compute in (
         (photos.train, choose_compute(TUNE)),
@@ -141,12 +147,12 @@ def test_weights_that_compute_no_numbers_do_not_end_it(comparison, candidates):
 @pytest.mark.parametrize("n_draws", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_shuffled_labels_are_told_no_better_than_by_chance(photos, candidates, store, n_draws):
     task = room._task(photos, SPLIT, TUNE)
-    classifier = load_pretrained(config_of(candidates[0]), photos.classes)
+    classifier = load_pretrained(parse_candidate(candidates[0]), photos.classes)
     x = _embeddings(classifier, task.photos, TUNE, store)
     hits = []
     for seed in range(n_draws):
         y = np.random.default_rng(seed).permutation(task.y)
-        for fold in folds_of(y, np.arange(27), seed=0):
+        for fold in make_folds(y, np.arange(27), seed=0):
             hits += list(probe(x, y, fold, TUNE) == y[fold.judge])
     assert len(hits) == 27 * n_draws
     assert abs(np.mean(hits) - 1 / 3) < 3 * np.sqrt(2 / 9 / len(hits))
@@ -155,9 +161,9 @@ def test_shuffled_labels_are_told_no_better_than_by_chance(photos, candidates, s
 def test_of_many_photos_each_class_gives_its_share_and_always_the_same(photos, monkeypatch):
     monkeypatch.setattr(room, "MAX_PHOTOS", 9)
     pool = pd.concat([photos.train, photos.validation], ignore_index=True)
-    drawn = room._drawn(pool)
+    drawn = room._sample(pool)
     assert drawn.label.value_counts().to_dict() == {"amber": 3, "blue": 3, "green": 3}
-    again = room._drawn(pool.sample(frac=1, random_state=0).reset_index(drop=True))
+    again = room._sample(pool.sample(frac=1, random_state=0).reset_index(drop=True))
     assert set(again.sha256) == set(drawn.sha256)
 
 
@@ -189,22 +195,22 @@ def test_auto_is_answered_with_the_chosen_candidate(
 )
 def test_a_candidate_that_cannot_be_meant_is_refused_with_the_forms(candidate):
     with pytest.raises(ConfigError) as refused:
-        config_of(candidate)
+        parse_candidate(candidate)
     for form in ("bundled:NAME", "timm:NAME", "torchvision:NAME", "bundle:URL", "file:PATH"):
         assert form in str(refused.value)
     assert repr(candidate) in str(refused.value)
 
 
 def test_a_file_says_what_it_is_for_even_with_an_at_sign_in_its_path():
-    config = config_of("file:s3://me@host/a@b.safetensors@torchvision:resnet18")
+    config = parse_candidate("file:s3://me@host/a@b.safetensors@torchvision:resnet18")
     assert config.source == "file:s3://me@host/a@b.safetensors"
     assert config.architecture == "torchvision:resnet18"
 
 
 def test_settings_for_a_training_start_from_the_same_backbone():
-    assert settings_of("timm:resnet18") == ("backbone.source=timm:resnet18",)
+    assert config_overrides("timm:resnet18") == ("backbone.source=timm:resnet18",)
     sha256 = "0" * 64
-    assert settings_of(f"file:a@timm:b@{sha256}")[2] == f"backbone.sha256={sha256}"
+    assert config_overrides(f"file:a@timm:b@{sha256}")[2] == f"backbone.sha256={sha256}"
 
 
 def test_a_file_among_the_candidates_of_auto_needs_its_sha256():
@@ -222,6 +228,6 @@ def test_the_picture_shows_each_backbone_that_could_be_had(comparison, tmp_path)
     assert {text.get_text() for text in axes.texts} == {
         *(f"tiny.safetensors ({ARCHITECTURE})", f"other.safetensors ({ARCHITECTURE})")
     }
-    assert label_of(comparison.chosen) in axes.get_title()
+    assert short_name(comparison.chosen) in axes.get_title()
     figure.savefig(tmp_path / "plot.png")
     assert not pyplot.get_fignums()

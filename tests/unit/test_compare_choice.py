@@ -1,4 +1,4 @@
-"""The front and the rule, on numbers that fit on a hand."""
+"""The Pareto front and the rule that chooses a backbone, on small numbers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The configuration: strict, frozen, complete, and it never repeats a secret."""
+"""The configuration is strict, frozen and complete, and its errors contain no secret."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from regraft.core.config import Config, Section, load_config, override_all
+from regraft.core.config import Config, Section, fill_empty, load_config
 from regraft.core.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -123,7 +123,7 @@ def test_a_weights_file_needs_its_architecture():
     assert re.search(r"\bbackbone\.architecture\b.*\btimm:NAME\b.*\btorchvision:NAME\b", text)
 
 
-def test_all_mistakes_are_told_at_once():
+def test_all_mistakes_are_reported_at_once():
     assert len(said("tune.epoch=3", "tune.lr=0", "ingest.n_workers=-1").splitlines()) == 3
 
 
@@ -209,20 +209,20 @@ def test_a_password_is_refused_with_what_to_do_instead():
     assert "password" in text
 
 
-def test_an_address_without_a_password_is_kept_as_it_is():
+def test_an_address_without_a_password_is_unchanged():
     for url in ("s3://bucket/a:b@c", "/a folder/photos", "postgresql://user@db/mlflow", ""):
         assert load_config(None, (f"tracking.uri={url!r}",)).tracking.uri == url
 
 
 def test_override_all_fills_only_what_is_empty():
     config = load_config(None, ("tracking.uri=sqlite:///mine.db",))
-    filled = override_all(config, {"tracking.uri": "sqlite:///x.db", "tracking.name": "cells"})
+    filled = fill_empty(config, {"tracking.uri": "sqlite:///x.db", "tracking.name": "cells"})
     assert (filled.tracking.uri, filled.tracking.name) == ("sqlite:///mine.db", "cells")
 
 
 def test_override_all_refuses_in_our_own_words():
     with pytest.raises(ConfigError, match=r"^command line: tracking\.name: .*\bpattern\b"):
-        override_all(Config(), {"tracking.name": "../../etc"})
+        fill_empty(Config(), {"tracking.name": "../../etc"})
 
 
 def test_every_section_is_strict():

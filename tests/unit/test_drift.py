@@ -1,4 +1,4 @@
-"""What drift promises: silent at the stated rate on photos alike, loud on others."""
+"""Drift tests: false alarms at the stated rate, alarms on a distribution shift."""
 
 import re
 
@@ -9,9 +9,9 @@ import torch
 from scipy.stats import binom
 
 from regraft.core.config import DriftConfig
-from regraft.drift import NewPhotos, Reference, findings
-from regraft.drift.shares import SHARES, Errors, estimated_shares, shares_p_value, shares_table
-from regraft.drift.two_sample import Shuffles, kernel, ks, mmd, p_values, whitened
+from regraft.drift import NewPhotos, Reference, run_drift_tests
+from regraft.drift.shares import SHARES, Errors, estimate_shares, shares_p_value, shares_table
+from regraft.drift.two_sample import Permutations, kernel, ks, mmd, p_values, whiten
 
 LEVEL = 0.05
 N_DRAWS = 150  # with them, no alarm at all is as suspicious as too many
@@ -65,7 +65,7 @@ def reference_of(training: np.ndarray, validation: np.ndarray) -> Reference:
 
 
 def looked_at(seed: int, shares=SHARES_OF, config: DriftConfig = CONFIG, change=lambda *new: new):
-    """The findings about sixty photos drawn as the hundred of a reference were, or changed."""
+    """The tests of sixty photos drawn as the hundred of a reference were, or changed."""
     generator = np.random.default_rng(seed)
     reference = reference_of(drawn(100, generator), drawn(120, generator))
     chosen = drawn(60, generator, shares)
@@ -74,7 +74,7 @@ def looked_at(seed: int, shares=SHARES_OF, config: DriftConfig = CONFIG, change=
     training = reference.errors.training_shares
     table = zip(CLASSES, training, training, training, training, said, strict=True)
     new = NewPhotos(embeddings, photos, pd.DataFrame(table, columns=list(SHARES)))
-    return findings(reference, new, config, seed)
+    return run_drift_tests(reference, new, config, seed)
 
 
 def names(found) -> set[str]:
@@ -104,7 +104,7 @@ def test_each_test_alone_is_silent_at_its_rate_too(looks):
     low, high = bounds(len(looks), LEVEL)
     for at, one in enumerate(looks[0]):
         n_small = sum(found[at].p_value <= LEVEL for found in looks)
-        # The check of the classes is a Bayesian's: never too loud, sometimes too quiet.
+        # The test of class shares is Bayesian: it alarms at most at its level, sometimes less.
         least = 0 if one.name in ("class shares", "size") else low
         assert least <= n_small <= high, one.name
 
@@ -156,7 +156,7 @@ def test_what_changed_is_found_and_named(change, name):
 
 
 def test_the_effect_is_said_in_plain_words():
-    said = {one.name: one.said for one in looked_at(0, change=darker)}
+    said = {one.name: one.effect for one in looked_at(0, change=darker)}
     halves = r"\([^()]*: {low} to {high} -> {now} to {now}\)"
     number, low = r"0\.\d+", r"0\.32\d*"
     told = rf"\bdarker: 0\.461 -> 0\.289 {halves.format(low=low, high=number, now=number)}"
@@ -186,8 +186,8 @@ def test_a_slice_that_the_reference_lacks_is_told_and_not_tested():
         return embeddings, photos.assign(**{"slice:camera": "newest"})
 
     (one,) = [one for one in looked_at(0, change=new_camera) if one.name == "camera=newest"]
-    assert (one.p_value, one.corrected, one.outcome) == (None, None, "untested")
-    assert re.findall(r"\d+", one.said) == ["60", "0"]  # new photos, and of the reference
+    assert (one.p_value, one.corrected, one.outcome) == (None, None, "inconclusive")
+    assert re.findall(r"\d+", one.effect) == ["60", "0"]  # new photos, and of the reference
 
 
 def test_the_same_seed_finds_the_same():
@@ -206,10 +206,10 @@ def test_so_many_permutations_are_made_that_the_corrected_level_can_be_reached()
 
 
 def test_every_permutation_has_as_many_new_photos():
-    blocks = list(Shuffles(7, 5, 300, 0).blocks())
+    blocks = list(Permutations(7, 5, 300, 0).blocks())
     assert [len(block) for block in blocks] == [256, 44]
     assert (np.concatenate(blocks).sum(axis=1) == 5).all()
-    assert Shuffles(2, 1, 1, 0).observed.tolist() == [[0, 0, 1]]
+    assert Permutations(2, 1, 1, 0).observed.tolist() == [[0, 0, 1]]
 
 
 def test_mmd_is_that_of_the_paper():
@@ -219,7 +219,7 @@ def test_mmd_is_that_of_the_paper():
     apart = ((pooled[:, None] - pooled) ** 2).sum(axis=2)
     alike = np.exp(-apart / (2 * np.median(apart[np.triu_indices(10, 1)])))
     expected = alike[:6, :6].mean() + alike[6:, 6:].mean() - 2 * alike[:6, 6:].mean()
-    ours = mmd(kernel(pooled))(Shuffles(6, 4, 1, 0).observed)[0] * (1 / 6 + 1 / 4) ** 2
+    ours = mmd(kernel(pooled))(Permutations(6, 4, 1, 0).observed)[0] * (1 / 6 + 1 / 4) ** 2
     assert ours == pytest.approx(expected)
 
 
@@ -228,38 +228,38 @@ def test_kolmogorov_smirnov_counts_ties_together():
     # Of the new one at 2 all lie above the reference; of any at 1 a third of the others do not.
     observed = statistic(np.array([[0, 0, 0, 1], [1, 0, 0, 0]], dtype=np.float32))
     assert observed == pytest.approx([0.75, 0.25])
-    shuffles = Shuffles(3, 1, 4000, 0)
-    assert p_values([statistic], shuffles)[0] == pytest.approx(0.25, abs=0.03)
-    assert p_values([ks(np.ones(4))], shuffles) == [1.0]
+    permutations = Permutations(3, 1, 4000, 0)
+    assert p_values([statistic], permutations)[0] == pytest.approx(0.25, abs=0.03)
+    assert p_values([ks(np.ones(4))], permutations) == [1.0]
 
 
 @pytest.mark.parametrize("n", [9, 99, 999])
 def test_the_smallest_p_value_is_one_in_all_permutations_and_what_was_seen(n):
     """What was seen counts as one of the permutations: no p-value is 0, nor too small by one."""
     apart = ks(np.repeat([0.0, 1.0], 50))
-    assert p_values([apart], Shuffles(50, 50, n, 0)) == [1 / (1 + n)]
+    assert p_values([apart], Permutations(50, 50, n, 0)) == [1 / (1 + n)]
     errors = Errors(np.diag([50, 50, 50]), np.array([50, 30, 20]), SHARES_OF)
     assert shares_p_value(np.array([0, 0, 500]), errors, n, 0) == 1 / (1 + n)
 
 
 def test_photos_that_are_all_the_same_are_no_crash_and_no_alarm():
-    flat = whitened(np.ones((6, 4)), np.ones((5, 4)))
+    flat = whiten(np.ones((6, 4)), np.ones((5, 4)))
     assert flat.shape == (11, 0)
-    assert p_values([mmd(kernel(flat))], Shuffles(6, 5, 100, 0)) == [1.0]
+    assert p_values([mmd(kernel(flat))], Permutations(6, 5, 100, 0)) == [1.0]
 
 
 @pytest.mark.parametrize("n_numbers", [5, 40])
 def test_whitened_components_are_even_and_independent(n_numbers):
     generator = np.random.default_rng(0)
     mixing = generator.normal(size=(n_numbers, n_numbers))
-    components = whitened(*(generator.normal(size=(10, n_numbers)) @ mixing for _ in range(2)))
+    components = whiten(*(generator.normal(size=(10, n_numbers)) @ mixing for _ in range(2)))
     spread = np.eye(components.shape[1])
     assert np.allclose(components.T @ components / 20, spread, atol=1e-3)
 
 
 def test_estimated_shares_of_sure_answers_are_those_of_the_answers():
     probs = np.eye(3)[[0, 0, 1, 2]]
-    assert estimated_shares(probs, np.full(3, 1 / 3), np.ones((1, 4)))[0] == pytest.approx(
+    assert estimate_shares(probs, np.full(3, 1 / 3), np.ones((1, 4)))[0] == pytest.approx(
         [0.5, 0.25, 0.25]
     )
 
@@ -268,7 +268,7 @@ def test_estimated_shares_see_through_the_usual_mistakes():
     # Each photo is known with 80 %: of 60 % in the first class, the plain mean would say 56 %.
     said = np.repeat([0, 1], [560, 440])
     probs = np.where(np.eye(2)[said] == 1, 0.8, 0.2)
-    assert estimated_shares(probs, np.full(2, 0.5), np.ones((1, 1000)))[0][0] == pytest.approx(0.6)
+    assert estimate_shares(probs, np.full(2, 0.5), np.ones((1, 1000)))[0][0] == pytest.approx(0.6)
 
 
 def test_the_table_of_shares_has_intervals_around_its_estimates():
@@ -279,7 +279,7 @@ def test_the_table_of_shares_has_intervals_around_its_estimates():
     assert table.training.tolist() == [0.5, 0.3, 0.2]
     assert table.estimated.sum() == pytest.approx(1)
     assert ((table.low <= table.estimated) & (table.estimated <= table.high)).all()
-    assert table.n_said.sum() == 200
+    assert table.n_predicted.sum() == 200
 
 
 def test_a_class_without_a_training_photo_breaks_nothing():

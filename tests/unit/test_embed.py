@@ -1,4 +1,4 @@
-"""Embeddings: one pass over exactly the photos given, in order, on a stated device."""
+"""Embeddings: one pass over exactly the given photos, in order, on the given device."""
 
 import sys
 
@@ -23,7 +23,7 @@ def photos(splits):
 
 @pytest.fixture
 def batches_of(monkeypatch):
-    """Sets how many photos go through the network at once."""
+    """Return a function that sets the batch size of the network."""
     return lambda size: monkeypatch.setattr(
         sys.modules["regraft.model.embed.embed"], "BATCH_SIZE", size
     )
@@ -31,7 +31,7 @@ def batches_of(monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained_like(start):
-    """The tiny classifier with a head that says something."""
+    """The tiny classifier with a head that is not zero."""
     generator = torch.Generator().manual_seed(0)
     head = {
         "head.weight": torch.randn(3, 256, generator=generator),
@@ -63,10 +63,10 @@ def test_the_batch_size_changes_no_logit(trained_like, photos, batches_of):
 
 
 def test_logits_are_those_of_the_whole_network(trained_like, photos):
-    look = room.passage(trained_like, FP32).look
-    [loaded] = photo_batches(photos, [list(range(7))], look)
+    load_spec = room.spec_for(trained_like, FP32).load_spec
+    [loaded] = photo_batches(photos, [list(range(7))], load_spec)
     with torch.inference_mode():
-        expected = trained_like.build()(normalise(stacked(loaded), look.preprocessing))
+        expected = trained_like.build()(normalise(stacked(loaded), load_spec.preprocessing))
     found = room.logits(trained_like, photos, NO_STORE)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
@@ -81,7 +81,7 @@ def test_judging_is_done_in_fp32(start, photos):
     assert room.logits(start, photos, NO_STORE).dtype == torch.float32
 
 
-def test_bf16_is_near_fp32_and_kept_as_it_is(start, photos):
+def test_bf16_is_near_fp32_and_stays_bf16(start, photos):
     exact, rough = (room.embed(start, photos, one, NO_STORE).all() for one in (FP32, BF16))
     assert rough.dtype == torch.bfloat16
     rough = rough.float()
@@ -89,11 +89,13 @@ def test_bf16_is_near_fp32_and_kept_as_it_is(start, photos):
     assert ((exact - rough).norm(dim=1) / exact.norm(dim=1)).max() < 0.05
 
 
-def test_a_photo_that_cannot_be_read_ends_the_pass_or_is_told(start, photos, tmp_path):
+def test_an_unreadable_photo_raises_or_is_returned_as_an_error(start, photos, tmp_path):
     broken = Photo(str(tmp_path / "gone.png"), "0" * 64)
     with pytest.raises(UnusablePhoto, match=r"^missing: .*/gone\.png"):
         room.embed(start, [*photos, broken], FP32, NO_STORE)
-    found = room.find_rows(room.passage(start, FP32), [photos[0], broken, photos[1]], NO_STORE)
+    found = room.try_embeddings_for(
+        room.spec_for(start, FP32), [photos[0], broken, photos[1]], NO_STORE
+    )
     assert torch.equal(found.rows.all(), room.embed(start, photos[:2], FP32, NO_STORE).all())
     assert list(found.refused) == [broken.sha256]
 
@@ -121,7 +123,7 @@ def test_on_a_gpu_bf16_is_chosen_only_where_it_has_it(monkeypatch, has_bf16, dty
     assert room.choose_compute(TuneConfig(device="cpu")).device.type == "cpu"
 
 
-def test_a_stated_precision_is_taken_at_its_word(monkeypatch):
+def test_a_configured_precision_is_used(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert room.choose_compute(TuneConfig(precision="bf16")).dtype == torch.bfloat16
     assert room.choose_compute(TuneConfig(precision="fp32")).dtype == torch.float32

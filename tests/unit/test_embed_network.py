@@ -1,4 +1,4 @@
-"""A network prepared for passes without gradients answers as it did, only faster."""
+"""A network prepared for inference has the same outputs and is faster."""
 
 import sys
 
@@ -14,12 +14,12 @@ from regraft.model.embed import Compute, prepared
 
 CPU = torch.device("cpu")
 FP32, BF16 = Compute(CPU, torch.float32), Compute(CPU, torch.bfloat16)
-SIDE = 160  # pixels; none of the sides that the preparation itself looks at
+SIDE = 160  # pixels; not one of CHECKED_SIDES
 SMALL = 64  # for networks that take any size
 
 
 def lived(network: nn.Module) -> nn.Module:
-    """The network with norms as a training leaves them; new ones change nothing."""
+    """Return the network with norms as after a training; new norms are identities."""
     generator = torch.Generator().manual_seed(0)
     for norm in norms(network):
         norm.running_mean.normal_(0, 0.3, generator=generator)
@@ -49,7 +49,7 @@ def assert_same(one: torch.Tensor, other: torch.Tensor):
 
 
 class TwoWays(nn.Module):
-    """Its way depends on the photo."""
+    """Its control flow depends on the photo."""
 
     def __init__(self):
         super().__init__()
@@ -61,7 +61,7 @@ class TwoWays(nn.Module):
 
 
 class Twice(nn.Module):
-    """One convolution under two norms, and one whose plain answer is read beside its norm."""
+    """One convolution with two norms, and one whose output is read besides its norm."""
 
     def __init__(self):
         super().__init__()
@@ -76,7 +76,7 @@ class Twice(nn.Module):
 
 
 class Standardised(nn.Conv2d):
-    """It changes its weight on the way, so a norm cannot be folded into it."""
+    """It computes its weight in forward(), so a norm cannot be folded into it."""
 
     def forward(self, photos):
         return self._conv_forward(photos, self.weight / self.weight.std(), self.bias)
@@ -221,10 +221,10 @@ def test_a_convolution_whose_weight_is_computed_is_not_folded():
     ],
     ids=["new", "old", "refuses", "set by the user"],
 )
-def test_freed_memory_is_kept_as_far_as_this_glibc_can(
+def test_freed_memory_is_reused_as_far_as_this_glibc_can(
     monkeypatch, largest, set_by_the_user, expected
 ):
-    """As its releases answer: one that sees the first option refused must not set the second."""
+    """If glibc refuses the first option, the second must not be set."""
     asked = []
 
     class Allocator:

@@ -1,4 +1,4 @@
-"""Rows: numbers a photo, in the order of the photos, wherever they lie."""
+"""Rows: values per photo, in the order of the photos, on disk or in memory."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ ORDER = np.array([5, 0, 7, 3, 3, 6])
 
 @pytest.fixture(params=["in memory", "mapped", "mixed"])
 def rows(request, tmp_path):
-    """The rows 5, 0, 7, 3, 3, 6 of NUMBERS, out of two parts: rows 0 to 4 and 5 to 7."""
+    """The rows 5, 0, 7, 3, 3, 6 of NUMBERS, from two parts: rows 0 to 4 and 5 to 7."""
     parts = [NUMBERS[:5], NUMBERS[5:]]
     for at in {"in memory": (), "mapped": (0, 1), "mixed": (1,)}[request.param]:
         save_file({"rows": parts[at].contiguous()}, tmp_path / f"{at}.safetensors")
@@ -49,7 +49,7 @@ def test_chunks_are_all_rows_and_none_is_larger_than_asked(rows, size):
     assert torch.equal(torch.cat(chunks), rows.all())
 
 
-def test_what_is_taken_may_be_changed(rows):
+def test_taken_rows_are_copies(rows):
     rows.all().zero_()
     assert torch.equal(rows.all(), NUMBERS[ORDER])
 
@@ -59,7 +59,7 @@ def test_numbers_in_memory_are_rows():
     assert torch.equal(Rows.of(NUMBERS).take([7, 0]), NUMBERS[[7, 0]])
 
 
-def test_no_rows_are_no_trouble():
+def test_there_may_be_no_rows():
     nothing = Rows((), np.zeros(0, np.int64), np.zeros(0, np.int64))
     assert (len(nothing), list(nothing.chunks(3))) == (0, [])
     assert nothing.all().shape == nothing.take([]).shape == (0, 0)

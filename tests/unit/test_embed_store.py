@@ -1,4 +1,4 @@
-"""The store of rows: a photo passes a frozen network once, whatever happens to the disk."""
+"""The embedding store: each photo is computed once, also after failures of the disk."""
 
 import errno
 import json
@@ -22,19 +22,20 @@ from test_files import full_disk
 
 from regraft.core.config import EmbedConfig
 from regraft.core.errors import UnusablePhoto
-from regraft.model.embed import NO_STORE, Compute, contents, embed, find_rows, passage
+from regraft.model.embed import NO_STORE, Compute, contents, embed, spec_for, try_embeddings_for
 from regraft.model.pixels import photos_of
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 FP32 = Compute(torch.device("cpu"), torch.float32)
 BF16 = Compute(torch.device("cpu"), torch.bfloat16)
-PHOTO = (3, 32, 32)  # not the random one of 96 pixels that a network is prepared with
-ROOM = sys.modules["regraft.model.embed.embed"]  # the package gives its name to the function
+PHOTO = (3, 32, 32)  # not the random photo of 96 pixels of prepared()
+# The package exports a function of the same name.
+EMBED_MODULE = sys.modules["regraft.model.embed.embed"]
 
 
 @contextmanager
 def counted():
-    """A list that grows by the rows of each batch that passes the first convolution."""
+    """Return a list that gets the size of each batch of the first convolution."""
     passed = []
 
     def count(module, inputs, output):
@@ -49,7 +50,7 @@ def counted():
 
 
 def passing(start, photos, config, compute=FP32):
-    """The rows, and how many photos passed the network for them."""
+    """Return the rows, and the number of photos that were computed."""
     with counted() as passed:
         rows = embed(start, photos, compute, config).all()
     return rows, sum(passed)
@@ -62,9 +63,9 @@ def photos(splits):
 
 @pytest.fixture(scope="module")
 def expected(start, splits):
-    """The rows of the thirty photos, computed without a store, four at a time."""
+    """The rows of the thirty photos, computed without a store in batches of four."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ROOM, "BATCH_SIZE", 4)
+        patch.setattr(EMBED_MODULE, "BATCH_SIZE", 4)
         return embed(start, photos_of(splits.frame), FP32, NO_STORE).all()
 
 
@@ -75,13 +76,13 @@ def config(tmp_path):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Shards of four photos, as they come from batches of four."""
-    monkeypatch.setattr(ROOM, "BATCH_SIZE", 4)
-    monkeypatch.setattr(ROOM, "SHARD_PHOTOS", 4)
+    """Shards of four photos, from batches of four."""
+    monkeypatch.setattr(EMBED_MODULE, "BATCH_SIZE", 4)
+    monkeypatch.setattr(EMBED_MODULE, "SHARD_PHOTOS", 4)
 
 
 @pytest.fixture
-def said(caplog):
+def warnings(caplog):
     caplog.set_level(logging.INFO, "regraft.embed")
 
     def warnings() -> list[str]:
@@ -109,7 +110,7 @@ def test_a_second_call_computes_nothing_and_gives_the_same_bits(start, photos, c
     assert (n_first, n_second) == (30, 0)
     assert torch.equal(first, second)
     counts = [re.findall(r"\b\d+\b", one.getMessage()) for one in caplog.records]
-    assert counts == [["30", "0", "30"], ["30", "30", "0"]]  # photos, known, new
+    assert counts == [["30", "0", "30"], ["30", "30", "0"]]  # photos, stored, new
     assert all(f"({FP32})" in one.getMessage() for one in caplog.records)
 
 
@@ -178,29 +179,29 @@ def test_another_precision_makes_all_photos_new(start, photos, config):
 
 def test_other_code_makes_all_photos_new(start, photos, config, monkeypatch):
     passing(start, photos[:5], config)
-    monkeypatch.setattr(ROOM, "maker", lambda: "other code")
+    monkeypatch.setattr(EMBED_MODULE, "embedding_code_fingerprint", lambda: "other code")
     assert passing(start, photos[:5], config)[1] == 5
 
 
-def test_the_code_on_the_way_and_the_libraries_are_in_the_fingerprint(monkeypatch):
-    recipe = sys.modules["regraft.model.embed.recipe"]
-    before = recipe.maker()
-    assert recipe.maker() == before
-    monkeypatch.setattr(recipe, "ROOMS", recipe.ROOMS[1:])
-    other = recipe.maker()
-    monkeypatch.setattr(recipe, "LIBRARIES", recipe.LIBRARIES[1:])
-    assert len({before, other, recipe.maker()}) == 3
+def test_the_fingerprint_covers_the_code_files_and_the_libraries(monkeypatch):
+    cache_key = sys.modules["regraft.model.embed.cache_key"]
+    before = cache_key.embedding_code_fingerprint()
+    assert cache_key.embedding_code_fingerprint() == before
+    monkeypatch.setattr(cache_key, "CODE_FILES", cache_key.CODE_FILES[1:])
+    other = cache_key.embedding_code_fingerprint()
+    monkeypatch.setattr(cache_key, "LIBRARIES", cache_key.LIBRARIES[1:])
+    assert len({before, other, cache_key.embedding_code_fingerprint()}) == 3
 
 
 def in_a_process(work, *arguments):
-    """The work in a process of its own, forked so that it need not import torch again."""
+    """Run the work in another process, forked so that it need not import torch again."""
     process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
     process.start()
     return process
 
 
 def test_two_writers_at_once_end_with_whole_shards_and_right_rows(
-    start, photos, config, expected, small, said
+    start, photos, config, expected, small, warnings
 ):
     halves = (photos[:20], photos[10:], photos[5:25])
     writers = [in_a_process(embed, start, half, FP32, config) for half in halves]
@@ -210,7 +211,7 @@ def test_two_writers_at_once_end_with_whole_shards_and_right_rows(
     rows, n_passed = passing(start, photos, config)
     assert n_passed == 0
     near(rows, expected)
-    assert said() == []
+    assert warnings() == []
     assert not [name for name in files(config) if name.endswith(".part")]
 
 
@@ -228,7 +229,7 @@ def killed_at_the_fourth_batch(start, photos, config):
 
 
 def test_a_killed_writer_leaves_whole_shards_and_the_next_computes_the_rest_only(
-    start, photos, config, expected, small, said
+    start, photos, config, expected, small, warnings
 ):
     writer = in_a_process(killed_at_the_fourth_batch, start, photos, config)
     writer.join(60)
@@ -237,12 +238,12 @@ def test_a_killed_writer_leaves_whole_shards_and_the_next_computes_the_rest_only
     rows, n_passed = passing(start, photos, config)
     assert n_passed == 30 - 12
     near(rows, expected)
-    assert said() == []
+    assert warnings() == []
 
 
 def flip_a_bit(path: Path):
     data = bytearray(path.read_bytes())
-    data[-997] ^= 64  # in the exponent of a number
+    data[-997] ^= 64  # in the exponent of a value
     path.write_bytes(data)
 
 
@@ -265,8 +266,8 @@ def swap_rows(path: Path):
 
 
 def swap_photos(path: Path):
-    recipe, *photos = head_of(path)["hashes"].split()
-    save_file(load_file(path), path, {"hashes": " ".join((recipe, *reversed(photos)))})
+    cache_key, *photos = head_of(path)["hashes"].split()
+    save_file(load_file(path), path, {"hashes": " ".join((cache_key, *reversed(photos)))})
 
 
 def write_something_else(path: Path):
@@ -286,7 +287,7 @@ def head_of(path: Path) -> dict:
     ],
 )
 def test_a_damaged_shard_is_noticed_said_removed_and_computed_again(
-    start, photos, config, expected, small, said, damage
+    start, photos, config, expected, small, warnings, damage
 ):
     passing(start, photos[:12], config)
     before = {path: path.read_bytes() for path in shards(config)}
@@ -295,14 +296,14 @@ def test_a_damaged_shard_is_noticed_said_removed_and_computed_again(
     rows, n_passed = passing(start, photos[:12], config)
     assert n_passed == 4
     near(rows, expected[:12])
-    [warning] = said()
+    [warning] = warnings()
     assert re.search(rf"^embed: .* {re.escape(str(damaged))} \(.+\)", warning)
-    assert damaged.read_bytes() == before[damaged]  # removed, and written again
+    assert damaged.read_bytes() == before[damaged]  # removed and written again
     assert passing(start, photos[:12], config)[1] == 0
-    assert {path: path.read_bytes() for path in shards(config)} == before  # the same bits again
+    assert {path: path.read_bytes() for path in shards(config)} == before  # the same bytes
 
 
-def test_a_shard_of_another_recipe_is_not_read(start, photos, config, said):
+def test_a_shard_of_another_cache_key_is_not_read(start, photos, config, warnings):
     passing(start, photos[:5], config, BF16)
     [foreign] = shards(config)
     rows, _ = passing(start, photos[5:6], config)
@@ -312,36 +313,36 @@ def test_a_shard_of_another_recipe_is_not_read(start, photos, config, said):
     assert n_passed == 5
     assert again.dtype == torch.float32
     assert torch.equal(again[5:], rows)
-    [warning] = said()
+    [warning] = warnings()
     assert str(own.parent / foreign.name) in warning
     assert foreign.exists()
     assert len(shards(config)) == 3
 
 
-def test_a_full_disk_ends_no_run_and_harms_no_shard(start, photos, config, expected, said):
+def test_a_full_disk_ends_no_run_and_harms_no_shard(start, photos, config, expected, warnings):
     passing(start, photos[:10], config)
     before = files(config)
     with full_disk():
         rows, n_passed = passing(start, photos, config)
     assert n_passed == 20
     near(rows, expected)
-    [warning] = said()
+    [warning] = warnings()
     problem = re.escape(os.strerror(errno.EFBIG))
     assert re.search(rf"\b20\b.* {re.escape(config.store_url)} \({problem}\)", warning)
     assert files(config) == before
     assert passing(start, photos, config)[1] == 20
 
 
-def test_a_store_that_cannot_be_written_ends_no_run(start, photos, config, said):
+def test_a_store_that_cannot_be_written_ends_no_run(start, photos, config, warnings):
     Path(config.store_url).write_text("a file stands where the folder should")
     rows, n_passed = passing(start, photos[:5], config)
     assert n_passed == 5
     assert rows.shape == (5, 256)
-    assert re.search(rf"\b5\b.* {re.escape(config.store_url)}[ /]", said()[-1])
+    assert re.search(rf"\b5\b.* {re.escape(config.store_url)}[ /]", warnings()[-1])
 
 
 def test_a_damaged_shard_that_cannot_be_removed_is_not_read(
-    start, photos, config, expected, said, monkeypatch
+    start, photos, config, expected, warnings, monkeypatch
 ):
     passing(start, photos, config)
     flip_a_bit(shards(config)[0])
@@ -354,14 +355,14 @@ def test_a_damaged_shard_that_cannot_be_removed_is_not_read(
     rows, n_passed = passing(start, photos, config)
     assert n_passed == 30
     near(rows, expected)
-    assert "(Permission denied)" in said()[1]
-    assert str(shards(config)[0]) in said()[1]
+    assert "(Permission denied)" in warnings()[1]
+    assert str(shards(config)[0]) in warnings()[1]
 
 
 def test_a_shard_that_another_process_removes_meanwhile_is_computed(
-    start, photos, config, expected, small, said, monkeypatch
+    start, photos, config, expected, small, warnings, monkeypatch
 ):
-    """make_room in another process, between the look at the heads and the reading."""
+    """An eviction by another process, between reading the headers and reading the rows."""
     passing(start, photos[:28], config)
     store = sys.modules["regraft.model.embed.store"]
     listed = store._listed
@@ -375,7 +376,7 @@ def test_a_shard_that_another_process_removes_meanwhile_is_computed(
     rows, n_passed = passing(start, photos[:28], config)
     assert n_passed == 4
     near(rows, expected[:28])
-    assert said() == []
+    assert warnings() == []
 
 
 def test_rows_stay_readable_when_their_shard_is_removed(start, photos, config, expected):
@@ -384,25 +385,25 @@ def test_rows_stay_readable_when_their_shard_is_removed(start, photos, config, e
     near(rows.all(), expected)
 
 
-def test_only_shards_that_are_asked_for_are_read(start, photos, config, small, said):
+def test_only_shards_that_are_asked_for_are_read(start, photos, config, small, warnings):
     rows, _ = passing(start, photos, config)
-    way = passage(start, FP32)
-    assert len(find_rows(way, photos, config).rows.parts) == 8
-    assert len(find_rows(way, photos[:1], config).rows.parts) == 1
+    spec = spec_for(start, FP32)
+    assert len(try_embeddings_for(spec, photos, config).rows.parts) == 8
+    assert len(try_embeddings_for(spec, photos[:1], config).rows.parts) == 1
     holder = [path for path in shards(config) if photos[0].sha256 in head_of(path)["hashes"]]
     for path in set(shards(config)) - set(holder):
-        flip_a_bit(path)  # only a whole reading would notice
+        flip_a_bit(path)  # only reading the whole shard detects it
     again, n_passed = passing(start, photos[:1], config)
     assert n_passed == 0
     assert torch.equal(again, rows[:1])
-    assert said() == []
+    assert warnings() == []
 
 
 class Listed(MemoryFileSystem):
-    """A remote file system as most are: what it has listed once it does not ask again."""
+    """A remote file system with a cache of its listings, like most."""
 
     protocol = "listed"
-    seen: dict = {}  # noqa: RUF012 - what the network would be: one for all
+    seen: dict = {}  # noqa: RUF012 - stands for the network: shared by all instances
 
     @classmethod
     def _strip_protocol(cls, path):
@@ -426,7 +427,7 @@ def remote():
     Listed.seen.clear()
 
 
-def test_a_store_behind_a_url_keeps_rows_too(start, photos, expected, said):
+def test_a_store_behind_a_url_keeps_rows_too(start, photos, expected, warnings):
     url = EmbedConfig(store_url="memory://bucket/rows")
     try:
         assert passing(start, photos[:20], url)[1] == 20
@@ -440,7 +441,7 @@ def test_a_store_behind_a_url_keeps_rows_too(start, photos, expected, said):
         damaged = next(path for path in fs.find("/bucket") if path.endswith(".safetensors"))
         fs.pipe_file(damaged, fs.cat_file(damaged)[:-1])
         near(passing(start, photos, url)[0], expected)
-        [warning] = said()
+        [warning] = warnings()
         assert damaged in warning
     finally:
         MemoryFileSystem.store.clear()
@@ -448,13 +449,13 @@ def test_a_store_behind_a_url_keeps_rows_too(start, photos, expected, said):
 
 def test_what_another_machine_has_added_is_seen(start, photos, remote):
     passing(start, photos[:3], remote)
-    [shelf] = contents(remote.store_url)
-    fsspec.filesystem("listed").ls(shelf.folder)  # and will not ask again
+    [partition] = contents(remote.store_url)
+    fsspec.filesystem("listed").ls(partition.folder)  # the listing is now in the cache
     passing(start, photos[3:6], remote.model_copy(update={"store_url": "memory://bucket/rows"}))
     assert passing(start, photos[:6], remote)[1] == 0
 
 
-def test_an_unreachable_store_ends_no_run(start, photos, remote, said, monkeypatch):
+def test_an_unreachable_store_ends_no_run(start, photos, remote, warnings, monkeypatch):
     def refuse(self, path, *arguments, **options):
         raise ConnectionError("no route to host")
 
@@ -462,27 +463,27 @@ def test_an_unreachable_store_ends_no_run(start, photos, remote, said, monkeypat
     monkeypatch.setattr(Listed, "pipe_file", refuse)
     monkeypatch.setattr(Listed, "exists", lambda self, path: False)
     assert passing(start, photos[:3], remote)[1] == 3
-    assert re.search(r"/bucket/rows\b.*\(no route to host\)", said()[0])
+    assert re.search(r"/bucket/rows\b.*\(no route to host\)", warnings()[0])
 
 
-def test_a_store_where_no_room_can_be_made_ends_no_run(start, photos, remote, said, monkeypatch):
+def test_a_failed_eviction_ends_no_run(start, photos, remote, warnings, monkeypatch):
     def refuse(self, path, **options):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Listed, "find", refuse)
     assert passing(start, photos[:3], remote)[1] == 3
-    [warning] = said()
+    [warning] = warnings()
     assert re.search(r" listed://bucket/rows \(.*Permission denied", warning)
 
 
-def test_what_is_over_the_bound_goes_after_the_run(start, photos, config):
-    bounded = config.model_copy(update={"max_gb": 1e-6})  # a kilobyte; a row has one
+def test_rows_over_the_limit_are_evicted_after_the_run(start, photos, config):
+    bounded = config.model_copy(update={"max_gb": 1e-6})  # 1 kB; a row has as much
     rows = embed(start, photos[:5], FP32, bounded)
     assert shards(bounded) == []
     assert rows.all().shape == (5, 256)
 
 
-def test_a_photo_that_changed_since_it_was_listed_poisons_nothing(start, splits, config, tmp_path):
+def test_a_photo_that_changed_since_it_was_listed_is_not_stored(start, splits, config, tmp_path):
     first, other = photos_of(splits.frame)[:2]
     swapped = first._replace(path=str(shutil.copy(other.path, tmp_path / "changed.png")))
     with pytest.raises(UnusablePhoto, match=r"^changed: .*/changed\.png\b"):

@@ -1,4 +1,4 @@
-"""The examination: every number here can be checked by hand."""
+"""The evaluation report, on numbers that can be checked by hand."""
 
 import math
 
@@ -12,12 +12,12 @@ from regraft.core.config import EvaluateConfig
 from regraft.core.errors import DataError, EmptySplit
 from regraft.data.split import Splits
 from regraft.evaluation import evaluate as room
-from regraft.evaluation.evaluate import judge
+from regraft.evaluation.evaluate import evaluate_logits
 from regraft.model.backbone import BackboneInfo, Preprocessing, SourceTask
 from regraft.model.classifier import Card, ClassContract, ImageClassifier
 from regraft.model.freeze import FreezeAudit, FreezePlan, PlannedParameter
 from regraft.model.pixels import photos_of
-from regraft.training.transfer import TransferGain
+from regraft.stats import TransferGain
 from regraft.training.tune import Challenger
 
 CLASSES = ("ant", "bee", "cat")
@@ -55,7 +55,7 @@ def challenger(classes=CLASSES):
     )
     history = pd.DataFrame([{"phase": "head", "epoch": 1, "validation_loss": 0.5}])
     audit = FreezeAudit(1, 0, 0, "cd" * 32)
-    manifest = pd.DataFrame(columns=["sha256", "phash", "label", "side"])
+    manifest = pd.DataFrame(columns=["sha256", "phash", "label", "split"])
     return Challenger(
         ImageClassifier(card, {}), plan, audit, history, "head", manifest, "head solved", "run7"
     )
@@ -63,7 +63,7 @@ def challenger(classes=CLASSES):
 
 def splits_of(frame, leaks=(), quarantine=(), classes=CLASSES):
     leak_columns = [
-        "path", "label", "side", "other_path", "other_label", "other_side",
+        "path", "label", "split", "other_path", "other_label", "other_split",
         "kind", "distance", "action",
     ]  # fmt: skip
     return Splits(
@@ -90,7 +90,7 @@ def photos_in(folder):
                 "path": [str(path) for path in paths],
                 "label": labels,
                 "sha256": [f"{side}{at}" for at in range(len(labels))],
-                "side": side,
+                "split": side,
                 **columns,
             }
         )
@@ -122,14 +122,14 @@ def report(tmp_path_factory):
     test = photos(truth, "test", **{"slice:light": light})
     splits = splits_of(pd.concat([train, validation, test], ignore_index=True))
     scores = scores_for([*said, "ant", "bee", "cat"])
-    return judge(challenger(), TRANSFER, splits, scores, EvaluateConfig())
+    return evaluate_logits(challenger(), TRANSFER, splits, scores, EvaluateConfig())
 
 
 def test_exactly_the_test_photos_are_scored(report):
     assert report.n == 10
     assert report.accuracy.value == pytest.approx(8 / 10)
-    assert (report.predictions.side == "test").sum() == 10
-    assert (report.predictions.side == "validation").sum() == 3
+    assert (report.predictions.split == "test").sum() == 10
+    assert (report.predictions.split == "validation").sum() == 3
     assert report.confusion.n.sum() == 10
 
 
@@ -205,7 +205,7 @@ def test_mistakes_are_pictured_and_the_pictures_are_small_jpegs(report):
 
 def test_a_class_missing_from_test_shifts_no_label(photos):
     frame = pd.concat([photos(list(CLASSES), "train"), photos(["ant", "cat"], "test")])
-    report = judge(
+    report = evaluate_logits(
         challenger(), TRANSFER, splits_of(frame), scores_for(["ant", "cat"]), EvaluateConfig()
     )
     table = report.per_class.set_index("label")
@@ -220,7 +220,7 @@ def test_two_classes_have_no_top_k(photos):
     classes = ("ant", "bee")
     frame = pd.concat([photos(list(classes), "train"), photos(["ant", "bee"], "test")])
     scores = scores_for(["ant", "ant"], classes)
-    report = judge(
+    report = evaluate_logits(
         challenger(classes), TRANSFER, splits_of(frame, classes=classes), scores, EvaluateConfig()
     )
     assert report.top_k == 0
@@ -232,14 +232,16 @@ def test_leaked_photos_are_pictured_on_both_sides(photos):
     train, test = photos(list(CLASSES), "train"), photos(list(CLASSES), "test")
     leak = (train.path[0], "ant", "train", test.path[0], "ant", "test", "copy", 0, "dropped")
     splits = splits_of(pd.concat([train[1:], test]), leaks=[leak])
-    report = judge(challenger(), TRANSFER, splits, scores_for(CLASSES), EvaluateConfig())
+    report = evaluate_logits(challenger(), TRANSFER, splits, scores_for(CLASSES), EvaluateConfig())
     assert report.gallery.path.tolist() == [train.path[0], test.path[0]]
     assert report.gallery.note.tolist() == ["train", "test"]
 
 
 def test_without_validation_photos_the_confidence_stays_as_it_is(photos):
     frame = pd.concat([photos(list(CLASSES), "train"), photos(list(CLASSES), "test")])
-    report = judge(challenger(), TRANSFER, splits_of(frame), scores_for(CLASSES), EvaluateConfig())
+    report = evaluate_logits(
+        challenger(), TRANSFER, splits_of(frame), scores_for(CLASSES), EvaluateConfig()
+    )
     assert report.temperature == 1.0
     assert report.ece_before == report.ece_after
     assert len(report.predictions) == 3
@@ -251,15 +253,15 @@ def test_the_confidence_is_fitted_on_validation_and_applied_to_test(photos):
     validation = photos(["ant", "bee", "cat", "bee"] * 10, "validation")
     test = photos(["bee", "cat", "ant", "cat"] * 10, "test")
     splits = splits_of(pd.concat([photos(list(CLASSES), "train"), validation, test]))
-    report = judge(challenger(), TRANSFER, splits, scores_for(said * 2), EvaluateConfig())
+    report = evaluate_logits(challenger(), TRANSFER, splits, scores_for(said * 2), EvaluateConfig())
     assert report.temperature == pytest.approx(SURE / math.log(6), rel=1e-3)  # 6 / (6 + 2) = 3 / 4
-    of_test = report.predictions[report.predictions.side == "test"]
+    of_test = report.predictions[report.predictions.split == "test"]
     assert of_test.confidence.tolist() == pytest.approx([0.75] * 40, rel=1e-3)
 
 
 def test_a_class_that_is_never_predicted_counts_in_macro_f1_and_has_no_precision(photos):
     frame = pd.concat([photos(list(CLASSES), "train"), photos(["ant", "bee"], "test")])
-    report = judge(
+    report = evaluate_logits(
         challenger(), TRANSFER, splits_of(frame), scores_for(["ant", "ant"]), EvaluateConfig()
     )
     assert report.macro_f1 == pytest.approx((2 / 3 + 0) / 2)
@@ -286,7 +288,7 @@ def test_the_classifier_is_asked_once_about_every_held_out_photo(photos, monkeyp
 def test_an_empty_test_side_is_an_error(photos):
     splits = splits_of(photos(list(CLASSES), "train"))
     with pytest.raises(EmptySplit, match=r"\btest photos\b.*\bin photos\b"):
-        judge(challenger(), TRANSFER, splits, torch.zeros(0, 3), EvaluateConfig())
+        evaluate_logits(challenger(), TRANSFER, splits, torch.zeros(0, 3), EvaluateConfig())
 
 
 def test_a_label_that_the_classifier_does_not_know_is_an_error():
@@ -301,10 +303,6 @@ def test_facts_name_the_photos_the_backbone_and_the_run(report):
     assert report.facts["MLflow run"] == "run7"
     assert report.facts["torch version"] == "2.15.0"
     assert report.class_counts.set_index("label").loc["bee"].tolist() == [2, 1, 4]
-
-
-def test_a_share_of_nothing_is_not_a_number():
-    assert math.isnan(room.wilson(0, 0, 0.95).value)
 
 
 def test_a_slice_column_with_one_value_or_too_many_is_none():

@@ -1,4 +1,4 @@
-"""When the model says "unsure": the curve by hand, and a risk that is kept, not hoped for."""
+"""Abstention: the coverage-risk curve by hand, and the level of the threshold's test."""
 
 import math
 import re
@@ -12,18 +12,18 @@ from regraft.core.config import PredictConfig
 from regraft.core.errors import ConfigError
 from regraft.evaluation.evaluate import abstain_below, coverage_at, coverage_table
 from regraft.evaluation.evaluate.abstention import LEAST_COVERAGE, LEVEL
-from regraft.evaluation.predict import abstaining
+from regraft.evaluation.predict import with_abstention
 from regraft.model.classifier import UNSURE
 
 RISK = 0.1
 STEEP = 0.5  # of the synthetic model: the chance that the least sure answer is wrong
 
 
-def predictions(confidence, correct, side="validation"):
-    # Numbers for labels and for the side: text would take most of the time of a thousand tables.
+def predictions(confidence, correct, split="validation"):
+    # Numbers for labels and for the split: text would take most of the time of a thousand tables.
     said = np.asarray(correct, dtype=int)
-    sides = pd.Categorical.from_codes(np.zeros(len(said), dtype=int), [side])
-    return pd.DataFrame({"side": sides, "label": 1, "predicted": said, "confidence": confidence})
+    sides = pd.Categorical.from_codes(np.zeros(len(said), dtype=int), [split])
+    return pd.DataFrame({"split": sides, "label": 1, "predicted": said, "confidence": confidence})
 
 
 def calibrated(n, seed):
@@ -156,5 +156,5 @@ def test_the_log_says_what_the_threshold_does_to_the_test_photos(caplog):
 def test_a_class_called_unsure_is_refused_where_an_answer_may_be_withheld(weights_path):
     classifier = classifier_of(weights_path, ("sure", UNSURE))
     with pytest.raises(ConfigError, match=r"'unsure'.*\b0\.8\b.*\bpredict\.abstain_below\b"):
-        abstaining(classifier, 0.8)
-    assert abstaining(classifier, 0.0) == classifier
+        with_abstention(classifier, 0.8)
+    assert with_abstention(classifier, 0.0) == classifier

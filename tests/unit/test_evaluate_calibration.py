@@ -1,4 +1,4 @@
-"""Confidence and doubt: temperature, calibration error, likely label errors."""
+"""Temperature, calibration error and likely label errors."""
 
 import math
 
@@ -14,7 +14,7 @@ from regraft.evaluation.evaluate import (
     mean_nll,
     reliability_table,
 )
-from regraft.evaluation.evaluate.calibration import Answers, calibrate
+from regraft.evaluation.evaluate.calibration import LabelledLogits, calibrate
 
 
 def binary(n_right, n_wrong, logit):
@@ -38,7 +38,10 @@ def test_the_temperature_lowers_the_loss():
 
 
 def test_the_temperature_is_fitted_on_validation_and_measured_on_test():
-    validation, test = Answers(*binary(30, 10, logit=6.0)), Answers(*binary(36, 4, logit=6.0))
+    validation, test = (
+        LabelledLogits(*binary(30, 10, logit=6.0)),
+        LabelledLogits(*binary(36, 4, logit=6.0)),
+    )
     found = calibrate(validation, test, n_bins=15)
     assert found.temperature == pytest.approx(6 / math.log(3), rel=1e-3)  # 0.75 is right there
     sure = 1 / (1 + math.exp(-6))
@@ -83,7 +86,7 @@ def test_a_bin_holds_its_upper_edge_and_an_empty_bin_has_no_accuracy():
 def doubtful(labels, probabilities, classes=("ant", "bee")):
     shares = np.array(probabilities)
     photos = pd.DataFrame(
-        {"path": [f"{at}.png" for at in range(len(labels))], "label": labels, "side": "test"}
+        {"path": [f"{at}.png" for at in range(len(labels))], "label": labels, "split": "test"}
     )
     codes = np.array([classes.index(label) for label in labels])
     return likely_label_errors(photos, codes, shares, classes)

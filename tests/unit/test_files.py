@@ -1,4 +1,4 @@
-"""Files: what is written is whole or not there, wherever it is written."""
+"""Files are written completely or not at all, local and remote."""
 
 import os
 import resource
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 import fsspec
 import pytest
 
-from regraft.core.files import filesystem, listed, write_once, write_whole
+from regraft.core.files import filesystem, list_files, write_atomic, write_if_absent
 
 PLACES = ("{folder}/deep/down/file", "memory://deep/down/file")
 
 
 @contextmanager
 def full_disk(n_bytes=1000):
-    """A real refusal by the system, in the middle of a write: no file may grow beyond n_bytes."""
+    """Limit the file size to n_bytes, so that the system refuses a write in the middle."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
     try:
@@ -35,30 +35,30 @@ def place(request, tmp_path):
 
 
 def test_a_file_is_replaced_as_a_whole(place):
-    write_whole(place, b"long and old")
-    write_whole(place, b"new")
+    write_atomic(place, b"long and old")
+    write_atomic(place, b"new")
     assert content(place) == b"new"
 
 
 def test_what_is_written_once_is_left_alone(place):
-    write_once(place, b"first")
-    write_once(place, b"second")
+    write_if_absent(place, b"first")
+    write_if_absent(place, b"second")
     assert content(place) == b"first"
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_part_of_the_new(tmp_path):
     place = tmp_path / "file"
-    write_whole(str(place), b"old")
+    write_atomic(str(place), b"old")
     with full_disk(), pytest.raises(OSError, match="too large"):
-        write_whole(str(place), bytes(2000))
+        write_atomic(str(place), bytes(2000))
     assert place.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 
 
 def test_a_folder_is_listed_whatever_its_name_means_in_a_pattern(place):
     folder = f"{place.rpartition('/')[0]}/run [2026] *"
-    assert listed(folder, ".txt")[1] == []
+    assert list_files(folder, ".txt")[1] == []
     for name in ("b.txt", "a.txt", "c.part"):
-        write_whole(f"{folder}/{name}", b"1")
-    _, found = listed(folder, ".txt")
+        write_atomic(f"{folder}/{name}", b"1")
+    _, found = list_files(folder, ".txt")
     assert [path.rpartition("/")[2] for path in found] == ["a.txt", "b.txt"]

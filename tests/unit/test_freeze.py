@@ -1,4 +1,4 @@
-"""Frozen means frozen: no gradient, no statistics moving, not in the optimizer, and proven."""
+"""Frozen means: no gradient, no moving statistics, not in the optimizer, and audited."""
 
 import re
 
@@ -28,12 +28,12 @@ def ruled(*rules):
 
 
 def factors(plan):
-    """The lr factor of each block."""
+    """Return the lr factor of each block."""
     return dict(plan.table()[["block", "lr_factor"]].to_numpy().tolist())
 
 
 def train_a_little(network, groups, plan, n_steps=3):
-    """A few real steps; the learning rate is high, so whatever can move moves."""
+    """Train a few steps with a high learning rate, so that every thawed tensor changes."""
     optimizer = torch.optim.AdamW(groups)
     generator = torch.Generator().manual_seed(0)
     for _ in range(n_steps):
@@ -191,7 +191,7 @@ def test_groups_have_their_blocks_learning_rate_and_norms_decay_no_weight(start)
 
 
 class Dropping(nn.Module):
-    """A block that drops out, a norm without parameters, a norm: in two numbered parts."""
+    """A block with dropout, a norm without parameters, and a norm, in two numbered parts."""
 
     def __init__(self):
         super().__init__()
@@ -207,7 +207,7 @@ class Dropping(nn.Module):
 
 
 def dropping(*thawed):
-    """The network and the plan in which only these parts are thawed."""
+    """Return the network and a plan that thaws only these parts."""
     network = GraftedNetwork(Dropping(), 4, 2)
     parameters = tuple(
         PlannedParameter(name, "b", 1, float(any(part in name for part in thawed)))

@@ -1,4 +1,4 @@
-"""Promises of ingest: every file is accounted for, and the order of a folder means nothing."""
+"""Promises of ingest: every file is reported, and the order of the files has no effect."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from regraft.core.errors import (
     NoPhotos,
     TooManyQuarantined,
 )
-from regraft.core.files import write_once
+from regraft.core.files import write_if_absent
 from regraft.data.ingest import fingerprint, ingest
 from regraft.data.split.copies import find_near_pairs
 
@@ -52,7 +52,7 @@ def test_a_folder_with_a_folder_a_class_becomes_a_table(tmp_path):
     assert table.frame["label"].value_counts().to_dict() == {"cat": 3, "dog": 3}
     row = table.frame.iloc[0]
     assert (row["width"], row["height"], len(row["sha256"]), len(row["phash"])) == (8, 8, 64, 16)
-    assert (row["split"], row["group"], len(row["thumbnail"])) == ("", "", 256)
+    assert (row["given_split"], row["group"], len(row["thumbnail"])) == ("", "", 256)
     assert row["n_bytes"] == os.path.getsize(row["path"])
     assert os.path.isabs(row["path"])
 
@@ -67,7 +67,7 @@ def test_train_and_test_folders_are_splits_in_any_case(tmp_path):
     write_files(tmp_path, {f"{name}.png": photo_file(i) for i, name in enumerate(names)})
     write_files(tmp_path, {".hidden/cat/z.png": photo_file(9)})
     table = read(tmp_path)
-    splits = table.frame["split"].tolist()
+    splits = table.frame["given_split"].tolist()
     assert sorted(splits) == ["test", "train", "train", "validation", "validation"]
     assert table.classes == ("cat", "dog")
 
@@ -279,7 +279,7 @@ def scene(seed, size=(1280, 1024)):
 
 
 def test_a_photo_and_its_smaller_copies_stay_near_copies(tmp_path):
-    """The large ones are decoded at an eighth, the others at a half or whole."""
+    """The large photos are decoded at 1/8 of their size, the others at 1/2 or at full size."""
     for number, label in enumerate(("cat", "dog")):
         (tmp_path / label).mkdir()
         large = scene(number)
@@ -408,7 +408,7 @@ def test_a_csv_manifest_carries_splits_groups_and_slices(tmp_path):
     two_classes(tmp_path)
     rows = ["image,label,split,group,camera", "cat/0.png,cat,Train,g1,NA", "dog/0.png,dog,val,,c2"]
     table = read(manifest(tmp_path, "\n".join(rows)))
-    columns = ["label", "split", "group", "slice:camera"]
+    columns = ["label", "given_split", "group", "slice:camera"]
     assert table.frame[columns].to_numpy().tolist() == [
         ["cat", "train", "g1", "NA"],
         ["dog", "validation", "", "c2"],
@@ -440,7 +440,7 @@ def test_a_manifest_and_its_photos_may_be_remote_or_absolute(tmp_path):
     assert fingerprint(config) != before
 
 
-def test_a_photo_that_a_manifest_names_in_vain_is_missing(tmp_path):
+def test_a_photo_of_a_manifest_that_does_not_exist_is_missing(tmp_path):
     two_classes(tmp_path)
     path = manifest(tmp_path, "image,label\ncat/0.png,cat\ndog/0.png,dog\ncat/9.png,cat\n")
     table = read(path, max_quarantine_fraction=0.5)
@@ -471,7 +471,7 @@ def test_repeated_rows_count_once_and_contradicting_labels_clash(tmp_path):
         ("image,label\n", NoPhotos, r"/m\.csv\b.*\bheader\b"),
     ],
 )
-def test_a_manifest_that_cannot_be_meant_is_refused_with_its_line(tmp_path, text, error, words):
+def test_an_invalid_manifest_is_refused_with_its_line(tmp_path, text, error, words):
     with pytest.raises(error, match=words):
         read(manifest(tmp_path, text))
 
@@ -488,8 +488,8 @@ def test_a_manifest_in_another_encoding_or_format_is_refused(tmp_path):
 
 def test_a_file_is_written_whole_and_only_once(tmp_path):
     for place in (f"{tmp_path}/a/b.bin", "memory://once/a/b.bin"):
-        write_once(place, b"first")
-        write_once(place, b"second")
+        write_if_absent(place, b"first")
+        write_if_absent(place, b"second")
         with fsspec.open(place) as file:
             assert file.read() == b"first"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.bin"]

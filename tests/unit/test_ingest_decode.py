@@ -1,4 +1,4 @@
-"""Promises of decode: bytes in, an upright RGB photo out, or the reason why there is none."""
+"""Promises of decode: bytes become an upright RGB photo, or an error with the reason."""
 
 import io
 import pickle
@@ -24,7 +24,7 @@ def file_bytes(image, kind="PNG", **options):
 
 
 def claiming(width, height):
-    """A PNG whose header says this size; its pixels are those of an 8 x 8 photo."""
+    """A PNG with this size in its header, and the pixels of an 8 x 8 photo."""
     data = bytearray(file_bytes(Image.new("1", (8, 8))))
     data[16:24] = struct.pack(">II", width, height)  # IHDR: its fields, then the CRC of all of it
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -43,7 +43,7 @@ def reason_of(data, max_pixels=LIMIT):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "JPEG", "GIF", "MPO"])
-def test_each_format_is_told_by_its_content(kind):
+def test_each_format_is_recognised_by_its_content(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
     photo = decode(file_bytes(noise(), kind, **options), LIMIT)
     assert (photo.mode, photo.size) == ("RGB", (16, 16))
@@ -181,7 +181,7 @@ def test_the_reason_survives_a_process_boundary():
 
 
 def smooth(width, height, seed=0):
-    """A photo with structure that a quarter of its size still shows."""
+    """A photo with structure that is visible at 1/4 of its size."""
     return noise(8, seed).resize((width, height), Image.Resampling.BICUBIC)
 
 

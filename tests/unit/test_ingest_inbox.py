@@ -1,4 +1,4 @@
-"""Promises of the inbox: labels may come late, twice or wrong, and nothing is lost or guessed."""
+"""Promises of the inbox: labels may be late, repeated or wrong; nothing is lost or guessed."""
 
 import os
 import re
@@ -14,20 +14,20 @@ from tiny import photo_file, write_files
 from regraft.core.config import IngestConfig
 from regraft.core.errors import ClassVanished, ConfigError, ManifestError, NoPhotos
 from regraft.data.ingest import fingerprint, ingest
-from regraft.data.ingest import inbox as inbox_room
-from regraft.data.ingest import sources as sources_room
-from regraft.data.ingest.facts import find_facts
+from regraft.data.ingest import inbox as inbox_module
+from regraft.data.ingest import sources as sources_module
+from regraft.data.ingest.facts import extract_facts
 from regraft.data.ingest.manifest import list_manifest
-from regraft.data.ingest.memory import recall
+from regraft.data.ingest.memory import load_facts
 
 LABELS = ("cat", "dog", "emu")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _content_is_looked_at_once():
-    """What a content is found to be depends on nothing else; these tests are about its labels."""
+    """Cache the facts, which depend on the content only; these tests are about labels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("regraft.data.ingest.table.find_facts", cache(find_facts))
+        patch.setattr("regraft.data.ingest.table.extract_facts", cache(extract_facts))
         yield
 
 
@@ -91,7 +91,7 @@ def test_photos_right_in_the_inbox_wait_and_are_no_failure(pets):
     table = read(pets)
     assert len(table.frame) == 20
     assert (table.n_waiting, len(table.quarantine), table.n_ignored) == (2, 0, 1)
-    assert re.search(r"\b1 other\b.*\b2 wait\b", str(table))
+    assert re.search(r"\b1 other\b.*\b2 without a label$", str(table))
     assert table.digest == ingest(IngestConfig(photos=str(pets / "photos"))).digest
 
 
@@ -99,13 +99,13 @@ def test_a_photo_that_waits_is_known_when_its_label_comes(pets):
     write_files(pets, {"inbox/a.png": photo_file(31)})
     url = str(pets / "memory")
     read(pets, memory_url=url)
-    known = recall(url)
+    known = load_facts(url)
     assert len(known) == 21
     (pets / "inbox/emu").mkdir()
     (pets / "inbox/a.png").rename(pets / "inbox/emu/a.png")
     table = read(pets, memory_url=url)
     assert labels(table, pets)["inbox/emu/a.png"] == "emu"
-    assert (table.n_waiting, len(recall(url))) == (0, 21)
+    assert (table.n_waiting, len(load_facts(url))) == (0, 21)
 
 
 def test_manifest_rows_without_a_label_wait_until_a_row_brings_it(pets):
@@ -156,7 +156,7 @@ def test_without_an_inbox_nothing_waits(pets):
 # which label counts
 
 
-def test_the_label_in_the_inbox_wins_and_the_photo_is_kept_where_it_was(pets):
+def test_the_label_in_the_inbox_wins_and_the_photo_keeps_its_path(pets):
     write_files(pets, {"inbox/dog/seen again.png": photo_file(1)})
     table = read(pets)
     assert labels(table, pets)["photos/cat/1.png"] == "dog"
@@ -192,7 +192,7 @@ def test_a_correction_in_the_inbox_is_worth_as_much_as_one_in_place(pets):
     assert read(pets).digest == late
 
 
-def test_the_inbox_settles_what_clashes_outside(pets):
+def test_the_inbox_resolves_clashing_labels_outside(pets):
     write_files(pets, {"photos/dog/same as 1.png": photo_file(1)})
     assert read(pets).quarantine["reason"].tolist() == ["clashing labels"] * 2
     write_files(pets, {"inbox/dog/1.png": photo_file(1)})
@@ -202,7 +202,7 @@ def test_the_inbox_settles_what_clashes_outside(pets):
     assert relabelled(table, pets) == [("photos/cat/1.png", "cat", "dog")]
 
 
-def test_an_inbox_that_contradicts_itself_leaves_nobody_sure(pets):
+def test_contradicting_labels_in_the_inbox_are_quarantined(pets):
     write_files(pets, {"inbox/dog/1.png": photo_file(1), "inbox/emu/1.png": photo_file(1)})
     table = read(pets, max_quarantine_fraction=0.5)
     assert table.quarantine["reason"].tolist() == ["clashing labels"] * 3
@@ -211,13 +211,13 @@ def test_an_inbox_that_contradicts_itself_leaves_nobody_sure(pets):
     assert table.classes == ("cat", "dog")
 
 
-def test_the_split_and_the_group_outlive_a_correction_that_does_not_speak_of_them(pets):
+def test_a_correction_without_split_and_group_keeps_them(pets):
     csv(pets, "image,label\nphotos/cat/1.png,dog\n")
     rows = ["image,label,split,group,camera", "photos/cat/1.png,cat,test,g1,c1"]
     rows += ["photos/cat/2.png,cat,train,,c1", "photos/dog/11.png,dog,train,,c2"]
     csv(pets, "\n".join(rows), "labels.csv")
     table = read(pets, "inbox.csv", "labels.csv")
-    columns = ["label", "split", "group", "slice:camera"]
+    columns = ["label", "given_split", "group", "slice:camera"]
     assert table.frame[columns].to_numpy().tolist()[0] == ["dog", "test", "g1", "c1"]
     csv(pets, "image,label,group,light\nphotos/cat/1.png,dog,g2,dim\n")
     table = read(pets, "inbox.csv", "labels.csv")
@@ -236,7 +236,7 @@ def test_the_order_of_the_folders_changes_nothing(pets, monkeypatch):
     straight = read(pets)
     listdir = os.listdir
     monkeypatch.setattr(
-        sources_room.os, "listdir", lambda path: sorted(listdir(path), reverse=True)
+        sources_module.os, "listdir", lambda path: sorted(listdir(path), reverse=True)
     )
     backwards = read(pets)
     assert straight.digest == backwards.digest
@@ -248,7 +248,7 @@ def test_the_order_of_the_folders_changes_nothing(pets, monkeypatch):
 
 
 def dated(pets, *rows, inbox=True):
-    """The table where these rows, image,label,labelled_at, are in the inbox or in photos itself."""
+    """The table for these rows (image,label,labelled_at) in the inbox or in photos."""
     if inbox:
         csv(pets, "\n".join(["image,label,labelled_at", *rows, ""]))
         return read(pets, "inbox.csv", max_quarantine_fraction=0.5)
@@ -319,7 +319,10 @@ def test_a_newer_row_wins_cell_by_cell(pets):
     rows += ["photos/cat/1.png,cat,,g2,2026-01-02", "photos/dog/11.png,dog,train,,"]
     csv(pets, "\n".join(rows), "labels.csv")
     table = read(pets, photos="labels.csv")
-    assert table.frame[["split", "group"]].to_numpy().tolist() == [["test", "g2"], ["train", ""]]
+    assert table.frame[["given_split", "group"]].to_numpy().tolist() == [
+        ["test", "g2"],
+        ["train", ""],
+    ]
     assert (table.n_ignored, len(table.relabelled)) == (1, 0)
     rows[2] = rows[2].replace("01-02", "01-01")
     csv(pets, "\n".join(rows), "labels.csv")
@@ -328,7 +331,7 @@ def test_a_newer_row_wins_cell_by_cell(pets):
 
 
 @pytest.mark.parametrize("time", ["yesterday", "2026-13-01", "1.2.2026", "0001-01-01T00:00+14:00"])
-def test_a_time_that_is_none_is_refused_with_its_line(pets, time):
+def test_an_invalid_time_is_refused_with_its_line(pets, time):
     words = rf"\bISO 8601\b.*\blabelled_at\b.*'{re.escape(time)}' .*/inbox\.csv, line 2\b"
     with pytest.raises(ManifestError, match=words):
         dated(pets, f"photos/cat/1.png,dog,{time}")
@@ -390,7 +393,7 @@ def test_a_file_that_leaves_between_listing_and_reading_is_in_quarantine(pets, m
             "inbox/c.png": photo_file(33),
         },
     )
-    list_folder = inbox_room.list_folder
+    list_folder = inbox_module.list_folder
 
     def slow(place, **options):
         listing = list_folder(place, **options)
@@ -398,7 +401,7 @@ def test_a_file_that_leaves_between_listing_and_reading_is_in_quarantine(pets, m
         (pets / "inbox/b.png").rename(pets / "inbox/cat/b.png")
         return listing
 
-    monkeypatch.setattr(inbox_room, "list_folder", slow)
+    monkeypatch.setattr(inbox_module, "list_folder", slow)
     table = read(pets)
     assert table.quarantine["reason"].tolist() == ["missing", "missing"]
     assert (table.n_waiting, len(table.frame)) == (1, 20)
@@ -430,8 +433,8 @@ def test_a_class_that_only_the_inbox_has_does_not_stop_the_run_when_it_is_broken
     assert table.classes == ("cat", "dog")
     assert table.quarantine[["label", "reason"]].to_numpy().tolist() == [
         ["emu", "empty file"],
-        ["fox", "no photo by its name"],
-        ["fox", "no photo by its name"],
+        ["fox", "no photo extension"],
+        ["fox", "no photo extension"],
     ]
     details = table.quarantine["detail"].tolist()
     assert [detail.split(";")[0] for detail in details[1:]] == [".heic", "no extension"]
@@ -470,7 +473,7 @@ def test_an_inbox_that_is_not_there_is_named(pets):
     assert len(ingest(remote).frame) == 20
 
 
-def test_an_inbox_that_is_no_place_is_refused(pets):
+def test_an_invalid_inbox_is_refused(pets):
     write_files(pets, {"inbox/a.png": photo_file(31)})
     with pytest.raises(NoPhotos, match=r"\bingest\.inbox\b.*/inbox/a\.png\b"):
         read(pets, "inbox/a.png")
@@ -483,7 +486,7 @@ def test_an_inbox_that_is_no_place_is_refused(pets):
 @pytest.mark.parametrize(
     ("photos", "inbox"), [("photos", "photos/"), ("photos", "photos/cat"), (".", "inbox")]
 )
-def test_one_place_in_the_other_is_refused(pets, photos, inbox):
+def test_nested_locations_are_refused(pets, photos, inbox):
     for use in (ingest, fingerprint):
         words = rf"ingest\.inbox={pets}/{inbox.rstrip('/')}.* ingest\.photos={pets}\b"
         with pytest.raises(ConfigError, match=words):
@@ -534,7 +537,7 @@ def test_the_fingerprint_sees_the_inbox(pets):
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
 )
 def test_after_any_sequence_each_content_has_the_label_that_was_given_last(tmp_path, seed):
-    """Photos come to either place, with a label or without, and rows correct what is known."""
+    """Photos are added to both locations, with or without a label, and rows correct labels."""
     rng = np.random.default_rng(seed)
     truth, rows = {}, ["image,label,labelled_at"]
     for number in range(6):

@@ -1,4 +1,4 @@
-"""Promises of ingest's memory: only new content is decoded, and the table never shows it."""
+"""Promises of the cache of facts: only new content is decoded, and the table is the same."""
 
 import logging
 import re
@@ -12,9 +12,9 @@ from tiny import photo_file
 
 from regraft.core.config import IngestConfig
 from regraft.data.ingest import ingest
-from regraft.data.ingest import memory as room
+from regraft.data.ingest import memory as memory_module
 
-facts_room = sys.modules["regraft.data.ingest.facts"]
+facts_module = sys.modules["regraft.data.ingest.facts"]
 
 
 def add(folder, seeds):
@@ -38,13 +38,13 @@ def pets(tmp_path):
 def decoded(monkeypatch):
     """The sha256 of every file that was decoded."""
     seen = []
-    unpack = facts_room.unpack
+    unpack = facts_module.unpack
 
     def counted(data, max_pixels, at_least):
-        seen.append(facts_room.sha256_of(data))
+        seen.append(facts_module.sha256_of(data))
         return unpack(data, max_pixels, at_least)
 
-    monkeypatch.setattr(facts_room, "unpack", counted)
+    monkeypatch.setattr(facts_module, "unpack", counted)
     return seen
 
 
@@ -93,11 +93,11 @@ def test_without_a_place_nothing_is_written(pets, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["pets"]
 
 
-def test_why_a_photo_is_unusable_is_found_out_anew(pets, tmp_path, decoded):
+def test_an_unusable_photo_is_decoded_in_each_run(pets, tmp_path, decoded):
     read(pets, tmp_path / "memory")
     decoded.clear()
     read(pets, tmp_path / "memory")
-    assert decoded == [facts_room.sha256_of((pets / "dog/broken.jpg").read_bytes())]
+    assert decoded == [facts_module.sha256_of((pets / "dog/broken.jpg").read_bytes())]
 
 
 def test_a_lower_limit_refuses_what_is_remembered(pets, tmp_path):
@@ -128,9 +128,13 @@ def test_a_damaged_shard_is_removed_and_its_photos_are_decoded_again(
 
 
 def test_a_shard_that_is_no_table_is_removed_although_its_name_is_right(pets, tmp_path, caplog):
-    folder = tmp_path / "memory" / room.code_hash(room.ROOMS, room.LIBRARIES)
+    folder = (
+        tmp_path
+        / "memory"
+        / memory_module.code_fingerprint(memory_module.CODE_FILES, memory_module.LIBRARIES)
+    )
     folder.mkdir(parents=True)
-    (folder / f"{facts_room.sha256_of(b'no table')}.parquet").write_bytes(b"no table")
+    (folder / f"{facts_module.sha256_of(b'no table')}.parquet").write_bytes(b"no table")
     with caplog.at_level(logging.WARNING, "regraft.ingest"):
         assert_same(read(pets, tmp_path / "memory"), read(pets))
     assert len(caplog.messages) == 1
@@ -150,31 +154,36 @@ def test_a_memory_that_cannot_be_written_or_read_does_not_end_the_run(
 
     monkeypatch.setattr(LocalFileSystem, "ls", refuse)
     with caplog.at_level(logging.WARNING, "regraft.ingest"):
-        assert room.recall(str(tmp_path / "memory")) == {}
+        assert memory_module.load_facts(str(tmp_path / "memory")) == {}
     assert str(tmp_path / "memory") in caplog.messages[-1]
     assert "([Errno 13] Permission denied)" in caplog.messages[-1]
 
 
-def test_after_a_change_of_code_or_library_all_is_found_out_anew(
+def test_after_a_change_of_code_or_library_all_photos_are_decoded_again(
     pets, tmp_path, decoded, monkeypatch
 ):
     read(pets, tmp_path / "memory")
     decoded.clear()
-    monkeypatch.setattr(room, "LIBRARIES", ("pillow", "imagehash", "numpy"))
+    monkeypatch.setattr(memory_module, "LIBRARIES", ("pillow", "imagehash", "numpy"))
     read(pets, tmp_path / "memory")
     assert len(set(decoded)) == 9
 
 
 def test_the_hash_sees_another_file_and_another_version(monkeypatch):
-    maker_room = sys.modules["regraft.data.ingest.maker"]
-    first = room.code_hash(room.ROOMS, room.LIBRARIES)
-    assert room.code_hash(room.ROOMS[:1], room.LIBRARIES) != first
-    monkeypatch.setattr(maker_room, "version", lambda library: "another")
-    assert room.code_hash(room.ROOMS, room.LIBRARIES) != first
+    fingerprint_module = sys.modules["regraft.data.ingest.code_fingerprint"]
+    first = memory_module.code_fingerprint(memory_module.CODE_FILES, memory_module.LIBRARIES)
+    assert (
+        memory_module.code_fingerprint(memory_module.CODE_FILES[:1], memory_module.LIBRARIES)
+        != first
+    )
+    monkeypatch.setattr(fingerprint_module, "version", lambda library: "another")
+    assert (
+        memory_module.code_fingerprint(memory_module.CODE_FILES, memory_module.LIBRARIES) != first
+    )
 
 
-def test_a_killed_run_has_kept_whole_shards(pets, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "SHARD_PHOTOS", 3)
+def test_a_killed_run_has_written_complete_shards(pets, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory_module, "SHARD_PHOTOS", 3)
     read(pets, tmp_path / "memory")
     assert len(shards(tmp_path / "memory")) == 3
-    assert len(room.recall(str(tmp_path / "memory"))) == 8
+    assert len(memory_module.load_facts(str(tmp_path / "memory"))) == 8

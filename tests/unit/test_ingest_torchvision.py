@@ -1,4 +1,4 @@
-"""Promises about photos that are no files: torchvision's data sets, written out as PNG."""
+"""Promises about torchvision's data sets, which are written as PNG files."""
 
 import gzip
 from urllib.error import URLError
@@ -51,7 +51,7 @@ def config_of(tmp_path, **options):
 def test_arrays_are_written_as_png_with_the_data_sets_own_splits_and_names(tmp_path, own_copy):
     table = ingest(config_of(tmp_path, torchvision_root=str(own_copy)))
     assert table.classes == ("T-shirt/top", "Trouser")
-    assert table.frame["split"].value_counts().to_dict() == {"train": 12, "test": 4}
+    assert table.frame["given_split"].value_counts().to_dict() == {"train": 12, "test": 4}
     shapes = {read_photo(path).size for path in table.frame["path"]}
     assert shapes == {(28, 28)}
 
@@ -133,7 +133,7 @@ def test_a_data_set_without_a_train_split_is_not_read(tmp_path):
         arrays._open_parts(Odd, [tmp_path])
 
 
-def test_names_and_places_that_cannot_be_meant_are_refused(tmp_path, own_copy):
+def test_invalid_names_and_locations_are_refused(tmp_path, own_copy):
     with pytest.raises(ConfigError, match=r"torchvision:FashionMNIST\b.*\bingest\.images_url\b"):
         ingest(config_of(tmp_path, images_url=""))
     with pytest.raises(ConfigError, match=r"'FashionMist'.* FashionMNIST\b"):

@@ -1,4 +1,4 @@
-"""What a model card promises: facts only, the same in both forms, and nothing that could run."""
+"""Model cards contain recorded facts only, are equal in both formats and contain no active code."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ METRICS = {
 
 
 def model_card(classes: tuple[str, ...] = ("cat", "dog"), **changes) -> ModelCard:
-    """A card by hand, of a model that was right about 45 of 50 test photos."""
+    """Return the card of a model that predicted 45 of 50 test photos correctly."""
     info = BackboneInfo(
         source="bundled:efficientnet_lite0",
         architecture="timm:tf_efficientnet_lite0",
@@ -59,7 +59,7 @@ def model_card(classes: tuple[str, ...] = ("cat", "dog"), **changes) -> ModelCar
     facts = {
         "name": "my cats",
         "version": 3,
-        "made": datetime(2026, 11, 24, 9, 30, tzinfo=UTC),
+        "registered": datetime(2026, 11, 24, 9, 30, tzinfo=UTC),
         "content_hash": "c" * 64,
         "aliases": {"champion": 3, "previous": 2},
         "card": card.model_copy(update=changes.pop("card", {})),
@@ -74,7 +74,7 @@ def model_card(classes: tuple[str, ...] = ("cat", "dog"), **changes) -> ModelCar
 
 
 class Text(HTMLParser):
-    """What a reader sees of an HTML text, and the elements that it has."""
+    """The visible text and the elements of an HTML page."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -89,7 +89,7 @@ class Text(HTMLParser):
 
 
 def shown(text: str) -> Text:
-    """The Markdown as a reader sees it."""
+    """Return the rendered Markdown."""
     return Text(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text))
 
 
@@ -111,7 +111,7 @@ def code(card: ModelCard) -> list[str]:
 
 
 @pytest.mark.parametrize("name", NASTY)
-def test_names_are_shown_as_they_are_in_both_forms(name):
+def test_names_are_shown_literally_in_both_formats(name):
     card = model_card((name, "dog"), tags={"why": f"Because of {name}."})
     read = shown(markdown(card))
     assert name in read.seen
@@ -127,7 +127,7 @@ def test_a_name_with_line_breaks_stays_in_its_cell():
     assert escape("a\n\n# b") == "a \\# b"
 
 
-def test_page_is_one_file_that_asks_for_nothing():
+def test_page_is_one_file_without_requests():
     page = html(model_card())
     [policy] = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
     assert dict(rule.split() for rule in policy.split(";")) == {
@@ -140,7 +140,7 @@ def test_page_is_one_file_that_asks_for_nothing():
     assert "url(" not in page
 
 
-def test_both_forms_say_the_same():
+def test_both_formats_have_the_same_content():
     card = model_card()
     read, page = shown(markdown(card)), Text(html(card))
     said = [" ".join(text.split()) for pair in rows(card).items() for text in pair]
@@ -149,45 +149,45 @@ def test_both_forms_say_the_same():
     assert not [text for text in said if text not in read.seen]
     assert not [text for text in said if text not in page.seen]
     titles = [section.title for section in sections(card)]
-    assert titles[:3] == ["What it is", "How to use it", "Results"]
+    assert titles[:3] == ["Overview", "Usage", "Results"]
 
 
-def test_numbers_have_their_intervals_and_their_source():
+def test_numbers_have_intervals():
     found = rows(model_card())
     assert found["Test accuracy"] == "90.0_% (78.6-95.7_%)".translate(
         {ord("_"): 0xA0, ord("-"): 0x2013}
     )
     assert found["Always the largest class"].startswith("30.0")
     assert found["Top-3 accuracy"].startswith("98.0")
-    assert found["Gain from the pretrained weights"].startswith("+40.0 points over random ones")
+    assert found["Gain from the pretrained weights"].startswith("+40.0 points over random weights")
     assert found["Calibration error"].startswith("3.0")
     assert found["Photos"] == "not stated"
     assert found["Pretrained weights"] == "Apache-2.0"
 
 
-def test_what_is_not_recorded_is_said_and_not_invented():
+def test_missing_facts_are_shown_as_not_recorded():
     card = model_card(tags={}, metrics={}, run_tags={}, run_id="", aliases={})
     found = rows(card)
     assert found["Test accuracy"] == found["Macro-F1"] == found["MLflow run"] == "not recorded"
-    assert found["Decision"] == "not judged yet"
-    assert found["Serves"] == "no, and no other version does"
+    assert found["Decision"] == "no verdict yet"
+    assert found["Serves"] == "no, there is no champion"
     assert "nan" not in markdown(card).lower().split()
     assert "Test accuracy</h2>" not in html(card)
 
 
-def test_which_version_serves_is_said():
+def test_the_serving_version_is_named():
     assert rows(model_card())["Serves"] == "yes"
-    assert rows(model_card(aliases={"champion": 7}))["Serves"] == "no, version 7 does"
+    assert rows(model_card(aliases={"champion": 7}))["Serves"] == "no, the champion is version 7"
 
 
-def test_limits_are_counted():
+def test_limits_contain_numbers():
     every_photo, uncertain = limits(model_card())
     assert "classes" in every_photo
     assert re.search(r"\b50\b.* 95 % .*\b17\.0 points", uncertain)
     assert rows(model_card())["Intended use"] == "not stated"
 
 
-def test_small_classes_weak_results_and_bad_transfer_are_limits():
+def test_small_classes_weak_results_and_negative_transfer_are_limits():
     counts = pd.DataFrame({"label": ["cat", "dog"], "train": [19, 20], "validation": [1, 1]})
     changes = (
         ({"counts": counts}, r"\b20 photos\b.*\bcat \(19\)"),
@@ -195,33 +195,35 @@ def test_small_classes_weak_results_and_bad_transfer_are_limits():
         ({"metrics": METRICS | {"transfer_gain": -0.1}}, "random"),
     )
     usual = limits(model_card())
-    for change, told in changes:
+    for change, pattern in changes:
         [added] = [note for note in limits(model_card(**change)) if note not in usual]
-        assert re.search(told, added)
+        assert re.search(pattern, added)
         assert "dog" not in added
 
 
-def test_a_model_that_abstains_says_when():
+def test_a_model_that_abstains_states_its_threshold():
     card = model_card(card={"abstain_below": 0.65})
-    assert rows(card)["Says unsure below"].startswith("65.0")
-    assert limits(card) == limits(model_card())[1:]  # all but that every photo is answered
+    assert rows(card)["Label is unsure below"].startswith("65.0")
+    assert (
+        limits(card) == limits(model_card())[1:]
+    )  # without the limit that every photo gets a class
 
 
-def test_numbers_of_two_judgements_are_told_apart():
+def test_numbers_of_two_evaluations_are_distinguished():
     usual, card = model_card(), model_card(metrics=METRICS | {"n_test": 40.0})
     assert "40 test photos" in notes(card, "Results").removeprefix(notes(usual, "Results"))
     assert rows(card)["Test photos"] == "50"
 
 
-def test_what_became_of_the_classes_of_the_parent_is_told():
-    contract = ClassContract(kept=("cat",), added=("dog",))
+def test_changes_to_the_classes_of_the_parent_are_listed():
+    contract = ClassContract(retained=("cat",), added=("dog",))
     card = model_card(card={"parent": "p" * 64, "contract": contract})
     assert "added dog" in notes(card, "Classes")
     assert notes(model_card(), "Classes") == ""
     assert rows(card)["Started from"] == f"the model {'p' * 64}"
 
 
-def test_commands_are_ready_to_be_pasted_and_name_no_folder_above():
+def test_commands_can_be_pasted_and_contain_no_private_path():
     card = model_card()
     predict, serve, _, reproduce = code(card)
     model, state = ["--model", "my cats/3"], ["--state", ".regraft"]
@@ -237,7 +239,7 @@ def test_commands_are_ready_to_be_pasted_and_name_no_folder_above():
     assert shlex.split(away[1])[:2] == ["MLFLOW_TRACKING_URI=https://mlflow.example.org", "mlflow"]
 
 
-def test_the_request_over_http_holds_the_photo_however_large(tmp_path):
+def test_the_http_request_contains_a_photo_of_any_size(tmp_path):
     photo = bytes(range(256)) * 4000
     (tmp_path / "a photo.jpg").write_bytes(photo)
     command = code(model_card())[2].replace("PHOTO", "'a photo.jpg'")

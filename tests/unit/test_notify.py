@@ -1,4 +1,4 @@
-"""Notifications: real receivers on this machine, and what becomes of those that do not answer."""
+"""Notifications: real receivers on this machine, and targets that fail."""
 
 import errno
 import hmac
@@ -27,22 +27,28 @@ from aiosmtpd.smtp import AuthResult
 
 from regraft.core.config import NotifyConfig, Target, load_config
 from regraft.core.errors import ConfigError
-from regraft.operations.journal import Attempt, Outcome, Watch
-from regraft.operations.notify import Failure, Message, of_attempt, of_watch, signature, tell
-from regraft.operations.notify.message import trial
+from regraft.core.outcomes import AttemptOutcome
+from regraft.operations.journal import Attempt, Watch
+from regraft.operations.notify import (
+    Failure,
+    Message,
+    attempt_message,
+    send,
+    signature,
+    watch_message,
+)
+from regraft.operations.notify.message import sample_message
 
-# What apprise imports for PGP.
+# From a module that apprise imports for PGP.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SECRET = "geheim-7f3a"
-TOLD = Message(
-    "promoted", "clothes", "clothes: v8 serves", "It is better.", {"accuracy": 0.9}, NOON
-)
+TOLD = Message("promote", "clothes", "clothes: v8 serves", "It is better.", {"accuracy": 0.9}, NOON)
 
 
 class Heard(logging.Handler):
-    """All that anybody would see, debug lines too."""
+    """All log lines that reach the root logger, including debug lines."""
 
     def __init__(self):
         super().__init__(logging.DEBUG)
@@ -54,7 +60,7 @@ class Heard(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def heard(monkeypatch):
-    """Whatever a test does, no secret is in any log; nobody's proxy stands between."""
+    """The log of a test, without a proxy; fails if a secret is in the log."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("REGRAFT_TEST_SECRET", f"{SECRET}\n")
@@ -71,7 +77,7 @@ def heard(monkeypatch):
 
 
 class Receiver(ThreadingHTTPServer):
-    """Keeps what it was sent, and answers with the next of its codes, the last one for ever."""
+    """A server that stores its requests, and answers with its codes in order; the last repeats."""
 
     def __init__(self, *codes: int):
         super().__init__(("127.0.0.1", 0), _Answers)
@@ -99,7 +105,7 @@ class _Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def receiver():
-    """Starts a receiver that answers with these codes; 0 = not in time."""
+    """A function that starts a receiver with these codes; 0 = no answer in time."""
     begun = []
 
     def start(*codes: int) -> Receiver:
@@ -120,8 +126,8 @@ def webhook(url: str, **settings) -> NotifyConfig:
 
 
 def failure_of(config: NotifyConfig, message: Message = TOLD) -> Failure:
-    """The one failure, which names no secret and no address; its fields and its text agree."""
-    [failure] = tell(config, message)
+    """The only failure; it contains no secret and no address, and its text contains its fields."""
+    [failure] = send(config, message)
     assert SECRET not in repr(failure)
     assert "hidden-path" not in repr(failure)
     assert all(part in str(failure) for part in (failure.kind, failure.where, failure.why))
@@ -136,7 +142,7 @@ def numbers(failure: Failure) -> list[float]:
 
 def test_webhook_is_signed_over_the_bytes_that_arrive(receiver):
     server = receiver(200)
-    assert tell(webhook(server.url), TOLD) == ()
+    assert send(webhook(server.url), TOLD) == ()
     [(headers, body)] = server.got
     expected = "sha256=" + hmac.new(SECRET.encode(), body, sha256).hexdigest()
     assert hmac.compare_digest(headers["X-Regraft-Signature"], expected)
@@ -146,7 +152,7 @@ def test_webhook_is_signed_over_the_bytes_that_arrive(receiver):
     assert said == {
         "delivery_id": headers["X-Regraft-Delivery"],
         "timestamp": "2026-11-24T12:00:00+00:00",
-        "happening": "promoted",
+        "event": "promote",
         "model": "clothes",
         "title": "clothes: v8 serves",
         "text": "It is better.",
@@ -157,13 +163,13 @@ def test_webhook_is_signed_over_the_bytes_that_arrive(receiver):
 
 def test_webhook_without_a_secret_is_not_signed(receiver):
     server = receiver(204)
-    assert tell(webhook(server.url, secret_env=""), TOLD) == ()
+    assert send(webhook(server.url, secret_env=""), TOLD) == ()
     assert "X-Regraft-Signature" not in server.got[0][0]
 
 
 def test_webhook_is_tried_again_with_the_same_delivery(receiver):
     server = receiver(500, 429, 200)
-    assert tell(webhook(server.url), TOLD) == ()
+    assert send(webhook(server.url), TOLD) == ()
     assert len({headers["X-Regraft-Delivery"] for headers, _ in server.got}) == 1
     assert len({body for _, body in server.got}) == 1
     assert len(server.got) == 3
@@ -178,8 +184,8 @@ def test_webhook_gives_up_and_says_why_without_its_address(receiver, caplog):
     [warning] = [record for record in caplog.records if record.name == "regraft.notify"]
     assert warning.levelname == "WARNING"
     assert str(failure) in warning.getMessage()
-    assert "promoted" in warning.getMessage()
-    # What the client says of an address that it cannot ask would repeat parts of it.
+    assert "promote" in warning.getMessage()
+    # The error text of the HTTP client would repeat parts of the address.
     unasked = failure_of(webhook("http://a b/hidden-path"))
     assert unasked.why.endswith("(InvalidURL)")
     assert "a b" not in unasked.why
@@ -202,7 +208,7 @@ def test_receiver_that_is_late_costs_no_more_than_its_time_out(receiver):
 
 
 def test_receiver_that_drips_is_left_alone_after_the_time_out():
-    """Every byte comes in time, but the answer never ends: only the clock of the whole stops it."""
+    """Each byte arrives in time, but the answer never ends: only the total time-out stops it."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         stop = threading.Event()
 
@@ -223,7 +229,7 @@ def test_receiver_that_drips_is_left_alone_after_the_time_out():
         thread.join()
 
 
-# Says what `import regraft.operations.notify` imports, and is left alone by a target that never
+# Prints the modules that `import regraft.operations.notify` imports, then has a target that never
 # answers.
 PROCESS = """
 import sys, time
@@ -231,18 +237,18 @@ import regraft.operations.notify
 print(*sys.modules)
 from datetime import UTC, datetime
 from regraft.core.config import NotifyConfig, Target
-from regraft.operations.notify import Message, tell
+from regraft.operations.notify import Message, send
 from regraft.operations.notify import webhook
 webhook.post = lambda *a: time.sleep(60)
 target = Target(kind='webhook', to='http://127.0.0.1/', timeout_s=0.1)
 message = Message('failed', 'm', 't', 'x', {}, datetime.now(UTC))
-print(tell(NotifyConfig(targets=(target,)), message)[0].why)
+print(send(NotifyConfig(targets=(target,)), message)[0].why)
 """
 
 
 @pytest.fixture(scope="module")
 def process():
-    """A process of its own that has run to its end, and the seconds that it took."""
+    """A separate process after its end, and its duration in seconds."""
     began, command = time.monotonic(), [sys.executable, "-c", PROCESS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     return done, time.monotonic() - began
@@ -275,13 +281,13 @@ def test_receiver_that_is_not_there_fails_quickly():
 def test_one_failing_target_keeps_no_other_from_being_told(receiver):
     broken, server = receiver(404), receiver(200)
     targets = (*webhook(broken.url).targets, *webhook(server.url).targets)
-    assert len(tell(NotifyConfig(targets=targets), TOLD)) == 1
+    assert len(send(NotifyConfig(targets=targets), TOLD)) == 1
     assert len(server.got) == 1
 
 
 def test_target_is_told_only_of_what_it_wants_to_hear(receiver):
     server = receiver(200)
-    assert tell(webhook(server.url, of=("failed", "drift")), TOLD) == ()
+    assert send(webhook(server.url, of=("failed", "drift")), TOLD) == ()
     assert server.got == []
 
 
@@ -302,9 +308,9 @@ def test_secret_is_read_from_its_file_when_it_is_needed(receiver, tmp_path):
     file = tmp_path / "key"
     config = webhook(server.url, secret_env="", secret_file=str(file))
     file.write_text("first\n", encoding="utf-8")
-    tell(config, TOLD)
+    send(config, TOLD)
     file.write_text("second\n", encoding="utf-8")
-    tell(config, TOLD)
+    send(config, TOLD)
     for (headers, body), key in zip(server.got, ("first", "second"), strict=True):
         assert headers["X-Regraft-Signature"] == signature(key, body)
 
@@ -319,11 +325,11 @@ def test_command_reads_the_happening_and_has_no_shell(tmp_path):
         "import sys; open(sys.argv[1], 'wb').write(sys.stdin.buffer.read() + sys.argv[2].encode())"
     )
     line = shlex.join([sys.executable, "-c", code, str(out), "$HOME; echo"])
-    assert tell(command(line), TOLD) == ()
+    assert send(command(line), TOLD) == ()
     said = out.read_bytes()
     assert said == TOLD.payload() + b"$HOME; echo"
     shell = shlex.join(["sh", "-c", f"cat > {shlex.quote(str(out))}"])
-    assert tell(command(shell), TOLD) == ()
+    assert send(command(shell), TOLD) == ()
     assert json.loads(out.read_bytes())["model"] == "clothes"
 
 
@@ -334,7 +340,7 @@ def test_command_that_fails_is_told_by_its_name(caplog):
     assert absent.where == "program"
     assert os.strerror(errno.ENOENT) in absent.why
     assert "token" not in absent.why
-    assert tell(command("true"), TOLD) == ()  # which reads nothing
+    assert send(command("true"), TOLD) == ()  # which reads nothing
 
 
 def test_command_that_hangs_is_killed_with_all_its_children(tmp_path):
@@ -347,7 +353,7 @@ def test_command_that_hangs_is_killed_with_all_its_children(tmp_path):
 
 
 def gone(pid: int) -> bool:
-    """Whether the process ends; nobody may be there to bury it."""
+    """Whether the process ends; it may stay a zombie without a parent that waits for it."""
     import psutil
 
     for _ in range(100):
@@ -358,7 +364,7 @@ def gone(pid: int) -> bool:
 
 
 class Box:
-    """Keeps the letters."""
+    """An SMTP handler that stores the messages."""
 
     def __init__(self):
         self.letters = []
@@ -375,7 +381,7 @@ def authenticate(server, session, envelope, mechanism, data):
 
 @pytest.fixture
 def smtp():
-    """Starts a real SMTP server; its box, and its port."""
+    """A function that starts a real SMTP server, and returns its handler and port."""
     begun = []
 
     def start(**settings):
@@ -398,7 +404,7 @@ def email(port: int, more: str = "", scheme: str = "smtp", **settings) -> Notify
 def test_email_arrives_as_plain_text(smtp):
     box, port = smtp()
     message = Message("failed", "Größe", "Größe:\nbad", "It broke — truly.", {"n": 3}, NOON)
-    assert tell(email(port, ",bob@example.org&tls=none"), message) == ()
+    assert send(email(port, ",bob@example.org&tls=none"), message) == ()
     letters = [message_from_bytes(envelope.content, policy=default) for envelope, _ in box.letters]
     receivers = {one for envelope, _ in box.letters for one in envelope.rcpt_tos}
     assert receivers == {"ada@example.org", "bob@example.org"}
@@ -438,7 +444,7 @@ def test_email_logs_in_behind_starttls(smtp, certificate, monkeypatch):
     assert "certificate" in failure.why
     assert box.letters == []
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-    assert tell(config, TOLD) == ()
+    assert send(config, TOLD) == ()
     assert len(box.letters) == 1
     monkeypatch.setenv("REGRAFT_TEST_SECRET", "another")
     assert numbers(failure_of(config)) == [535]
@@ -447,7 +453,7 @@ def test_email_logs_in_behind_starttls(smtp, certificate, monkeypatch):
 def test_email_goes_by_tls_from_the_first_byte(smtp, certificate, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     box, port = smtp(ssl_context=tls(certificate))
-    assert tell(email(port, scheme="smtps"), TOLD) == ()
+    assert send(email(port, scheme="smtps"), TOLD) == ()
     assert len(box.letters) == 1
 
 
@@ -464,7 +470,7 @@ def test_apprise_target_is_told_by_its_secret_alone(receiver, monkeypatch):
     address = f"json://127.0.0.1:{server.server_port}/hidden-path"
     monkeypatch.setenv("REGRAFT_TEST_SECRET", address)
     config = NotifyConfig(targets=(Target(kind="apprise", secret_env="REGRAFT_TEST_SECRET"),))
-    assert tell(config, TOLD) == ()
+    assert send(config, TOLD) == ()
     said = json.loads(server.got[0][1])
     assert said["title"] == "clothes: v8 serves"
     assert "It is better." in said["message"]
@@ -490,7 +496,7 @@ def test_fault_of_ours_is_a_failure_too(monkeypatch):
         ({"kind": "webhook"}, r"webhook.*http://.*https://.*\bto\b"),
         ({"kind": "webhook", "to": "ftp://a/b"}, r"webhook.*http://.*https://.*\bto\b"),
         ({"kind": "webhook", "to": "http://me@host/"}, r"\bto\b.*\buser\b.*secret_file"),
-        ({"kind": "webhook", "to": "http://a:b@host/"}, "holds a password"),
+        ({"kind": "webhook", "to": "http://a:b@host/"}, "contains a password"),
         ({"kind": "webhook", "to": "http://host:port/"}, r"\bto\b.*\bhost\b.*\bport\b"),
         ({"kind": "webhook", "to": "http://h", "secret_file": "key"}, "secret_file.*absolute"),
         (
@@ -540,26 +546,26 @@ def test_email_address_is_taken_apart():
 
 def attempt(**changes) -> Attempt:
     began, ended = "2026-11-24T11:58:00+00:00", "2026-11-24T12:00:00+00:00"
-    known = {"outcome": "kept", "reason": "a tie", "version": 8, **changes}
+    known = {"outcome": "keep", "reason": "a tie", "version": 8, **changes}
     return Attempt("clothes", began, ended, "ada@engine", **known)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "happening", "title"),
+    ("outcome", "event", "title"),
     [
-        ("promoted", "promoted", "version 8"),
-        ("kept", "kept", "version 8"),
-        ("held", "kept", "version 8"),
-        ("waiting", "waiting", "version 8"),
-        ("skipped", "skipped", ""),
-        ("postponed", "skipped", ""),
+        ("promote", "promote", "version 8"),
+        ("keep", "keep", "version 8"),
+        ("hold", "keep", "version 8"),
+        ("pending", "pending", "version 8"),
+        ("skip", "skip", ""),
+        ("postpone", "skip", ""),
         ("failed", "failed", "failed"),
         ("killed", "failed", "was killed"),
     ],
 )
-def test_every_outcome_of_a_retraining_is_a_happening(outcome, happening, title):
-    message = of_attempt(attempt(outcome=outcome, accuracy=0.91, n_test=300))
-    assert message.happening == happening
+def test_every_outcome_of_a_retraining_has_an_event_type(outcome, event, title):
+    message = attempt_message(attempt(outcome=outcome, accuracy=0.91, n_test=300))
+    assert message.event == event
     assert message.title.startswith("clothes: ")
     assert title in message.title
     assert message.text == "a tie"
@@ -570,8 +576,8 @@ def test_every_outcome_of_a_retraining_is_a_happening(outcome, happening, title)
 
 
 def test_no_two_outcomes_of_a_retraining_have_the_same_title():
-    outcomes = get_args(Outcome)
-    titles = {of_attempt(attempt(outcome=outcome)).title for outcome in outcomes}
+    outcomes = get_args(AttemptOutcome)
+    titles = {attempt_message(attempt(outcome=outcome)).title for outcome in outcomes}
     assert len(titles) == len(outcomes)
 
 
@@ -579,17 +585,17 @@ def test_watch_is_told_only_if_it_found_drift():
     seen = Watch(
         "clothes", NOON.isoformat(), "ada@e", 7, "/new", 40, True, 0.001, "darker", "p.html"
     )
-    message = of_watch(seen)
-    assert message.happening == "drift"
+    message = watch_message(seen)
+    assert message.event == "drift"
     assert message.facts["page"] == "p.html"
     calm = Watch("clothes", NOON.isoformat(), "ada@e", 7, "/new", 40, False, 0.6, "as before")
-    assert of_watch(calm) is None
+    assert watch_message(calm) is None
 
 
 def test_same_message_has_the_same_delivery_and_json_takes_every_number():
-    again = Message("promoted", "m", "t", "x", {"accuracy": float("nan")}, NOON)
+    again = Message("promote", "m", "t", "x", {"accuracy": float("nan")}, NOON)
     assert again.delivery_id == Message(**vars(again)).delivery_id
-    assert again.delivery_id != trial("m", NOON).delivery_id
+    assert again.delivery_id != sample_message("m", NOON).delivery_id
     assert json.loads(again.payload())["facts"]["accuracy"] == "nan"
 
 

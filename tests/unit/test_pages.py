@@ -1,4 +1,4 @@
-"""What every page's templates promise."""
+"""Promises of the common page templates."""
 
 from jinja2 import DictLoader
 
@@ -6,7 +6,7 @@ from regraft.core import pages
 
 
 def compiled(source: str, **filters):
-    """A template with this source, in an environment of its own."""
+    """A template with this source in a new environment."""
     made = pages.environment((), filters)
     made.loader = DictLoader({"tiny.html": source})
     return made.get_template("tiny.html")

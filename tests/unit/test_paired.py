@@ -1,4 +1,4 @@
-"""What two answers to the same photos show: counted by hand, by brute force, and by many draws."""
+"""Paired statistics: checked by hand, by brute force, and by many draws."""
 
 import itertools
 import math
@@ -11,13 +11,13 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, bootstrap, multinomial
 
 from regraft.stats import (
+    compute_power,
     discordant_share,
     gain_p_value,
     holm,
     mcnemar,
     paired_bootstrap,
     paired_interval,
-    power_of,
     smallest_gain,
 )
 from regraft.stats.score import score
@@ -159,13 +159,13 @@ def test_power_is_the_chance_of_all_counts_that_show_the_gain(margin):
     chances = [(discordant + gain) / 2, (discordant - gain) / 2, 1 - discordant]
     expected = multinomial.pmf(shown, n, chances).sum()
     assert 0.05 < expected < 0.95
-    assert power_of(n, discordant, gain, margin, LEVEL) == pytest.approx(expected, abs=1e-9)
+    assert compute_power(n, discordant, gain, margin, LEVEL) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("n", [60, 150, 400])
 @pytest.mark.parametrize("discordant", [0.1, 0.3])
 def test_equally_good_models_are_called_better_no_more_often_than_the_level(n, discordant):
-    exact = power_of(n, discordant, 0.0, 0.0, LEVEL)
+    exact = compute_power(n, discordant, 0.0, 0.0, LEVEL)
     assert exact <= LEVEL + 1e-9
     found = share_shown(n, discordant, 0.0, 0.0, seed=n)
     assert found <= LEVEL + error_of(LEVEL)
@@ -176,10 +176,10 @@ def test_equally_good_models_are_called_better_no_more_often_than_the_level(n, d
 @pytest.mark.parametrize("margin", MARGINS)
 def test_a_gain_of_just_the_margin_is_called_more_no_more_often_than_the_level(n, margin):
     shares = np.linspace(abs(margin), 1, 200)
-    sizes = [power_of(n, share, margin, margin, LEVEL) for share in shares]
+    sizes = [compute_power(n, share, margin, margin, LEVEL) for share in shares]
     assert max(sizes) <= LEVEL * 1.001  # what the search for the worst share may miss
     assert max(sizes) > 0.8 * LEVEL  # and nothing is given away where it can be helped
-    below = [power_of(n, share, margin - 0.02, margin, LEVEL) for share in shares]
+    below = [compute_power(n, share, margin - 0.02, margin, LEVEL) for share in shares]
     assert max(below) <= max(sizes)
 
 
@@ -189,7 +189,7 @@ def test_a_gain_of_just_the_margin_is_called_more_no_more_often_than_the_level(n
 )
 @pytest.mark.parametrize("margin", MARGINS)
 def test_draws_on_the_margin_agree_with_the_exact_size(n, discordant, margin):
-    exact = power_of(n, discordant, margin, margin, LEVEL)
+    exact = compute_power(n, discordant, margin, margin, LEVEL)
     found = share_shown(n, discordant, margin, margin, seed=n)
     assert found <= LEVEL + error_of(LEVEL)
     assert found == pytest.approx(exact, abs=error_of(exact))
@@ -224,9 +224,9 @@ def test_where_no_gain_could_be_shown_there_is_no_smallest_one():
     assert smallest_gain(5, 0.2, 0.0, LEVEL, 0.8) == pytest.approx(0.8 ** (1 / 5), abs=1e-5)
     assert math.isnan(smallest_gain(0, 0.2, 0.0, LEVEL, 0.8))
     assert math.isnan(smallest_gain(100, 0.2, 1.0, LEVEL, 0.8))
-    assert power_of(0, 0.2, 0.1, 0.0, LEVEL) == 0.0
-    assert power_of(100, 0.2, 0.9, 1.0, LEVEL) == 0.0
-    assert power_of(2, 1.0, -0.5, -1.0, LEVEL) == pytest.approx(1 - 0.75**2)  # not both are lost
+    assert compute_power(0, 0.2, 0.1, 0.0, LEVEL) == 0.0
+    assert compute_power(100, 0.2, 0.9, 1.0, LEVEL) == 0.0
+    assert compute_power(2, 1.0, -0.5, -1.0, LEVEL) == pytest.approx(7 / 16)  # not both are lost
 
 
 def test_the_planned_share_of_discordant_photos_is_never_none_nor_all():
@@ -267,7 +267,7 @@ def test_paired_bootstrap_agrees_with_the_basic_one_of_scipy():
     theirs = bootstrap(
         (values,), np.mean, method="basic", n_resamples=4000, rng=np.random.default_rng(2)
     )
-    assert ours.rise == pytest.approx(values.mean())
+    assert ours.value == pytest.approx(values.mean())
     assert (ours.low, ours.high) == pytest.approx(theirs.confidence_interval, abs=0.02)
     left = 2 * values.mean() - theirs.bootstrap_distribution
     assert 0.02 < ours.p_value < 0.98
@@ -305,7 +305,7 @@ def test_a_rise_of_just_the_margin_is_called_more_about_as_often_as_the_level(
 def test_paired_bootstrap_shows_nothing_where_there_is_nothing_to_draw():
     for n in (0, 1):
         result = paired_bootstrap(n, mean_of(np.ones(1)), 0.0, seed=0)
-        assert math.isnan(result.rise)
+        assert math.isnan(result.value)
         assert result.p_value == 1.0
     equal = paired_bootstrap(30, mean_of(np.zeros(30)), 0.0, seed=0)
     assert (equal.low, equal.high, equal.p_value) == (0.0, 0.0, 1.0)
@@ -337,7 +337,7 @@ def test_a_model_less_often_sure_but_as_well_calibrated_is_rarely_called_worse_c
     generator = np.random.default_rng(0)
     # The alarm is false in 2 of 100; of 40 duels 3 are seldom passed (the chance is below 0.01).
     results = [rise_in_calibration_error(0.0, generator) for _ in range(40)]
-    assert np.mean([result.rise for result in results]) > 0.04  # the number errs upwards
+    assert np.mean([result.value for result in results]) > 0.04  # the number errs upwards
     assert sum(result.p_value <= LEVEL for result in results) <= 3
     results = [rise_in_calibration_error(0.2, generator) for _ in range(10)]
     assert np.mean([result.p_value <= LEVEL for result in results]) > 0.8

@@ -1,4 +1,4 @@
-"""Pixels: nothing is squashed, nothing depends on threads, order is kept."""
+"""Pixels: no distortion, no dependence on threads, and a stable order."""
 
 import hashlib
 import shutil
@@ -21,9 +21,9 @@ from regraft.model.backbone import Preprocessing
 SEEN = Preprocessing(
     size=32, resize=36, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2), interpolation="bicubic"
 )
-TESTED = room.Look(SEEN)
+TESTED = room.LoadSpec(SEEN)
 FIRST = room.View(0, 1)
-TRAINED = room.Look(SEEN, FIRST)
+TRAINED = room.LoadSpec(SEEN, FIRST)
 
 
 def saved(image, file):
@@ -37,14 +37,14 @@ def listed(file):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Seven grey photos, each of its own brightness."""
+    """Seven grey photos of different brightness."""
     images = [Image.new("RGB", (40, 48), (number * 30,) * 3) for number in range(7)]
     return [saved(image, tmp_path / f"{number}.png") for number, image in enumerate(images)]
 
 
 @pytest.fixture
 def textured(tmp_path):
-    """Six photos in which no two places look alike."""
+    """Six photos without repeated texture."""
     return [saved(photo(number), tmp_path / f"textured {number}.png") for number in range(6)]
 
 
@@ -58,7 +58,7 @@ def disc(width, height):
 
 
 def shown(size, generator):
-    """Width and height of a random crop of a photo of this size, in its pixels, nearly."""
+    """Return the approximate width and height of a random crop, in pixels of the photo."""
     width, height = size
     ramps = np.zeros((height, width, 3), np.uint8)
     ramps[..., 0] = np.linspace(0, 255, width)[None, :]
@@ -69,7 +69,7 @@ def shown(size, generator):
 
 
 def extent(tensor):
-    """Columns and rows that hold anything bright."""
+    """Return the numbers of columns and rows with a bright pixel."""
     bright = tensor[0] > 127
     return int(bright.any(0).sum()), int(bright.any(1).sum())
 
@@ -80,7 +80,7 @@ def extent(tensor):
 def test_preprocessing_never_distorts(size):
     columns, rows = extent(room.preprocess(disc(*size), SEEN))
     assert abs(columns - rows) <= 1
-    assert abs(columns - 18) <= 2  # half of the 36 pixels that the shorter side becomes
+    assert abs(columns - 18) <= 2  # half of the shorter side, which is resized to 36 pixels
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 20_000), (1, 2), (36, 36)])
@@ -93,7 +93,7 @@ def test_any_shape_of_photo_becomes_a_square(size):
         assert torch.equal(tensor, torch.tensor([255, 0, 0]).view(3, 1, 1).expand(3, 32, 32))
 
 
-def test_a_ribbon_does_not_cost_gigabytes():
+def test_a_very_long_photo_needs_little_time():
     began = time.process_time()
     room.preprocess(Image.new("RGB", (1, 60_000)), SEEN.model_copy(update={"resize": 256}))
     assert time.process_time() - began < 1  # resizing it whole would fill 12 GB
@@ -107,7 +107,7 @@ def test_the_test_crop_is_the_centre():
 
 @pytest.mark.parametrize("size", [(400, 400), (900, 300), (300, 900)])
 def test_augmentation_distorts_no_more_than_stated(size):
-    """Also in long photos, where a crop of the wished area does not fit."""
+    """Also in long photos, if a crop of the drawn area does not fit."""
     generator = np.random.default_rng(0)
     for _ in range(20):
         width, height = shown(size, generator)
@@ -124,7 +124,7 @@ def test_a_training_crop_shows_half_of_a_square_photo_at_least_and_half_are_mirr
 
 def test_the_area_of_a_training_crop_is_half_of_the_photo_to_all_of_it():
     generator = np.random.default_rng(0)
-    wide = 1 - 1 / SEEN.size  # of a crop, what lies between the centres of its outermost pixels
+    wide = 1 - 1 / SEEN.size  # the share of a crop between the centres of its outermost pixels
     spans = [shown((400, 400), generator) for _ in range(300)]
     areas = [width * height / (400 * wide) ** 2 for width, height in spans]
     assert 0.49 < min(areas) < 0.55
@@ -146,9 +146,9 @@ def test_batches_keep_the_order_and_the_last_is_smaller(photos):
     assert shades == [0, 30, 60, 90, 120, 150, 180]
 
 
-@pytest.mark.parametrize("look", [TESTED, TRAINED], ids=["tested", "trained"])
-def test_batches_follow_the_given_positions(photos, look):
-    batches = list(room.photo_batches(photos, [[6, 0], [3, 1, 2]], look))
+@pytest.mark.parametrize("load_spec", [TESTED, TRAINED], ids=["tested", "trained"])
+def test_batches_follow_the_given_positions(photos, load_spec):
+    batches = list(room.photo_batches(photos, [[6, 0], [3, 1, 2]], load_spec))
     shades = [room.stacked(batch)[:, 0, 0, 0].tolist() for batch in batches]
     assert shades == [[180, 0], [90, 30, 60]]
 
@@ -171,8 +171,8 @@ def test_a_table_gives_its_photos_in_its_order(textured):
 
 
 def views(photos, order, view=FIRST):
-    """The view of each photo, by its content."""
-    batches = room.photo_batches(photos, order, room.Look(SEEN, view))
+    """Return the view of each photo by its content."""
+    batches = room.photo_batches(photos, order, room.LoadSpec(SEEN, view))
     flat = [photos[at].sha256 for batch in order for at in batch]
     return dict(zip(flat, torch.cat([room.stacked(batch) for batch in batches]), strict=True))
 
@@ -197,7 +197,7 @@ def test_another_number_or_seed_is_another_view(textured, view):
 
 
 def test_two_contents_are_cropped_differently(textured, tmp_path):
-    """The same pixels in another file: a byte behind the end of a PNG is no picture."""
+    """The same pixels in another file: a byte after the end of a PNG is ignored."""
     copy = tmp_path / "same pixels.png"
     copy.write_bytes(Path(textured[0].path).read_bytes() + b"!")
     same_pixels = listed(copy)
@@ -211,16 +211,16 @@ def test_an_unreadable_photo_stands_in_its_place_and_cannot_be_stacked(photos):
     first, second, _ = room.photo_batches(photos, room.consecutive(7, 3), TESTED)
     assert room.stacked(first).shape == (3, 3, 32, 32)
     assert [type(one) for one in second] == [UnusablePhoto, torch.Tensor, torch.Tensor]
-    with pytest.raises(UnusablePhoto, match=r"unreadable: neither .* \(in .*3\.png\)"):
+    with pytest.raises(UnusablePhoto, match=r"unreadable: expected .* \(in .*3\.png\)"):
         room.stacked(second)
 
 
-def test_a_photo_over_the_looks_limit_is_unusable(photos):
-    ((one,),) = room.photo_batches(photos, [[0]], room.Look(SEEN, max_pixels=100))
+def test_a_photo_over_max_pixels_is_unusable(photos):
+    ((one,),) = room.photo_batches(photos, [[0]], room.LoadSpec(SEEN, max_pixels=100))
     assert one.reason == "too many pixels"
 
 
-def test_a_reader_that_leaves_early_leaves_no_thread_behind(photos):
+def test_an_abandoned_reader_leaves_no_thread(photos):
     before = threading.active_count()
     batches = room.photo_batches(photos, room.consecutive(7, 1), TESTED)
     next(batches)
@@ -233,8 +233,10 @@ def test_a_reader_that_leaves_early_leaves_no_thread_behind(photos):
 def test_the_smallest_crop_has_the_side_that_decoding_counts_on(size):
     generator = np.random.default_rng(0)
     smallest = min(min(shown(size, generator)) for _ in range(150)) / 300
-    kept = smallest * room.least_side(SEEN, augmented=True)  # pixels of such a crop
-    assert kept >= 0.95 * room.OVERSAMPLING * SEEN.size  # a crop's outermost pixels are not seen
+    side = smallest * room.least_side(SEEN, augmented=True)  # pixels of such a crop
+    assert (
+        side >= 0.95 * room.OVERSAMPLING * SEEN.size
+    )  # the outermost half pixels of a crop do not count
 
 
 def test_the_photo_of_a_phone_is_decoded_at_a_quarter():
@@ -271,7 +273,7 @@ def test_a_large_jpeg_is_decoded_at_reduced_scale_and_looks_the_same(tmp_path, m
     ],
 )
 def test_no_crop_reaches_beyond_its_photo(size, n_seeds):
-    """Sizes and seeds of which some did, by a rounding error, and ended the training."""
+    """Some of these sizes and seeds failed before, because of rounding."""
     photo = Image.new("RGB", size)
     for seed in range(n_seeds):
         room.augment(photo, SEEN, np.random.default_rng(seed))

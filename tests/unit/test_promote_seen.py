@@ -1,8 +1,9 @@
-"""Which test photos a contender has seen: they, and copies of them, prove nothing about it."""
+"""Test photos that a model was trained on, and copies of them, are no evidence about it."""
 
 import pandas as pd
 
-from regraft.promotion.duel import seen_in, units_of
+from regraft.data.split import unit_numbers
+from regraft.promotion.paired_evaluation import seen_in
 
 SHAPE, OTHER = bytes(range(256)), bytes(range(255, -1, -1))  # thumbnails
 
@@ -20,23 +21,23 @@ ASKED = table(
 )
 
 
-def test_a_photo_and_its_near_copies_have_been_seen():
+def test_training_photos_and_their_near_copies_are_seen():
     assert seen_in([LEARNED], ASKED, 4).tolist() == [True, True, False, False]
     assert seen_in([LEARNED], ASKED, 0).tolist() == [True, False, False, False]
 
 
-def test_what_either_contender_has_seen_counts():
+def test_photos_of_either_manifest_are_seen():
     other = table(("d" * 64, "f" * 16, SHAPE))
     assert seen_in([LEARNED, other], ASKED, 4).tolist() == [True, True, False, True]
     assert seen_in([other, LEARNED], ASKED, 4).tolist() == [True, True, False, True]
 
 
-def test_a_record_without_thumbnails_is_compared_by_its_hashes():
+def test_manifest_without_thumbnails_is_compared_by_perceptual_hashes():
     old = LEARNED.drop(columns="thumbnail")
     assert seen_in([old], ASKED, 4).tolist() == [True, False, True, False]
 
 
 def test_copies_of_one_photo_are_one_unit():
-    first, copy, lookalike, other = units_of(ASKED, 4)
+    first, copy, lookalike, other = unit_numbers(ASKED, 4, by_group=False)
     assert first == copy
     assert len({first, lookalike, other}) == 3

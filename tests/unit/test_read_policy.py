@@ -1,4 +1,4 @@
-"""What a text from somebody else may open."""
+"""The files and URLs that a request may read."""
 
 import http.server
 import os
@@ -22,7 +22,7 @@ def place(tmp_path):
 
 @pytest.fixture
 def web():
-    """The URL of a server without an end: each answer goes on until the client hangs up."""
+    """The URL of a server that sends each answer until the client disconnects."""
     served = []
 
     class Endless(http.server.BaseHTTPRequestHandler):
@@ -96,7 +96,7 @@ def test_only_regular_files_are_read(tmp_path):
             read_bytes(text)
 
 
-def test_a_place_that_cannot_be_is_refused_in_one_way(tmp_path):
+def test_an_invalid_location_always_raises_the_same_error(tmp_path):
     web = ReadPolicy(("file", "http", "s3"))
     for text in ("http://127.0.0.1:99999/x", "http://[::1/x.jpg", "a\0b", "", str(tmp_path / "no")):
         with pytest.raises(UnusablePhoto):

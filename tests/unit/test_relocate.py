@@ -45,7 +45,7 @@ def read(path):
         (b"/old place/s/x", "/new ü/t/x".encode()),
     ],
 )
-def test_a_path_is_rewritten_in_every_way_to_write_it(before, after):
+def test_a_path_is_rewritten_in_every_encoding(before, after):
     assert rewriter(OLD, NEW)(before) == after
 
 

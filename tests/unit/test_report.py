@@ -1,4 +1,4 @@
-"""The page: everything a reviewer needs, nothing from outside, nothing that runs."""
+"""The report page: complete, escaped, without requests and scripts."""
 
 import io
 import math
@@ -12,23 +12,22 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from regraft.core.intervals import Interval, wilson_interval
 from regraft.evaluation.evaluate import (
     EvaluationReport,
-    Interval,
     class_table,
     confusion_table,
     coverage_table,
     reliability_table,
-    wilson,
 )
 from regraft.evaluation.report import GuardView, ScoreView, VerdictView, render
 from regraft.evaluation.report.environment import short_path
 from regraft.evaluation.report.findings import confused_pairs, findings
 from regraft.evaluation.report.matrix import MAX_CLASSES, matrix
 from regraft.model.freeze import FreezeAudit
-from regraft.training.transfer import TransferGain
+from regraft.stats import TransferGain
 
-PHOTO = ("path", "label", "side")
+PHOTO = ("path", "label", "split")
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 VOID = {"meta", "img", "line", "rect", "circle", "polyline"}
@@ -50,8 +49,8 @@ def report_of(classes=("ant", "bee", "cat"), truth=(0, 0, 1, 1, 2), said=(0, 1, 
         classes=classes,
         interval_level=0.95,
         n=n,
-        accuracy=wilson(int(right.sum()), n, 0.95),
-        baseline=wilson(0, n, 0.95),
+        accuracy=wilson_interval(int(right.sum()), n, 0.95),
+        baseline=wilson_interval(0, n, 0.95),
         baseline_label=classes[0],
         top_k=0,
         top_k_accuracy=Interval(math.nan, math.nan, math.nan),
@@ -68,7 +67,7 @@ def report_of(classes=("ant", "bee", "cat"), truth=(0, 0, 1, 1, 2), said=(0, 1, 
         coverage=coverage_table(np.linspace(0.95, 0.5, n), right),
         slices=pd.DataFrame(columns=["column", "value", "n", "accuracy", "low", "high"]),
         predictions=pd.DataFrame(
-            {"label": names[truth], "predicted": names[said], "side": "test"},
+            {"label": names[truth], "predicted": names[said], "split": "test"},
         ),
         label_errors=pd.DataFrame(
             columns=[*PHOTO, "suggested", "self_confidence", "suggested_confidence"]
@@ -104,7 +103,7 @@ def report_of(classes=("ant", "bee", "cat"), truth=(0, 0, 1, 1, 2), said=(0, 1, 
                 "l2": 0.1,
             }
         ),
-        kept_phase="head",
+        selected_phase="head",
         stopped="the head is solved",
         quarantine=pd.DataFrame(columns=["path", "label", "reason", "detail"]),
         leaks=pd.DataFrame(
@@ -187,7 +186,7 @@ def test_a_verdict_stands_first_with_its_reason_and_its_numbers():
     verdict = VerdictView("keep", "A tie.", scores)
     page = text(render(report_of(), "insects", verdict))
     assert page.index("Not promoted A tie. champion 80.0 %") < page.index("Test")
-    assert "Promoted to champion" in render(report_of(), "t", replace(verdict, standing="promote"))
+    assert "Promoted to champion" in render(report_of(), "t", replace(verdict, status="promote"))
     assert 'id="verdict"' not in usual_page()
 
 
@@ -239,7 +238,7 @@ def test_unproven_transfer_is_a_note():
     gain = TransferGain(150, 120, 0.5, 0.5, 0.2, 0.0, -0.1, 0.1)
     report = replace(report_of(), transfer=gain, baseline=Interval(0.0, 0.0, 0.3))
     [(tone, note)] = findings_about(report, "headline")
-    assert tone == "look"
+    assert tone == "warn"
     assert re.search(rf"{MINUS}10\.0 to \+10\.0.* 120 test", note)
 
 

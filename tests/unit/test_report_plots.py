@@ -1,4 +1,4 @@
-"""The plots: where their lines, bars and ticks stand."""
+"""The plots: positions of their lines, bars and ticks."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What `regraft retrain` decides around a training: when none is needed, and how an attempt ends.
+"""Decisions of `regraft retrain` around a training: when to skip it, and how an attempt ends.
 
 Nothing is trained here, and neither ZenML nor a network is needed.
 """
@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sqlite3
-import sys
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,30 +16,30 @@ import pytest
 from memory_registry import use_memory_registry
 from tiny import photo_file, write_files
 
-from regraft.cli.retrain import as_before, attempt
-from regraft.cli.train import completed
-from regraft.core.config import load_config, with_settings
-from regraft.core.errors import AlreadyRuns, ModelNotFound, NoPhotos
-from regraft.core.state import alone, marker_of, open_state, this_process
+from regraft.core.config import apply_overrides, load_config
+from regraft.core.errors import AlreadyRunning, ModelNotFound, NoPhotos
+from regraft.core.state import current_process, exclusive_lock, make_marker, open_state
 from regraft.operations import journal
 from regraft.operations.advice import ClassDelta, Delta, Reason, RetrainAdvice
 from regraft.operations.journal import Attempt
 from regraft.operations.retrain.conclude import (
-    Beginning,
-    Course,
+    RunOutcome,
+    RunSnapshot,
     Trained,
-    again,
-    begin,
+    attempt_without_training,
+    changed_settings,
     conclude,
-    conclude_course,
-    settings_of,
+    conclude_run,
+    repeat_attempt,
     sum_up,
-    untrained,
+    take_snapshot,
 )
-from regraft.operations.retrain.unchanged import aliases_of, unchanged_since
+from regraft.operations.retrain.unchanged import find_unchanged_attempt, read_aliases
+from regraft.operations.workflows.retrain import RetrainRequest, retrain_config
+from regraft.operations.workflows.retrain import attempt as run_attempt
+from regraft.operations.workflows.settings import complete_config
 
 NAME = "cats"
-COMMAND = sys.modules["regraft.cli.retrain"]  # the package gives its name to the function
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 FIELDS = ("version", "verdict", "champion", "accuracy", "n_test", "flips", "started_from")
 
@@ -58,13 +57,13 @@ def photos(tmp_path):
 
 @pytest.fixture
 def config(state, photos):
-    """As a retraining gets it: every place is one of the state folder."""
+    """A complete configuration, with all paths in the state folder."""
     set_aliases(state, champion=1, challenger=1)
-    return completed(load_config(None), str(photos), NAME, state)
+    return complete_config(load_config(None), str(photos), NAME, state)
 
 
 def set_aliases(state, **aliases):
-    """The only table that is read of a SQLite registry, as MLflow 3.17 has it."""
+    """The only table of a SQLite registry that is read, as in MLflow 3.17."""
     with closing(sqlite3.connect(state.mlflow_database)) as database, database:
         database.execute("DROP TABLE IF EXISTS registered_model_aliases")
         database.execute(
@@ -77,12 +76,12 @@ def set_aliases(state, **aliases):
 def advice(decision="skip", n_added=0, **changes) -> RetrainAdvice:
     delta = Delta(1, (ClassDelta("cat", 50, n_added, 0, 0, 0), ClassDelta("dog", 50, 0, 0, 0, 0)))
     reason = f"{decision} for {n_added}"
-    lines = (Reason("photos", reason, "noted"), Reason("drift", "p = 0.002", "for"))
+    lines = (Reason("photos", reason, "info"), Reason("drift", "p = 0.002", "for"))
     return replace(RetrainAdvice(decision, reason, lines, delta), **changes)
 
 
 TRAINED = Trained(
-    outcome="promoted",
+    outcome="promote",
     reason="six wins",
     version=2,
     verdict="verdict-2",
@@ -98,42 +97,53 @@ TRAINED = Trained(
 )
 
 
-def course(config, given: RetrainAdvice, trained: Trained | None = None) -> Course:
-    beginning = begin(config, NOW - timedelta(minutes=3))
-    return Course(beginning, given, n_photos=6, n_waiting=2, run="run-1", trained=trained)
+def course(config, given: RetrainAdvice, trained: Trained | None = None) -> RunOutcome:
+    snapshot = take_snapshot(config, NOW - timedelta(minutes=3))
+    return RunOutcome(snapshot, given, n_photos=6, n_waiting=2, run="run-1", trained=trained)
 
 
 def ended(config, given=None, trained=None, now=NOW) -> Attempt:
     """An attempt that is in the journal."""
-    return conclude_course(course(config, given or advice(), trained), config, now)
+    return conclude_run(course(config, given or advice(), trained), config, now)
 
 
 def seen(config) -> str:
-    return begin(config, NOW).fingerprint
+    return take_snapshot(config, NOW).fingerprint
 
 
 def past(config) -> list[Attempt]:
-    return journal.attempts(config.retrain.journal_url, NAME)
+    return journal.read_attempts(config.retrain.journal_url, NAME)
 
 
-@pytest.fixture
-def no_run(monkeypatch):
-    """Fails where a pipeline run would begin."""
+class FailingRunner:
+    """A runner whose pipeline runs end with an error."""
 
-    def run(config, state):
-        raise AssertionError("a pipeline run began")
+    def __init__(self, error: BaseException):
+        self.error = error
 
-    monkeypatch.setattr(COMMAND, "_run", run)
+    def run(self, *arguments, **options):
+        raise self.error
+
+
+NO_RUN = FailingRunner(AssertionError("a pipeline run started"))
+
+
+def attempt(config, state, runner=NO_RUN) -> Attempt:
+    return run_attempt(config, state, runner).attempt
+
+
+def last_config(photos, state, file=None, overrides=(), name=NAME):
+    return retrain_config(RetrainRequest(str(photos), file, overrides, name), state)
 
 
 # whether anything has changed
 
 
-def test_the_second_time_nothing_runs_at_all(config, state, no_run):
+def test_the_second_time_nothing_runs_at_all(config, state):
     first = ended(config)
     second, third = attempt(config, state), attempt(config, state)
     for one in (second, third):
-        assert (one.outcome, one.advice, one.run, one.version) == ("skipped", None, "", None)
+        assert (one.outcome, one.advice, one.run, one.version) == ("skip", None, "", None)
         assert (one.n_photos, one.fingerprint) == (first.n_photos, first.fingerprint)
         assert first.ended[:16] in one.reason
     assert past(config) == [first, second, third]
@@ -141,30 +151,30 @@ def test_the_second_time_nothing_runs_at_all(config, state, no_run):
 
 def test_after_a_training_nothing_has_changed_either(config):
     trained = ended(config, advice("retrain", 5), TRAINED)
-    assert unchanged_since(config, seen(config)) == trained
-    same = again(trained, begin(config, NOW), config, NOW)
-    assert (same.outcome, same.version) == ("skipped", None)
+    assert find_unchanged_attempt(config, seen(config)) == trained
+    same = repeat_attempt(trained, take_snapshot(config, NOW), config, NOW)
+    assert (same.outcome, same.version) == ("skip", None)
     assert trained.ended[:16] in same.reason
 
 
 @pytest.mark.parametrize("setting", ["tune.seed=5", "evaluate.n_gallery=1"])
 def test_another_configuration_is_no_skip_without_a_thought(config, setting):
     last = ended(config)
-    assert unchanged_since(config, seen(config)) == last
-    changed = with_settings(config, (setting,))
-    assert unchanged_since(changed, seen(changed)) is None
+    assert find_unchanged_attempt(config, seen(config)) == last
+    changed = apply_overrides(config, (setting,))
+    assert find_unchanged_attempt(changed, seen(changed)) is None
 
 
 def test_settings_that_decide_nothing_about_a_model_change_nothing(config):
     last = ended(config)
-    changed = with_settings(config, ("batch.shard_photos=7",))
-    assert unchanged_since(changed, seen(changed)) == last
+    changed = apply_overrides(config, ("batch.shard_photos=7",))
+    assert find_unchanged_attempt(changed, seen(changed)) == last
 
 
 def test_another_photo_is_something_new(config, photos):
     ended(config)
     (photos / "cat" / "new.png").write_bytes(photo_file(9))
-    assert unchanged_since(config, seen(config)) is None
+    assert find_unchanged_attempt(config, seen(config)) is None
 
 
 @pytest.mark.parametrize(
@@ -174,47 +184,50 @@ def test_what_somebody_did_to_the_registry_is_not_skipped(config, state, aliases
     last = ended(config)
     assert last.aliases == "challenger 1, champion 1"
     set_aliases(state, **aliases)
-    assert unchanged_since(config, seen(config)) is None
+    assert find_unchanged_attempt(config, seen(config)) is None
     ended(config)
-    assert unchanged_since(config, seen(config)) is not None
+    assert find_unchanged_attempt(config, seen(config)) is not None
 
 
 def test_a_registry_that_cannot_be_asked_is_looked_at_the_long_way(config, state):
     ended(config)
     state.mlflow_database.write_bytes(b"no database")
-    assert aliases_of(config.tracking) is None
-    assert unchanged_since(config, seen(config)) is None
+    assert read_aliases(config.tracking) is None
+    assert find_unchanged_attempt(config, seen(config)) is None
     state.mlflow_database.unlink()
-    assert aliases_of(config.tracking) is None
+    assert read_aliases(config.tracking) is None
     server = config.tracking.model_copy(update={"uri": "https://mlflow.example"})
-    assert aliases_of(server) is None
+    assert read_aliases(server) is None
 
 
-@pytest.mark.parametrize("outcome", ["failed", "killed", "postponed"])
+@pytest.mark.parametrize("outcome", ["failed", "killed", "postpone"])
 def test_what_came_to_no_end_is_tried_again(config, outcome):
-    conclude(untrained(config, begin(config, NOW), outcome, "not now", NOW), config)
-    assert unchanged_since(config, seen(config)) is None
+    conclude(
+        attempt_without_training(config, take_snapshot(config, NOW), outcome, "not now", NOW),
+        config,
+    )
+    assert find_unchanged_attempt(config, seen(config)) is None
 
 
 def test_too_few_new_photos_wait_until_the_champion_is_old(config):
-    """The clock alone decides: they are asked again each time, if there is such an age."""
+    """The clock alone may change the decision, so with an age limit the advice is made anew."""
     last = ended(config, advice("skip", n_added=1))
-    assert unchanged_since(config, seen(config)) == last
-    aging = with_settings(config, ("retrain.max_age_days=30",))
+    assert find_unchanged_attempt(config, seen(config)) == last
+    aging = apply_overrides(config, ("retrain.max_age_days=30",))
     ended(aging, advice("skip", n_added=1))
-    assert unchanged_since(aging, seen(aging)) is None
+    assert find_unchanged_attempt(aging, seen(aging)) is None
     ended(aging, advice("skip"))
-    assert unchanged_since(aging, seen(aging)) is not None
+    assert find_unchanged_attempt(aging, seen(aging)) is not None
 
 
 # how an attempt ends
 
 
 @pytest.mark.parametrize(
-    ("decision", "outcome"), [("skip", "skipped"), ("postpone", "postponed"), ("retrain", "kept")]
+    ("decision", "outcome"), [("skip", "skip"), ("postpone", "postpone"), ("retrain", "keep")]
 )
 def test_an_attempt_ends_as_was_advised(config, decision, outcome):
-    trained = replace(TRAINED, outcome="kept", champion=1) if decision == "retrain" else None
+    trained = replace(TRAINED, outcome="keep", champion=1) if decision == "retrain" else None
     one = ended(config, advice(decision, 3), trained)
     assert past(config) == [one]
     assert (one.outcome, one.advice) == (outcome, advice(decision, 3))
@@ -225,17 +238,20 @@ def test_an_attempt_ends_as_was_advised(config, decision, outcome):
 
 
 @pytest.mark.parametrize(
-    ("standing", "outcome", "champion"),
+    ("status", "outcome", "champion"),
     [
-        *(("promote", "promoted", 2), ("serves", "promoted", 2)),
-        *(("keep", "kept", 1), ("hold", "held", 1), ("wait", "waiting", 1)),
+        ("promote", "promote", 2),
+        ("serving", "promote", 2),
+        ("keep", "keep", 1),
+        ("hold", "hold", 1),
+        ("pending", "pending", 1),
     ],
 )
-def test_a_training_is_summed_up_by_its_verdict(standing, outcome, champion):
-    is_serving = standing in ("promote", "serves")
+def test_a_training_is_summed_up_by_its_verdict(status, outcome, champion):
+    is_serving = status in ("promote", "serving")
     verdict = SimpleNamespace(
-        standing=standing,
-        serves=is_serving,
+        status=status,
+        is_serving=is_serving,
         reason="why",
         challenger=2,
         champion=1,
@@ -251,11 +267,11 @@ def test_a_training_is_summed_up_by_its_verdict(standing, outcome, champion):
 def test_a_training_that_only_repeats_a_promotion_is_a_skip(config):
     first = ended(config, advice("retrain", 3), TRAINED)
     same = ended(config, advice("retrain", 3), TRAINED)
-    assert (first.outcome, first.version) == ("promoted", 2)
-    assert (same.outcome, same.version, same.verdict) == ("skipped", None, "")
+    assert (first.outcome, first.version) == ("promote", 2)
+    assert (same.outcome, same.version, same.verdict) == ("skip", None, "")
     assert re_version(same.reason) == 2
     other = ended(config, advice("retrain", 3), replace(TRAINED, verdict="verdict-3"))
-    assert other.outcome == "promoted"
+    assert other.outcome == "promote"
 
 
 def re_version(reason: str) -> int:
@@ -264,15 +280,15 @@ def re_version(reason: str) -> int:
     return int(number)
 
 
-def target_of(config, command: str, happening: str):
-    target = f'notify.targets=[{{kind: command, to: "{command}", of: [{happening}]}}]'
-    return with_settings(config, (target,))
+def target_of(config, command: str, event: str):
+    target = f'notify.targets=[{{kind: command, to: "{command}", of: [{event}]}}]'
+    return apply_overrides(config, (target,))
 
 
 def test_what_is_told_goes_to_the_configured_target(config, tmp_path):
-    one = ended(target_of(config, f"tee {tmp_path}/told", "skipped"))
+    one = ended(target_of(config, f"tee {tmp_path}/told", "skip"))
     message = json.loads((tmp_path / "told").read_text(encoding="utf-8"))
-    assert (message["happening"], message["model"]) == ("skipped", NAME)
+    assert (message["event"], message["model"]) == ("skip", NAME)
     assert message["text"] == one.reason
 
 
@@ -282,19 +298,19 @@ def test_drift_is_told_beside_the_outcome(config, tmp_path):
     assert not (tmp_path / "told").exists()
     ended(telling, advice("retrain", 3, has_drifted=True), replace(TRAINED, verdict="verdict-3"))
     message = json.loads((tmp_path / "told").read_text(encoding="utf-8"))
-    assert (message["happening"], message["text"]) == ("drift", "p = 0.002")
+    assert (message["event"], message["text"]) == ("drift", "p = 0.002")
 
 
 def test_a_target_that_fails_fails_nothing(config):
-    one = ended(target_of(config, "false", "skipped"))
+    one = ended(target_of(config, "false", "skip"))
     assert past(config) == [one]
-    assert one.outcome == "skipped"
+    assert one.outcome == "skip"
 
 
 # attempts that fail, or are killed
 
 
-def test_a_retraining_that_fails_is_written_down_and_tried_again(config, state, photos, no_run):
+def test_a_retraining_that_fails_is_written_down_and_tried_again(config, state, photos):
     ended(config)
     hidden = photos.rename(photos.with_name("away"))
     with pytest.raises(NoPhotos):
@@ -304,28 +320,23 @@ def test_a_retraining_that_fails_is_written_down_and_tried_again(config, state, 
     assert (failed.outcome, failed.version, failed.fingerprint) == ("failed", None, "")
     assert failed.reason.startswith("NoPhotos: ")
     assert str(photos) in failed.reason
-    assert unchanged_since(config, seen(config)) is None
+    assert find_unchanged_attempt(config, seen(config)) is None
 
 
-def test_whatever_ends_an_attempt_is_written_down(config, state, monkeypatch):
+def test_whatever_ends_an_attempt_is_written_down(config, state):
     for number, error in enumerate((KeyboardInterrupt(), OSError("disk 7"))):
-
-        def run(config, state, error=error):
-            raise error
-
-        monkeypatch.setattr(COMMAND, "_run", run)
         with pytest.raises(type(error)):
-            attempt(config, state)
+            attempt(config, state, FailingRunner(error))
         assert [one.outcome for one in past(config)] == ["failed"] * (number + 1)
     assert past(config)[-1].reason == "OSError: disk 7"
 
 
-def test_one_retraining_at_a_time(config, state, no_run):
+def test_one_retraining_at_a_time(config, state):
     who = rf"retrain {NAME} .*\b{os.getpid()}\b"
-    here = alone(state, f"retrain {NAME}", datetime.now(UTC))
-    with here, pytest.raises(AlreadyRuns, match=who):
+    here = exclusive_lock(state, f"retrain {NAME}", datetime.now(UTC))
+    with here, pytest.raises(AlreadyRunning, match=who):
         attempt(config, state)
-    assert past(config) == []  # it is no attempt: the other one is
+    assert past(config) == []  # a refused process writes no attempt
 
 
 @pytest.fixture
@@ -334,37 +345,37 @@ def memory(monkeypatch):
     return use_memory_registry(monkeypatch)
 
 
-def left_by_a_kill(state, began: datetime):
+def left_by_a_kill(state, started: datetime):
     """The marker of a retraining of process 1, which was killed."""
-    marker = marker_of(f"retrain {NAME}", 1, began)
+    marker = make_marker(f"retrain {NAME}", 1, started)
     path = state.locks / f"retrain {NAME}.json"
     path.write_text(json.dumps(vars(marker)), encoding="utf-8")
     return path
 
 
-def test_a_killed_retraining_is_found_and_named(config, state, photos, memory, no_run):
+def test_a_killed_retraining_is_found_and_named(config, state, photos, memory):
     left = left_by_a_kill(state, NOW)
     shutil.rmtree(photos)
     with pytest.raises(NoPhotos):
         attempt(config, state)
     killed, failed = past(config)
     assert (killed.outcome, failed.outcome) == ("killed", "failed")
-    assert killed.began == NOW.isoformat()
+    assert killed.started == NOW.isoformat()
     assert "process 1 on " in killed.reason
     assert not left.exists()
 
 
-def test_one_that_was_killed_after_its_end_is_told_once(config, state, no_run):
+def test_one_that_was_killed_after_its_end_is_told_once(config, state):
     last = ended(config)
-    left_by_a_kill(state, datetime.fromisoformat(last.began))
+    left_by_a_kill(state, datetime.fromisoformat(last.started))
     attempt(config, state)
-    assert [one.outcome for one in past(config)] == ["skipped", "skipped"]
+    assert [one.outcome for one in past(config)] == ["skip", "skip"]
 
 
 @pytest.mark.parametrize(
     ("change", "outcome"),
     [
-        ("", "kept"),
+        ("", "keep"),
         ("another process judged it", "killed"),
         ("it was never judged", "killed"),
         ("it was judged before", "killed"),
@@ -376,13 +387,13 @@ def test_a_verdict_that_nobody_wrote_down_is_told_by_the_next(
     config, memory, monkeypatch, change, outcome
 ):
     """Killed after the verdict was carried out, and before the journal was written."""
-    from regraft.operations.retrain.cut_off import cut_off
-    from regraft.promotion.kept import Kept
+    from regraft.operations.retrain.interrupted import recover_attempt
+    from regraft.promotion.stored_verdict import StoredVerdict
     from regraft.promotion.verdict import Verdict
-    from regraft.registry import Note, record
+    from regraft.registry import DecisionRecord, record_decision
 
-    marker = marker_of(f"retrain {NAME}", os.getpid(), NOW)
-    judge = "1@elsewhere" if change == "another process judged it" else this_process()
+    marker = make_marker(f"retrain {NAME}", os.getpid(), NOW)
+    judge = "1@elsewhere" if change == "another process judged it" else current_process()
     tags = {"content_hash": "1", "verdict": "keep", "judged_by": judge}
     if change == "it was never judged":
         del tags["verdict"]
@@ -391,22 +402,28 @@ def test_a_verdict_that_nobody_wrote_down_is_told_by_the_next(
         memory.create_registered_model(NAME)
         memory.create_model_version(NAME, "nowhere", tags=tags)
         memory.set_registered_model_alias(NAME, "challenger", "1")
-        record(config.tracking, NAME, Note("keep", "verdict-1", "a tie", "ada@engine"), judged)
+        record_decision(
+            config.tracking,
+            NAME,
+            DecisionRecord("keep", "verdict-1", "a tie", "ada@engine"),
+            judged,
+        )
     flips = (SimpleNamespace(path="a.png"),) * 3
     verdict = Verdict("verdict-1", "keep", "a tie", NAME, 1, 7, (), {}, flips)
 
     def load(version, tracking):
         if change == "its files are gone":
             raise ModelNotFound("gone")
-        return Kept(verdict, None, with_settings(config, ("tune.epochs=3",)))
+        return StoredVerdict(verdict, None, apply_overrides(config, ("tune.epochs=3",)))
 
-    monkeypatch.setattr("regraft.operations.retrain.cut_off.kept_of", load)
-    one = cut_off(config, marker, NOW + timedelta(hours=1))
+    monkeypatch.setattr("regraft.operations.retrain.interrupted.load_stored_verdict", load)
+    one = recover_attempt(config, marker, NOW + timedelta(hours=1))
     assert one.outcome == outcome
-    assert (one.began, f"process {os.getpid()} " in one.reason) == (NOW.isoformat(), True)
+    assert (one.started, f"process {os.getpid()} " in one.reason) == (NOW.isoformat(), True)
     if outcome == "killed":
         assert (one.verdict, one.version, one.ended) == (
-            *("", None),
+            "",
+            None,
             (NOW + timedelta(hours=1)).isoformat(),
         )
         return
@@ -420,49 +437,49 @@ def test_a_verdict_that_nobody_wrote_down_is_told_by_the_next(
 
 def test_remote_places_are_remembered_and_local_ones_are_not(config, state, photos, tmp_path):
     places = ("embed.store_url=s3://b/e", f"tune.checkpoint_url={tmp_path}/c")
-    remembered = settings_of(with_settings(config, places))
+    remembered = changed_settings(apply_overrides(config, places))
     assert remembered == {"embed.store_url": "s3://b/e"}
-    ended(with_settings(config, places[1:]))
-    then = as_before(str(photos), None, (), NAME, state)
+    ended(apply_overrides(config, places[1:]))
+    then = last_config(photos, state)
     assert then.embed.store_url == str(state.embeddings)
     assert then.tune.checkpoint_url == str(state.checkpoints)
 
 
 def test_whom_to_tell_is_not_written_into_the_journal(config):
-    telling = target_of(config, "tee", "skipped")
+    telling = target_of(config, "tee", "skip")
     assert ended(telling).settings == {}
 
 
 def test_a_retraining_is_made_as_the_last_one_was(config, state, photos, tmp_path):
-    ended(with_settings(config, ("tune.epochs=3", "tune.seed=4")))
-    then = as_before(str(photos), None, ("tune.seed=5",), NAME, state)
+    ended(apply_overrides(config, ("tune.epochs=3", "tune.seed=4")))
+    then = last_config(photos, state, None, ("tune.seed=5",))
     assert (then.tune.epochs, then.tune.seed) == (3, 5)
     file = tmp_path / "file.yaml"
     file.write_text("tune: {epochs: 6}\n")
-    obeyed = as_before(str(photos), file, (), NAME, state)
+    obeyed = last_config(photos, state, file)
     assert (obeyed.tune.epochs, obeyed.tune.seed) == (6, 0)
 
 
 def test_the_photos_that_are_named_are_the_ones_that_are_read(config, state, tmp_path):
     ended(config)
     for name in ("", NAME):
-        then = as_before(str(tmp_path / "other" / NAME), None, (), name, state)
+        then = last_config(tmp_path / "other" / NAME, state, name=name)
         assert then.ingest.photos == str(tmp_path / "other" / NAME)
         assert then.tracking.name == NAME
 
 
 def test_settings_of_a_failed_attempt_are_not_remembered(config, state, photos, tmp_path):
-    ended(with_settings(config, ("tune.epochs=3",)))
-    typo = with_settings(config, (f"ingest.inbox={tmp_path}/typo",))
+    ended(apply_overrides(config, ("tune.epochs=3",)))
+    typo = apply_overrides(config, (f"ingest.inbox={tmp_path}/typo",))
     with pytest.raises(NoPhotos):
         attempt(typo, state)
     assert "ingest.inbox" in past(config)[-1].settings
-    then = as_before(str(photos), None, (), NAME, state)
+    then = last_config(photos, state)
     assert (then.ingest.inbox, then.tune.epochs) == ("", 3)
 
 
 def test_an_attempt_says_what_it_found(config):
-    found = begin(config, NOW)
-    assert found == Beginning(NOW.isoformat(), found.fingerprint, found.photos)
+    found = take_snapshot(config, NOW)
+    assert found == RunSnapshot(NOW.isoformat(), found.fingerprint, found.photos)
     assert len(found.fingerprint) == len(found.photos) == 64
     assert found.fingerprint != found.photos

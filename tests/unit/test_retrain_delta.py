@@ -1,4 +1,4 @@
-"""Promises of the data delta: every photo is counted once, by content, under today's names."""
+"""The delta of the data: each photo counts once, by content, under today's class names."""
 
 import re
 
@@ -8,8 +8,8 @@ import pytest
 
 from regraft.core.errors import ConfigError
 from regraft.data.split import Splits
-from regraft.operations.advice import MAX_TOLD, ClassDelta
-from regraft.operations.retrain.delta import delta_of
+from regraft.operations.advice import MAX_LISTED, ClassDelta
+from regraft.operations.retrain.delta import compute_delta
 
 PETS = ("cat", "dog")
 
@@ -18,7 +18,7 @@ def splits_of(photos):
     """Splits of {content: (label, side)}; a content is its own path."""
     frame = pd.DataFrame(
         [(f"/p/{sha}", label, sha, side) for sha, (label, side) in photos.items()],
-        columns=["path", "label", "sha256", "side"],
+        columns=["path", "label", "sha256", "split"],
     )
     nothing = pd.DataFrame(columns=["path"])
     classes = tuple(sorted(set(frame["label"])))
@@ -26,14 +26,14 @@ def splits_of(photos):
 
 
 def manifest_of(photos):
-    """What a model that was trained on these photos remembers."""
+    """The manifest of a model that was trained on these photos."""
     frame = splits_of(photos).frame
-    return frame.loc[frame["side"] != "test", ["sha256", "label", "side"]]
+    return frame.loc[frame["split"] != "test", ["sha256", "label", "split"]]
 
 
 def compared(then, now, renamed=None, since=3):
     classes = tuple(sorted({label for label, _ in then.values()}))
-    return delta_of(splits_of(now), manifest_of(then), since, classes, renamed or {})
+    return compute_delta(splits_of(now), manifest_of(then), since, classes, renamed or {})
 
 
 def lines(delta):
@@ -92,7 +92,7 @@ def test_copies_count_once_and_moved_files_not_at_all():
     frame = splits.frame.assign(path=splits.frame["path"] + ".moved.png")
     doubled = Splits(**(vars(splits) | {"frame": pd.concat([frame, frame])}))
     manifest = pd.concat([manifest_of(THEN)] * 2)
-    assert delta_of(doubled, manifest, 3, PETS, {}).classes == compared(THEN, THEN).classes
+    assert compute_delta(doubled, manifest, 3, PETS, {}).classes == compared(THEN, THEN).classes
 
 
 def test_classes_that_appear_and_vanish_are_named():
@@ -108,7 +108,7 @@ def test_a_renamed_class_is_the_same_class():
     delta = compared(THEN, now, {"cat": "kitty"})
     assert (delta.n_changed, delta.appeared, delta.vanished) == (0, (), ())
     assert [line.label for line in delta.classes] == ["dog", "kitty"]
-    assert compared(now, now, {"cat": "kitty"}).n_changed == 0  # it was carried out before
+    assert compared(now, now, {"cat": "kitty"}).n_changed == 0  # the rename was applied before
     moved = compared(THEN, now | {"a": ("dog", "train")}, {"cat": "kitty"})
     assert moved.relabelled == (("/p/a", "kitty", "dog"),)
 
@@ -126,7 +126,7 @@ def test_a_new_name_cannot_hide_that_two_classes_become_one():
 
 
 def test_before_the_first_training_all_is_new():
-    delta = delta_of(splits_of(THEN), None, None, (), {})
+    delta = compute_delta(splits_of(THEN), None, None, (), {})
     assert lines(delta) == {"cat": (0, 2, 0), "dog": (0, 2, 0)}
     assert (delta.since, delta.changed_fraction, delta.appeared) == (None, 1.0, PETS)
     assert re.findall(r"\d+ \w+", str(delta)) == ["4 new", "0 removed", "0 relabelled"]
@@ -138,14 +138,14 @@ def test_of_many_relabelled_photos_the_first_are_named_and_all_are_counted():
     now = {sha: ("dog" if sha < "030" else label, side) for sha, (label, side) in then.items()}
     delta = compared(then, now)
     assert delta.n_relabelled == 30
-    assert [path for path, _, _ in delta.relabelled] == [f"/p/{i:03}" for i in range(MAX_TOLD)]
+    assert [path for path, _, _ in delta.relabelled] == [f"/p/{i:03}" for i in range(MAX_LISTED)]
 
 
 @pytest.mark.parametrize(
     "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 10))]
 )
 def test_over_any_sequence_the_books_balance(seed):
-    """What was, and came, and went, is what is; and no photo is counted twice."""
+    """Before + added - removed = now, and no photo is counted twice."""
     rng = np.random.default_rng(seed)
     labels, places = ("ant", "bee", "cat"), ("train", "train", "validation", "test")
     photos = {f"0_{i}": (str(rng.choice(labels)), str(rng.choice(places))) for i in range(40)}

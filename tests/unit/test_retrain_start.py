@@ -1,4 +1,4 @@
-"""Warm or cold: as asked; else the champion's, unless the pretrained network is shown better."""
+"""Warm or cold start: as configured, else warm unless the pretrained network is shown better."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ from tiny import ARCHITECTURE, CLASSES, SETTINGS, draw_splits
 from regraft.core.config import BackboneConfig, Config, EmbedConfig, FreezeConfig, RetrainConfig
 from regraft.core.errors import ConfigError
 from regraft.model.classifier import load_pretrained
-from regraft.operations.retrain.start import choose_start, of_today, pretrained_of
+from regraft.operations.retrain.start import choose_start, pin_weights, select_pretrained
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 
@@ -30,13 +30,13 @@ def colours(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(config):
-    """The pretrained network, which looks at photos as its library says."""
+    """The pretrained network, with the preprocessing of its library."""
     return load_pretrained(config.backbone, CLASSES)
 
 
 @pytest.fixture(scope="module")
 def config(weights_path):
-    """Such as a retraining gets it; the tiny network is its pretrained one."""
+    """The configuration of a retraining, with the tiny network as the pretrained backbone."""
     pretrained = BackboneConfig(source=f"file:{weights_path}", architecture=ARCHITECTURE)
     return Config(backbone=pretrained, tune=SETTINGS, freeze=FreezeConfig(policy="last_block"))
 
@@ -55,13 +55,13 @@ def wishing(config, start="auto", **backbone):
 
 
 def blind(classifier):
-    """The same network with weights that see the same in every photo."""
+    """The same network with zero weights, which give every photo the same embedding."""
     zeros = {n: torch.zeros_like(t) for n, t in classifier.weights.items()}
     return replace(classifier, weights=zeros)
 
 
 def tuned_a_little(classifier):
-    """As after a fine-tuning: the same network, its last norm moved."""
+    """The same network with a changed last norm, as after fine-tuning."""
     name = "backbone.bn2.weight"
     return replace(classifier, weights=classifier.weights | {name: classifier.weights[name] + 0.01})
 
@@ -70,7 +70,7 @@ def test_without_a_champion_the_start_is_the_pretrained_network(colours, config)
     for wish in ("auto", "champion", "pretrained"):
         found = choose_start(None, "", colours, wishing(config, wish))
         assert found.backbone == config.backbone
-        assert found.reason == f"from {config.backbone.source}: no model serves yet"
+        assert found.reason == f"from {config.backbone.source}: no version serves yet"
 
 
 def test_a_backbone_called_champion_needs_one(colours, config):
@@ -127,15 +127,15 @@ def test_weights_that_are_no_numbers_are_right_about_no_photo(start, colours, co
 
 def test_a_better_start_on_a_handful_of_photos_is_not_shown(start, colours, config_stored):
     frame = colours.frame
-    few = frame[frame.side == "validation"].groupby("label").head(1)
-    fewer = replace(colours, frame=pd.concat([frame[frame.side == "train"], few]))
+    few = frame[frame.split == "validation"].groupby("label").head(1)
+    fewer = replace(colours, frame=pd.concat([frame[frame.split == "train"], few]))
     found = choose_start(blind(start), URL, fewer, config_stored)
     assert found.backbone == WARM
     assert "3 of 3 validation photos" in found.reason
 
 
 def test_without_validation_photos_it_is_the_champions(start, colours, config, passed):
-    unjudged = replace(colours, frame=colours.frame[colours.frame.side == "train"])
+    unjudged = replace(colours, frame=colours.frame[colours.frame.split == "train"])
     found = choose_start(tuned_a_little(start), URL, unjudged, config)
     assert found.backbone == WARM
     assert "validation" in found.reason
@@ -185,19 +185,19 @@ def test_the_card_names_the_pretrained_network_where_the_configuration_does_not(
     bundled = start.card.backbone.model_copy(update={"source": "bundled:efficientnet_lite2"})
     for source in ("auto", "champion"):
         config = BackboneConfig(source=source)
-        assert pretrained_of(start, config) == file
-        assert pretrained_of(start.with_card(backbone=bundled), config).source == bundled.source
+        assert select_pretrained(start, config) == file
+        assert select_pretrained(start.with_card(backbone=bundled), config).source == bundled.source
     named = BackboneConfig(source="bundled:efficientnet_lite0")
-    assert pretrained_of(start, named) is named
+    assert select_pretrained(start, named) is named
 
 
 def test_another_file_of_the_same_name_is_another_start(weights_path, tmp_path):
     path = tmp_path / "weights.safetensors"
     config = Config(backbone=BackboneConfig(source=f"file:{path}", architecture=ARCHITECTURE))
-    assert of_today(config) is config  # there is none: whoever loads it says so
+    assert pin_weights(config) is config  # the file does not exist; loading it raises later
     for data in (weights_path.read_bytes(), save({"another": torch.ones(1)})):
         path.write_bytes(data)
-        assert of_today(config).backbone.sha256 == hashlib.sha256(data).hexdigest()
+        assert pin_weights(config).backbone.sha256 == hashlib.sha256(data).hexdigest()
 
 
 def test_photos_of_a_new_class_are_asked_too(start, colours, config_stored):

@@ -20,15 +20,15 @@ import pytest
 from typer.testing import CliRunner
 
 from regraft.cli import app
-from regraft.core.errors import AlreadyRuns, ScheduleError
+from regraft.core.errors import AlreadyRunning, ScheduleError
 from regraft.core.state import open_state
 from regraft.operations.schedule import (
-    Declaration,
+    ScheduleEntry,
     Start,
     add,
-    declarations,
-    last_beat,
-    record_of,
+    list_entries,
+    load_record,
+    read_heartbeat,
     render,
 )
 from regraft.operations.schedule.runs import ServiceSettings
@@ -64,7 +64,7 @@ def test_a_command_is_declared_listed_and_removed(here):
     assert "train 'my photos' --set tune.epochs=3" in added
     assert " Mon " in added
     assert "`regraft schedule run`" in added
-    (kept,) = declarations(open_state(here / ".regraft"))
+    (kept,) = list_entries(open_state(here / ".regraft"))
     assert (kept.folder, kept.jitter_s, kept.takes_state) == (str(here), 60, True)
     assert kept.arguments == ("train", "my photos", "--set", "tune.epochs=3")
     listed = said("list")
@@ -72,18 +72,18 @@ def test_a_command_is_declared_listed_and_removed(here):
     assert row[:8] == ["train-my-photos", *("0", "3", "*", "*", "1"), "Europe/Berlin", "Mon"]
     assert "regraft schedule run" in listed
     told = json.loads(said("list", "--json"))
-    assert told["declared"][0]["command"] == "train 'my photos' --set tune.epochs=3"
-    assert datetime.fromisoformat(told["declared"][0]["next_run"]) > datetime.now(UTC)
-    assert told["service"] == {"lives": False, "heartbeat": None}
+    assert told["entries"][0]["command"] == "train 'my photos' --set tune.epochs=3"
+    assert datetime.fromisoformat(told["entries"][0]["next_run"]) > datetime.now(UTC)
+    assert told["service"] == {"is_alive": False, "heartbeat": None}
     assert "train-my-photos" in said("remove", "train-my-photos")
-    assert declarations(open_state(here / ".regraft")) == []
+    assert list_entries(open_state(here / ".regraft")) == []
     assert "train-my-photos" not in said("list")
 
 
 def test_the_state_folder_is_added_only_where_it_was_not_named(here):
     for command in ("train x --state other", "config show", "doctor", "models", "models prune"):
         said("add", "--cron", "0 3 * * *", "--command", command)
-    kept = {each.command: each.takes_state for each in declarations(open_state(here / ".regraft"))}
+    kept = {each.command: each.takes_state for each in list_entries(open_state(here / ".regraft"))}
     assert kept == {
         **{"train x --state other": False, "config show": False},
         **{"doctor": True, "models": True, "models prune": True},
@@ -104,13 +104,13 @@ def test_the_state_folder_is_added_only_where_it_was_not_named(here):
 def test_a_command_line_that_regraft_would_refuse_is_refused_today(here, command, expected):
     with pytest.raises(ScheduleError, match=expected):
         said("add", "--cron", "0 3 * * *", "--command", command)
-    assert not declarations(open_state(here / ".regraft"))
+    assert not list_entries(open_state(here / ".regraft"))
 
 
 def test_zenml_is_asked_for_only_where_it_has_a_store(here):
     with pytest.raises(ScheduleError, match=r"\btrain-x\b.*ZenML"):
-        said("add", "--cron", "0 3 * * *", "--command", "train x", "--set", "keeper=zenml")
-    said("add", "--cron", "0 3 * * *", "--command", "train x", "--set", "keeper=here")
+        said("add", "--cron", "0 3 * * *", "--command", "train x", "--set", "backend=zenml")
+    said("add", "--cron", "0 3 * * *", "--command", "train x", "--set", "backend=local")
 
 
 def test_an_unknown_kind_of_unit_is_refused(here):
@@ -214,7 +214,9 @@ def test_the_service_runs_what_was_missed_says_what_failed_and_stops_when_told(
 
     def stop_service():
         try:
-            wait_until(lambda: record_of(state, "show").ended and record_of(state, "broken").ended)
+            wait_until(
+                lambda: load_record(state, "show").ended and load_record(state, "broken").ended
+            )
             wait_until(lambda: page.exists() and "exit code 2" in page.read_text(encoding="utf-8"))
             happened.append("all")
         finally:
@@ -225,15 +227,15 @@ def test_the_service_runs_what_was_missed_says_what_failed_and_stops_when_told(
     told = said("run")
     waiting.join()
     assert happened == ["all"]
-    record, broken = record_of(state, "show"), record_of(state, "broken")
+    record, broken = load_record(state, "show"), load_record(state, "broken")
     assert (record.outcome, record.exit_code) == ("done", 0)
     assert Path(record.log).read_text(encoding="utf-8") == "said config show\n"
     assert (broken.outcome, broken.exit_code) == ("failed", 2)
     assert re.search(r"\bbroken\b.*\bexit code 2\b", page.read_text(encoding="utf-8"))
     assert re.search(r"\bshow: ", told)
-    assert last_beat(state).doing == "stopped"
+    assert read_heartbeat(state).status == "stopped"
     assert re.search(r"^show .*\bdone\b", said("list"), re.MULTILINE)
-    assert not json.loads(said("list", "--json"))["service"]["lives"]
+    assert not json.loads(said("list", "--json"))["service"]["is_alive"]
 
 
 def declare_missed(state, folder):
@@ -241,7 +243,7 @@ def declare_missed(state, folder):
     added = (datetime.now(UTC) - timedelta(days=8)).isoformat()
     for name, command in (("show", "config show"), ("broken", "config check gone.yaml")):
         place = ("Europe/Berlin", command, str(folder), added)
-        add(state, Declaration(name, "0 3 * * 1", *place, takes_state=False))
+        add(state, ScheduleEntry(name, "0 3 * * 1", *place, takes_state=False))
 
 
 def deaf():
@@ -257,14 +259,14 @@ def test_the_service_runs_a_real_command_that_was_missed_and_stops_when_told(her
     command = [sys.executable, "-P", "-m", "regraft.cli", "schedule", "run"]
     service = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=deaf)
     try:
-        wait_until(lambda: record_of(state, "show").ended and record_of(state, "broken").ended)
-        record = record_of(state, "show")
+        wait_until(lambda: load_record(state, "show").ended and load_record(state, "broken").ended)
+        record = load_record(state, "show")
         second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert second.returncode == 11
-        assert AlreadyRuns.__name__ in second.stderr
+        assert AlreadyRunning.__name__ in second.stderr
         assert f" {service.pid} " in second.stderr
         assert f" {service.pid} " in said("list")
-        assert json.loads(said("list", "--json"))["service"]["lives"]
+        assert json.loads(said("list", "--json"))["service"]["is_alive"]
     finally:
         service.send_signal(signal.SIGTERM)
         _, told = service.communicate(timeout=60)
@@ -274,6 +276,6 @@ def test_the_service_runs_a_real_command_that_was_missed_and_stops_when_told(her
     assert re.search(r"\bshow: ", told)
     page = (state.reports / "status.html").read_text(encoding="utf-8")
     assert re.search(r"\bbroken\b.*\bexit code 2\b", page)
-    assert last_beat(state).doing == "stopped"
+    assert read_heartbeat(state).status == "stopped"
     assert re.search(r"^show .*\bdone\b", said("list"), re.MULTILINE)
-    assert not json.loads(said("list", "--json"))["service"]["lives"]
+    assert not json.loads(said("list", "--json"))["service"]["is_alive"]

@@ -17,9 +17,9 @@ import pytest
 import time_machine
 from test_state import ended, forked
 
-from regraft.core.errors import AlreadyRuns, ScheduleError
-from regraft.core.state import alone, open_state
-from regraft.operations.schedule import Declaration, add, last_beat, record_of, remove
+from regraft.core.errors import AlreadyRunning, ScheduleError
+from regraft.core.state import exclusive_lock, open_state
+from regraft.operations.schedule import ScheduleEntry, add, load_record, read_heartbeat, remove
 from regraft.operations.schedule.child import N_LOGS
 from regraft.operations.schedule.runs import ServiceSettings
 from regraft.operations.schedule.service import serve
@@ -44,7 +44,7 @@ except KeyboardInterrupt:
     sys.exit(130)
 """
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
-HOURLY = Declaration("job", "0 * * * *", "UTC", "quick", "", NOON.isoformat(), takes_state=False)
+HOURLY = ScheduleEntry("job", "0 * * * *", "UTC", "quick", "", NOON.isoformat(), takes_state=False)
 
 
 def clock():
@@ -72,13 +72,13 @@ class World:
         self.n_ticks = 0  # of all services
 
     def declare(self, **changed):
-        declared = replace(HOURLY, folder=str(self.folder), **changed)
-        add(self.state, declared)
-        return declared
+        load_entry = replace(HOURLY, folder=str(self.folder), **changed)
+        add(self.state, load_entry)
+        return load_entry
 
     @property
     def record(self):
-        return record_of(self.state, "job")
+        return load_record(self.state, "job")
 
     @property
     def pids(self):
@@ -96,7 +96,7 @@ class World:
         def work():
             try:
                 serve(self.state, self.settings, clock, is_over)
-            except (AlreadyRuns, ScheduleError) as error:  # would be a warning, and then lost
+            except (AlreadyRunning, ScheduleError) as error:  # would be a warning, and then lost
                 failed.append(error)
 
         n_ticks = self.n_ticks
@@ -159,9 +159,9 @@ def test_a_laptop_that_slept_leaves_out_what_is_declared_to_be_skipped(world, ti
     world.declare(missed="skip")
     with world.served():
         time_is.move_to(NOON + timedelta(hours=10, minutes=20))
-        until(lambda: world.record.n_left_out == 1)
+        until(lambda: world.record.n_not_started == 1)
         record = world.record
-        assert (record.left_out_at, record.left_out_why) == (
+        assert (record.not_started_at, record.not_started_reason) == (
             "2026-01-05T22:00:00+00:00",
             "its time was missed",
         )
@@ -177,7 +177,7 @@ def test_runs_that_were_missed_while_no_service_ran(world, time_is, missed, n_ru
     time_is.move_to(NOON + timedelta(days=300, minutes=20))
     for _ in range(2):  # begun twice, it makes up for them no second time
         with world.served():
-            until(lambda: world.record.seen > "2026-11")
+            until(lambda: world.record.handled_until > "2026-11")
             world.settle()
             assert len(world.pids) == n_runs
 
@@ -185,7 +185,7 @@ def test_runs_that_were_missed_while_no_service_ran(world, time_is, missed, n_ru
 @pytest.mark.parametrize(
     ("due", "again"),
     [
-        ("2026-03-29T01:30:00", "2026-03-30T00:30:00"),  # 2:30 is skipped: 3:30, then 2:30
+        ("2026-03-29T01:00:00", "2026-03-30T00:30:00"),  # 2:30 is skipped: 3:00, then 2:30
         ("2026-10-25T00:30:00", "2026-10-26T01:30:00"),  # 2:30 comes twice: the first
     ],
 )
@@ -210,8 +210,8 @@ def test_a_run_at_half_past_two_runs_once_on_the_day_when_clocks_are_set(
 def test_a_run_begins_within_its_jitter(world, time_is):
     world.declare(cron="30 * * * *", jitter_s=1800)
     with world.served():
-        until(lambda: last_beat(world.state).next_runs)
-        when = datetime.fromisoformat(last_beat(world.state).next_runs[0][1])
+        until(lambda: read_heartbeat(world.state).next_runs)
+        when = datetime.fromisoformat(read_heartbeat(world.state).next_runs[0][1])
         assert NOON + timedelta(minutes=30) < when < NOON + timedelta(minutes=60)
         time_is.move_to(when - timedelta(seconds=5))
         world.settle()
@@ -223,7 +223,7 @@ def test_a_run_begins_within_its_jitter(world, time_is):
 
 @pytest.mark.parametrize(
     ("command", "outcome", "code"),
-    [("exit 0", "done", 0), ("exit 8", "skipped", 8), ("exit 3", "failed", 3)],
+    [("exit 0", "done", 0), ("exit 8", "skip", 8), ("exit 3", "failed", 3)],
 )
 def test_how_a_run_ended_and_what_it_said_is_kept(world, time_is, command, outcome, code):
     world.declare(command=command)
@@ -232,7 +232,7 @@ def test_how_a_run_ended_and_what_it_said_is_kept(world, time_is, command, outco
         until(lambda: world.record.ended)
     record = world.record
     assert (record.outcome, record.exit_code, record.n_tries) == (outcome, code, 1)
-    assert datetime.fromisoformat(record.began) >= datetime.fromisoformat(record.due)
+    assert datetime.fromisoformat(record.started) >= datetime.fromisoformat(record.due)
     assert Path(record.log).read_text(encoding="utf-8") == f"said {command}\n"
 
 
@@ -250,11 +250,11 @@ def test_a_run_that_cannot_begin_says_why_and_the_service_goes_on(world, time_is
     add(world.state, replace(HOURLY, name="other", folder=str(world.folder)))
     time_is.move_to(NOON + timedelta(hours=1))
     with world.served():
-        until(lambda: world.record.ended and record_of(world.state, "other").ended)
+        until(lambda: world.record.ended and load_record(world.state, "other").ended)
     assert world.record.outcome == "failed"
     assert os.strerror(errno.ENOENT) in world.record.reason
     assert str(gone) in world.record.reason
-    assert record_of(world.state, "other").outcome == "done"
+    assert load_record(world.state, "other").outcome == "done"
 
 
 def test_a_run_that_still_goes_on_is_not_begun_twice(world, time_is):
@@ -263,11 +263,11 @@ def test_a_run_that_still_goes_on_is_not_begun_twice(world, time_is):
     with world.served():
         until(lambda: (world.folder / "ready").exists())
         time_is.move_to(NOON + timedelta(hours=2))
-        until(lambda: world.record.n_left_out == 1)
+        until(lambda: world.record.n_not_started == 1)
         record = world.record
-        assert "run before" in record.left_out_why
+        assert "previous run" in record.not_started_reason
         assert (record.outcome, record.due) == ("running", "2026-01-05T13:00:00+00:00")
-        until(lambda: last_beat(world.state).running == ("job",))
+        until(lambda: read_heartbeat(world.state).running == ("job",))
         assert len(world.pids) == 1
 
 
@@ -278,8 +278,8 @@ def test_a_stop_interrupts_the_run_which_is_begun_again_by_the_next_service(worl
         until(lambda: (world.folder / "ready").exists())
     assert (world.folder / "kept").exists()
     assert (world.record.outcome, world.record.exit_code) == ("stopped", 130)
-    heartbeat = last_beat(world.state)
-    assert (heartbeat.doing, heartbeat.lives(clock())) == ("stopped", False)
+    heartbeat = read_heartbeat(world.state)
+    assert (heartbeat.status, heartbeat.is_alive(clock())) == ("stopped", False)
     time_is.shift(timedelta(minutes=5))
     with world.served():
         until(lambda: len(world.pids) == 2)
@@ -303,7 +303,7 @@ def test_a_run_that_takes_too_long_is_interrupted(world, time_is):
 
 
 def test_a_second_service_on_the_same_folder_ends_and_names_the_first(world, time_is):
-    with world.served(), pytest.raises(AlreadyRuns) as refused:
+    with world.served(), pytest.raises(AlreadyRunning) as refused:
         serve(world.state, world.settings, clock, lambda: True)
     assert f" {os.getpid()} " in str(refused.value)
     assert "2026-01-05T12:00:0" in str(refused.value)
@@ -312,17 +312,17 @@ def test_a_second_service_on_the_same_folder_ends_and_names_the_first(world, tim
 def test_what_is_added_and_removed_meanwhile_is_noticed(world, time_is):
     with world.served():
         world.declare()
-        until(lambda: last_beat(world.state).next_runs)
+        until(lambda: read_heartbeat(world.state).next_runs)
         time_is.move_to(NOON + timedelta(hours=1))
         until(lambda: world.record.outcome == "done")
         remove(world.state, "job")
-        until(lambda: not last_beat(world.state).next_runs)
+        until(lambda: not read_heartbeat(world.state).next_runs)
         time_is.move_to(NOON + timedelta(hours=2))
         world.settle()
         assert len(world.pids) == 1
 
 
-def test_a_run_whose_declaration_was_removed_leaves_no_record(world, time_is):
+def test_a_run_whose_entry_was_removed_leaves_no_record(world, time_is):
     world.declare(command="sleep")
     time_is.move_to(NOON + timedelta(hours=1))
     with world.served():
@@ -331,10 +331,10 @@ def test_a_run_whose_declaration_was_removed_leaves_no_record(world, time_is):
     assert not list((world.state.schedule / "records").glob("*.json"))
 
 
-def test_a_declaration_that_broke_meanwhile_stops_no_other(world, time_is):
+def test_an_entry_that_broke_meanwhile_stops_no_other(world, time_is):
     world.declare()
     with world.served():
-        broken = world.state.schedule / "declared" / "broken.json"
+        broken = world.state.schedule / "entries" / "broken.json"
         broken.write_text("{", encoding="utf-8")
         world.settle()
         time_is.move_to(NOON + timedelta(hours=1))
@@ -346,26 +346,26 @@ def test_a_run_leaves_nothing_in_the_record_of_a_later_namesake(world, time_is):
     time_is.move_to(NOON + timedelta(hours=1))
     with world.served():
         until(lambda: (world.folder / "ready").exists())
-        until(lambda: last_beat(world.state).running == ("job",))
+        until(lambda: read_heartbeat(world.state).running == ("job",))
         remove(world.state, "job")
         world.declare(added=clock().isoformat())
         os.kill(world.pids[0], signal.SIGINT)
-        until(lambda: (world.folder / "kept").exists() and not last_beat(world.state).running)
+        until(lambda: (world.folder / "kept").exists() and not read_heartbeat(world.state).running)
         assert world.record.outcome == ""
         time_is.move_to(NOON + timedelta(hours=2))
         until(lambda: world.record.outcome == "done")
 
 
-def test_a_declaration_without_a_readable_time_stops_no_other_change(world, time_is):
+def test_an_entry_without_a_readable_time_stops_no_other_change(world, time_is):
     world.declare(name="bad", timezone="Mars")
     world.declare(name="gone")
     with world.served():
         world.declare(name="a", cron="0 3")
         remove(world.state, "gone")
         world.declare()
-        until(lambda: [name for name, _ in last_beat(world.state).next_runs] == ["job"])
+        until(lambda: [name for name, _ in read_heartbeat(world.state).next_runs] == ["job"])
         remove(world.state, "bad")
-        (world.state.schedule / "declared" / "job.json").write_text("{", encoding="utf-8")
+        (world.state.schedule / "entries" / "job.json").write_text("{", encoding="utf-8")
         time_is.move_to(NOON + timedelta(hours=1))
         until(lambda: world.record.outcome == "done")  # as it was read before
 
@@ -379,17 +379,17 @@ def test_the_state_folder_is_named_before_the_words_that_are_no_options(world, t
     assert log == f"said quick a --state {world.state.root} -- -b\n"
 
 
-def test_a_declaration_that_is_broken_at_the_start_is_said_at_once(world, time_is):
+def test_an_entry_that_is_broken_at_the_start_is_an_error_at_once(world, time_is):
     world.declare()
-    (world.state.schedule / "declared" / "job.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ScheduleError, match=r"/declared/job\.json"):
+    (world.state.schedule / "entries" / "job.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ScheduleError, match=r"/entries/job\.json"):
         serve(world.state, world.settings, clock, lambda: False)
-    with alone(world.state, "run the schedule", NOON):
+    with exclusive_lock(world.state, "run the schedule", NOON):
         pass  # it holds nothing up
 
 
 def test_what_zenml_keeps_is_not_run_here(world, time_is):
-    world.declare(keeper="zenml")
+    world.declare(backend="zenml")
     time_is.move_to(NOON + timedelta(hours=1))
     with world.served():
         world.settle()
@@ -402,8 +402,8 @@ def test_a_clock_that_was_years_ahead_and_is_set_right_holds_nothing_up(world, t
     with world.served():
         until(lambda: world.record.outcome == "done")
         time_is.move_to(NOON)
-        until(lambda: world.record.seen < "2027")
-        until(lambda: last_beat(world.state).next_runs[0][1] == "2026-01-05T13:00:00+00:00")
+        until(lambda: world.record.handled_until < "2027")
+        until(lambda: read_heartbeat(world.state).next_runs[0][1] == "2026-01-05T13:00:00+00:00")
         time_is.move_to(NOON + timedelta(hours=1))
         until(lambda: len(world.pids) == 2)
         assert world.record.due == "2026-01-05T13:00:00+00:00"
@@ -414,7 +414,7 @@ def test_the_last_logs_stay_and_older_ones_go(world, time_is):
     logs.mkdir()
     for n in range(N_LOGS + 5):
         (logs / f"job-20250101T0000{n:02}.000000Z.log").touch()
-    (logs / "job-2-20250101T000000.000000Z.log").touch()  # of another declaration
+    (logs / "job-2-20250101T000000.000000Z.log").touch()  # of another entry
     world.declare()
     time_is.move_to(NOON + timedelta(hours=1))
     with world.served():
@@ -427,10 +427,10 @@ def test_the_last_logs_stay_and_older_ones_go(world, time_is):
 
 
 @contextmanager
-def left_by_a_killed_service(world, **declared):
+def left_by_a_killed_service(world, **load_entry):
     """An hour after a service began a run and was killed with -9; the run goes on."""
     added = datetime.now(UTC) - timedelta(hours=2)
-    world.declare(command="sleep", added=added.isoformat(), **declared)
+    world.declare(command="sleep", added=added.isoformat(), **load_entry)
     # A copy of this process, which is cheap.
     service = forked(lambda: serve(world.state, world.settings, clock, lambda: False))
     try:
@@ -446,9 +446,9 @@ def left_by_a_killed_service(world, **declared):
 def test_a_run_lives_through_the_death_of_the_service_and_is_not_begun_twice(world):
     """The new service finds the run by its process."""
     with left_by_a_killed_service(world), world.served():
-        until(lambda: world.record.n_left_out == 1)
-        assert "run before" in world.record.left_out_why
-        until(lambda: last_beat(world.state).running == ("job",))
+        until(lambda: world.record.n_not_started == 1)
+        assert "previous run" in world.record.not_started_reason
+        until(lambda: read_heartbeat(world.state).running == ("job",))
         # Nobody sees how it ends: it is begun once more, and not for ever.
         os.kill(world.pids[0], signal.SIGKILL)
         until(lambda: len(world.pids) == 2)
@@ -458,10 +458,10 @@ def test_a_run_lives_through_the_death_of_the_service_and_is_not_begun_twice(wor
 def test_a_run_that_was_taken_over_has_no_more_time_than_any(world):
     """An hour is over; a clock that is set after that takes none of what is left."""
     with left_by_a_killed_service(world, timeout_s=3604) as time_is, world.served():
-        until(lambda: last_beat(world.state).running == ("job",))
+        until(lambda: read_heartbeat(world.state).running == ("job",))
         time_is.shift(timedelta(minutes=90))
         until(lambda: world.record.outcome == "timeout")
-        until(lambda: not last_beat(world.state).running)
+        until(lambda: not read_heartbeat(world.state).running)
         assert (world.folder / "kept").exists()  # it was interrupted first
 
 
@@ -481,7 +481,7 @@ def test_a_run_that_died_with_its_service_is_begun_once_more(world, time_is):
         (world.state.schedule / "records" / "job.json").write_bytes(world_as_it_is)
     assert len(world.pids) == 2
     with world.served():
-        until(lambda: world.record.outcome == "lost")
+        until(lambda: world.record.outcome == "killed")
     assert world.record.reason
     assert world.record.exit_code is None
 
@@ -489,12 +489,12 @@ def test_a_run_that_died_with_its_service_is_begun_once_more(world, time_is):
 def test_the_heartbeat_says_who_and_what_is_next(world, time_is):
     world.declare()
     with world.served():
-        until(lambda: last_beat(world.state).next_runs)
+        until(lambda: read_heartbeat(world.state).next_runs)
         path = world.state.schedule / "heartbeat.json"
         said = json.loads(path.read_text(encoding="utf-8"))
-        assert (said["pid"], said["doing"], said["running"]) == (os.getpid(), "running", [])
+        assert (said["pid"], said["status"], said["running"]) == (os.getpid(), "running", [])
         assert said["next_runs"] == [["job", "2026-01-05T13:00:00+00:00"]]
-        beats = last_beat(world.state)
-        until(lambda: last_beat(world.state).time > beats.time)
-        assert beats.lives(NOON + timedelta(seconds=50))
-        assert not beats.lives(NOON + timedelta(seconds=70))
+        beats = read_heartbeat(world.state)
+        until(lambda: read_heartbeat(world.state).time > beats.time)
+        assert beats.is_alive(NOON + timedelta(seconds=50))
+        assert not beats.is_alive(NOON + timedelta(seconds=70))

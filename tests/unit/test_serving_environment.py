@@ -1,4 +1,4 @@
-"""What a model server is told of its caller: where programs lie, and no secret."""
+"""A model server gets the paths of programs from its caller, and no secret."""
 
 import os
 import sys
@@ -21,11 +21,11 @@ def environment(monkeypatch, tmp_path):
     for name in SECRETS:
         monkeypatch.setenv(name, "hidden")
     monkeypatch.setenv("PATH", "/programs")
-    monkeypatch.setenv("LD_LIBRARY_PATH", "/libraries of cuda")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/cuda libraries")
     return _environment(tmp_path)
 
 
-def test_a_server_gets_no_secret_of_its_caller(environment, tmp_path):
+def test_a_server_gets_no_secret_from_its_caller(environment, tmp_path):
     assert "hidden" not in "\n".join(environment.values())
     assert environment["HOME"] == str(tmp_path)
 
@@ -33,4 +33,4 @@ def test_a_server_gets_no_secret_of_its_caller(environment, tmp_path):
 def test_a_server_finds_programs_and_libraries(environment):
     folders = environment["PATH"].split(os.pathsep)
     assert folders == [str(Path(sys.executable).parent), "/programs"]
-    assert environment["LD_LIBRARY_PATH"] == "/libraries of cuda"
+    assert environment["LD_LIBRARY_PATH"] == "/cuda libraries"

@@ -1,4 +1,4 @@
-"""Promises of split: no photo on two sides, and none that ever changes its side."""
+"""Promises of split: no photo is in two splits, and no photo ever changes its split."""
 
 import hashlib
 import re
@@ -20,7 +20,7 @@ QUARANTINE = pd.DataFrame(columns=["path", "label", "reason", "detail"], dtype=s
 
 
 def photo_row(name, label, given="", group="", seed=None):
-    """A row for a photo that exists nowhere: random pixels, so no two are near."""
+    """A row for an imaginary photo; the pixels are random, so no two photos are near copies."""
     return dict(_photo_row(name, label, given, group, seed))
 
 
@@ -32,7 +32,7 @@ def _photo_row(name, label, given, group, seed):
     return {
         "path": f"/photos/{label}/{name}",
         "label": label,
-        "split": given,
+        "given_split": given,
         "group": group,
         "sha256": sha256,
         "phash": f"{rng.integers(0, 2**64, dtype=np.uint64):016x}",
@@ -71,7 +71,7 @@ def near(row, n_bits=1, **changes):
 
 
 def sides(splits):
-    return dict(zip(splits.frame["path"], splits.frame["side"], strict=True))
+    return dict(zip(splits.frame["path"], splits.frame["split"], strict=True))
 
 
 # the automatic rule
@@ -87,7 +87,7 @@ def test_the_order_of_the_rows_changes_nothing():
         pd.testing.assert_frame_equal(again.frame, splits.frame)
 
 
-def test_every_class_is_shared_out_in_its_exact_parts():
+def test_every_class_is_distributed_in_its_exact_shares():
     labels = ("ant", "bee", "bee", "cat", "cat", "cat", "cat")
     splits = split(table_of(rows_of(700, labels)), SplitConfig())
     assert splits.counts.to_numpy().tolist() == [[70, 15, 15], [140, 30, 30], [280, 60, 60]]
@@ -97,7 +97,7 @@ def test_every_class_is_shared_out_in_its_exact_parts():
 
 @pytest.mark.parametrize("n", [3, 4, 5, 10])
 @pytest.mark.parametrize("part", [0.01, 0.45])
-def test_three_photos_of_a_class_are_enough_for_one_on_each_side(n, part):
+def test_three_photos_of_a_class_are_enough_for_one_in_each_split(n, part):
     config = SplitConfig(test_fraction=part, validation_fraction=part)
     counts = split(table_of(rows_of(2 * n)), config).counts
     assert (counts >= 1).all(axis=None)
@@ -116,7 +116,7 @@ def test_groups_stay_together_and_miss_no_share_by_more_than_one_group(seed):
         for i in range(200)
     ]
     splits = split(table_of(rows), SplitConfig())
-    assert (splits.frame.groupby("group")["side"].nunique() == 1).all()
+    assert (splits.frame.groupby("group")["split"].nunique() == 1).all()
     for label, counts in splits.counts.iterrows():
         of_class = splits.frame[splits.frame["label"] == label]
         largest = of_class.groupby("group").size().max()
@@ -125,7 +125,7 @@ def test_groups_stay_together_and_miss_no_share_by_more_than_one_group(seed):
     assert splits.leaks.empty
 
 
-def test_copies_and_near_copies_stay_on_one_side():
+def test_copies_and_near_copies_are_in_the_same_split():
     rows = rows_of(60)
     twins = [row | {"path": row["path"] + "2"} for row in rows[:20]]
     nears = [near(row, 3) for row in rows[20:40]]
@@ -137,11 +137,11 @@ def test_copies_and_near_copies_stay_on_one_side():
     assert splits.leaks.empty
 
 
-def test_no_content_is_on_two_sides():
+def test_no_content_is_in_two_splits():
     rows = rows_of(50)
     rows += [row | {"path": row["path"] + "2"} for row in rows]
     frame = split(table_of(rows), SplitConfig()).frame
-    assert (frame.groupby("sha256")["side"].nunique() == 1).all()
+    assert (frame.groupby("sha256")["split"].nunique() == 1).all()
 
 
 # the memory
@@ -188,7 +188,7 @@ def test_the_memory_works_the_same_behind_a_url(tmp_path):
     assert len(fsspec.filesystem("memory").ls("/sides")) == 2
 
 
-def test_a_copy_of_a_photo_that_has_left_still_finds_its_side(tmp_path):
+def test_a_copy_of_a_deleted_photo_gets_the_same_split(tmp_path):
     config = SplitConfig(memory_url=str(tmp_path))
     rows = rows_of(40)
     first = split(table_of(rows), config)
@@ -222,13 +222,13 @@ def apart(tmp_path):
     raise AssertionError("no such pair in 60 attempts")
 
 
-def test_a_new_photo_that_joins_two_sides_is_left_out_and_the_old_ones_stay(tmp_path):
+def test_a_new_photo_that_joins_two_splits_is_dropped_and_the_old_photos_stay(tmp_path):
     rows, one, config = apart(tmp_path)
     before = sides(split(table_of(rows), config))
     bridge = near(one, 4, name="bridge.png")  # 4 bits from each of the two
     splits = split(table_of([*rows, bridge]), config)
     assert sides(splits) == before
-    columns = ["path", "side", "other_side", "action"]
+    columns = ["path", "split", "other_split", "action"]
     assert splits.leaks[columns].to_numpy().tolist() == [
         [bridge["path"], "train", "test", "dropped"]
     ]
@@ -236,7 +236,7 @@ def test_a_new_photo_that_joins_two_sides_is_left_out_and_the_old_ones_stay(tmp_
     assert sides(split(table_of([*rows, bridge]), keeping)) == before | {bridge["path"]: "train"}
 
 
-def test_a_photo_that_two_runs_placed_apart_judges(tmp_path):
+def test_a_photo_that_two_runs_assigned_differently_is_in_test(tmp_path):
     one, other = f"{tmp_path}/one", f"{tmp_path}/other"
     first = split(table_of(rows_of(40)), SplitConfig(memory_url=one))
     split(table_of([*rows_of(40), *rows_of(60, prefix="x")]), SplitConfig(memory_url=other))
@@ -258,11 +258,11 @@ def test_a_broken_shard_stops_the_run(tmp_path):
 def test_given_splits_are_respected():
     table = table_of(given_rows())
     frame = split(table, SplitConfig()).frame
-    assert (frame["split"] == frame["side"]).all()
+    assert (frame["given_split"] == frame["split"]).all()
 
 
 @pytest.mark.parametrize("missing", ["validation", "test"])
-def test_a_side_that_is_not_given_is_carved_out_of_train(missing):
+def test_a_split_that_is_not_given_is_taken_from_train(missing):
     rows = [
         photo_row(f"{given}{i}.png", ("cat", "dog")[i % 2], given=given)
         for given, n in (("train", 200), ("validation", 20), ("test", 20))
@@ -270,8 +270,8 @@ def test_a_side_that_is_not_given_is_carved_out_of_train(missing):
         for i in range(n)
     ]
     splits = split(table_of(rows), SplitConfig(test_fraction=0.2, validation_fraction=0.2))
-    assert len(splits.side(missing)) == 40
-    assert set(splits.side(missing)["split"]) == {"train"}
+    assert len(splits.photos_in(missing)) == 40
+    assert set(splits.photos_in(missing)["given_split"]) == {"train"}
     assert splits.counts[missing].tolist() == [20, 20]
 
 
@@ -281,19 +281,19 @@ def test_photos_without_a_split_beside_given_ones_are_trained_on():
 
 
 def test_a_class_missing_from_validation_keeps_the_order_of_the_classes():
-    rows = [r for r in given_rows() if (r["label"], r["split"]) != ("cat", "validation")]
+    rows = [r for r in given_rows() if (r["label"], r["given_split"]) != ("cat", "validation")]
     splits = split(table_of(rows), SplitConfig())
     assert splits.classes == ("cat", "dog")
     assert splits.counts["validation"].tolist() == [0, 4]
 
 
-def test_a_copy_of_a_given_test_photo_is_never_carved_into_another_side():
+def test_a_copy_of_a_given_test_photo_is_never_assigned_to_another_split():
     rows = [row for row in rows_of(60, given="train")]
     judged = [photo_row(f"t{i}", ("cat", "dog")[i % 2], given="test") for i in range(8)]
-    copies = [near(row, name=f"c{i}", split="train") for i, row in enumerate(judged)]
+    copies = [near(row, name=f"c{i}", given_split="train") for i, row in enumerate(judged)]
     splits = split(table_of([*rows, *judged, *copies]), SplitConfig())
     assert set(splits.leaks["path"]) == {row["path"] for row in copies}
-    assert set(splits.leaks["side"]) == {"train"}
+    assert set(splits.leaks["split"]) == {"train"}
 
 
 # leaks
@@ -301,16 +301,16 @@ def test_a_copy_of_a_given_test_photo_is_never_carved_into_another_side():
 
 def leaky():
     rows = given_rows()
-    by_side = {row["split"]: row for row in rows}
-    copy = by_side["test"] | {"path": "/photos/dog/copy.png", "split": "train"}
-    nearly = near(by_side["test"], 2, name="nearly.png", split="validation")
-    chained = nearly | {"path": "/photos/dog/chained.png", "split": "train"}
+    by_split = {row["given_split"]: row for row in rows}
+    copy = by_split["test"] | {"path": "/photos/dog/copy.png", "given_split": "train"}
+    nearly = near(by_split["test"], 2, name="nearly.png", given_split="validation")
+    chained = nearly | {"path": "/photos/dog/chained.png", "given_split": "train"}
     return [*rows, copy, nearly, chained]
 
 
-def test_leaks_are_dropped_from_the_side_that_judges_less():
+def test_leaks_are_dropped_from_the_lower_ranked_split():
     splits = split(table_of(leaky()), SplitConfig())
-    columns = ["path", "side", "other_side", "kind", "distance", "action"]
+    columns = ["path", "split", "other_split", "kind", "distance", "action"]
     assert splits.leaks[columns].to_numpy().tolist() == [
         ["/photos/dog/chained.png", "train", "test", "near copy", 2, "dropped"],
         ["/photos/dog/copy.png", "train", "test", "copy", 0, "dropped"],
@@ -322,8 +322,8 @@ def test_leaks_are_dropped_from_the_side_that_judges_less():
 def test_a_copy_of_a_dropped_validation_photo_alone_is_no_leak():
     rows = given_rows()
     judge = rows[-1]
-    chosen = near(judge, 4, name="v.png", split="validation")
-    trained = near(judge, 8, name="t.png", split="train")  # 4 bits from v.png, 8 from the judge
+    chosen = near(judge, 4, name="v.png", given_split="validation")
+    trained = near(judge, 8, name="t.png", given_split="train")  # 4 bits from v.png
     splits = split(table_of([*rows, chosen, trained]), SplitConfig())
     assert splits.leaks["path"].tolist() == [chosen["path"]]
     assert sides(splits)[trained["path"]] == "train"
@@ -339,17 +339,17 @@ def test_leaks_are_an_error_on_request():
     with pytest.raises(SplitLeak) as caught:
         split(table_of(leaky()), SplitConfig(on_leak="error"))
     message = str(caught.value)
-    first = r"\b3 photos .*/dog/chained\.png on train = .*/dog/nearly\.png on validation"
+    first = r"\b3 photos .*/dog/chained\.png in train = .*/dog/nearly\.png in validation"
     assert re.search(first, message)
     assert "same bytes" in message
     assert "split.on_leak=drop" in message
     rows = given_rows()
-    rows.append(near(rows[-1], 2, split="train"))
+    rows.append(near(rows[-1], 2, given_split="train"))
     with pytest.raises(SplitLeak, match=r"\b2 of 64 "):
         split(table_of(rows), SplitConfig(on_leak="error"))
 
 
-def test_one_group_on_two_given_sides_is_a_leak():
+def test_a_group_in_two_given_splits_is_a_leak():
     rows = given_rows()
     rows[0] |= {"group": "farm"}
     rows[-4] |= {"group": "farm"}
@@ -364,10 +364,10 @@ def test_one_group_on_two_given_sides_is_a_leak():
 # giving up
 
 
-def test_an_empty_side_stops_the_run():
+def test_an_empty_split_stops_the_run():
     with pytest.raises(EmptySplit, match=r"\bvalidation \(4 photos, 2 classes\)"):
         split(table_of(rows_of(4)), SplitConfig())
-    rows = [row for row in given_rows() if row["split"] != "train"]
+    rows = [row for row in given_rows() if row["given_split"] != "train"]
     with pytest.raises(EmptySplit, match=r"\btrain \(16 photos, 2 classes\)"):
         split(table_of(rows), SplitConfig())
 
@@ -384,7 +384,7 @@ def test_a_class_with_nothing_to_train_on_stops_the_run(tmp_path):
 
 
 def smooth(seed, size=64):
-    """A photo with shapes, as photos have: random low frequencies in colour."""
+    """A photo with shapes: random low frequencies in colour."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 230, (6, 6, 3), dtype=np.uint8))
     return small.resize((size, size), Image.Resampling.BICUBIC)
@@ -468,12 +468,12 @@ def test_a_film_of_one_scene_becomes_one_unit_without_all_its_pairs():
     ]
     splits = split(table_of([*rows, *rows_of(40)]), SplitConfig())
     film = splits.frame[splits.frame["phash"] == "0" * 16]
-    assert film["side"].nunique() == 1
+    assert film["split"].nunique() == 1
 
 
 def test_another_salt_is_another_split_and_the_same_salt_the_same():
     table = table_of(rows_of(60))
-    sides = [split(table, SplitConfig(salt=salt)).frame.side.tolist() for salt in ("", "1", "1")]
+    sides = [split(table, SplitConfig(salt=salt)).frame.split.tolist() for salt in ("", "1", "1")]
     assert sides[0] != sides[1]
     assert sides[1] == sides[2]
 
@@ -485,21 +485,21 @@ def test_another_salt_is_another_split_and_the_same_salt_the_same():
         ("spring", "g2 g3 p13 p14 p3 p8", "g8 g9 p0 p1 p12 p9"),
     ],
 )
-def test_each_photo_has_the_side_that_it_had_in_every_earlier_release(salt, test, validation):
-    """Another assignment would show old test photos to the next training."""
+def test_each_photo_has_the_same_split_as_in_every_earlier_release(salt, test, validation):
+    """Another assignment would use old test photos in the next training."""
     rows = rows_of(20)
     groups = [photo_row(f"g{i}.png", "emu", group=f"nest {i // 2}") for i in range(12)]
     splits = split(table_of([*rows, *groups]), SplitConfig(salt=salt) if salt else SplitConfig())
     named = splits.frame.path.str.rpartition("/")[2].str.removesuffix(".png")
-    assert sorted(named[splits.frame.side == "test"]) == test.split()
-    assert sorted(named[splits.frame.side == "validation"]) == validation.split()
+    assert sorted(named[splits.frame.split == "test"]) == test.split()
+    assert sorted(named[splits.frame.split == "validation"]) == validation.split()
 
 
-def test_the_lowest_salted_hashes_of_a_class_judge():
+def test_the_lowest_salted_hashes_of_a_class_are_in_test():
     rows = rows_of(40)
     splits = split(table_of(rows), SplitConfig(salt="spring"))
     for label in ("cat", "dog"):
         of_class = splits.frame[splits.frame.label == label]
         keys = [hashlib.sha256(f"spring{name}".encode()).hexdigest() for name in of_class.sha256]
-        ordered = of_class.assign(key=keys).sort_values("key").side.tolist()
+        ordered = of_class.assign(key=keys).sort_values("key").split.tolist()
         assert ordered == ["test"] * 3 + ["validation"] * 3 + ["train"] * 14

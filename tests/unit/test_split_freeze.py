@@ -1,4 +1,4 @@
-"""Promises of a frozen test side: it stays what it was, and widens only where the rule says so."""
+"""Promises of a frozen test split: it does not change, except as the rule allows."""
 
 import hashlib
 import math
@@ -15,20 +15,20 @@ from test_split import given_rows, near, photo_row, rows_of, sides, table_of
 
 from regraft.core.config import SplitConfig
 from regraft.core.errors import ConfigError
-from regraft.data.split import RELABELLED, WAITING, WIDENED, Widening, split
-from regraft.data.split.sides import Shares, assign
-from regraft.data.split.widening import told
+from regraft.data.split import RELABELLED, TEST_EXTENDED, WAITING, SplitExtension, split
+from regraft.data.split.assignment import Shares, assign
+from regraft.data.split.extension import format_extensions
 
 
 def frozen(folder, **options):
-    """The configuration; no near copies, to be quick, unless asked for."""
+    """The configuration; by default without near copies, which is faster."""
     options = {"freeze_test": True, "near_duplicate_bits": 0, **options}
     return SplitConfig(memory_url=str(folder), **options)
 
 
 @pytest.fixture(scope="module")
 def first_splits(tmp_path_factory):
-    """The first split of so many photos, and the folder of its memory; to be copied."""
+    """A function that returns the first split of n photos and the folder of its memory."""
 
     @cache
     def first_split(n):
@@ -40,7 +40,7 @@ def first_splits(tmp_path_factory):
 
 @pytest.fixture
 def begin(first_splits, tmp_path):
-    """Returns the first split of so many photos, and leaves the memory of it in tmp_path."""
+    """A function that returns the first split of n photos, and copies its memory to tmp_path."""
 
     def begin(n):
         folder, splits = first_splits(n)
@@ -58,17 +58,17 @@ test_ids.__test__ = False
 
 
 def n_of(splits, label):
-    """(photos on test, photos in all) of a class."""
+    """(test photos, all photos) of a class."""
     counts = splits.counts.loc[label]
     return int(counts["test"]), int(counts.sum())
 
 
-def test_a_frozen_test_side_begins_as_any_other(tmp_path):
+def test_a_frozen_test_split_starts_like_any_other(tmp_path):
     table = table_of(rows_of(200))
     first = split(table, frozen(tmp_path))
     assert first.digest == split(table, SplitConfig(near_duplicate_bits=0)).digest
-    assert first.widened == ()
-    assert first.late_facts == {WAITING: "", RELABELLED: "", WIDENED: ""}
+    assert first.test_extensions == ()
+    assert first.late_facts == {WAITING: "", RELABELLED: "", TEST_EXTENDED: ""}
 
 
 def test_new_photos_go_to_train_and_validation_alone(tmp_path, begin):
@@ -77,20 +77,20 @@ def test_new_photos_go_to_train_and_validation_alone(tmp_path, begin):
     second = split(table_of([*rows_of(200), *more]), frozen(tmp_path))
     assert test_ids(second) == test_ids(first)
     assert second.counts.to_numpy().tolist() == [[155, 30, 15], [155, 30, 15]]
-    assert second.widened == ()
+    assert second.test_extensions == ()
     assert "frozen" not in str(second)
 
 
-def test_without_freezing_the_same_photos_fill_up_the_test_side(tmp_path):
+def test_without_freezing_the_same_photos_extend_the_test_split(tmp_path):
     config = frozen(tmp_path, freeze_test=False)
     first = split(table_of(rows_of(200)), config)
     second = split(table_of([*rows_of(200), *rows_of(200, prefix="new")]), config)
     assert test_ids(second) > test_ids(first)
-    assert second.widened == ()
+    assert second.test_extensions == ()
 
 
 def a_year(tmp_path, n_weeks, step):
-    """(splits before, splits now), each time that the photos are looked at."""
+    """Yield (previous splits, current splits) for each step."""
     rng, config = np.random.default_rng(0), frozen(tmp_path)
     rows = rows_of(40)
     before = split(table_of(rows), config)
@@ -103,19 +103,19 @@ def a_year(tmp_path, n_weeks, step):
 
 
 def check_week(before, now):
-    """The test side lost nothing, and has of each class what the rule says, to a photo."""
+    """Check that test lost no photo, and has exactly the number of photos of the rule."""
     assert test_ids(now) >= test_ids(before)
     was, after = sides(before), sides(now)
     assert {path: after[path] for path in was} == was
     for label in ("cat", "dog"):
         (n_before, _), (n_test, n) = n_of(before, label), n_of(now, label)
         assert n_test == max(n_before, math.ceil(Fraction("0.05") * n))
-    assert sum(one.n_photos for one in now.widened) == len(now.test) - len(before.test)
-    assert {one.why for one in now.widened} <= {"small share"}
+    assert sum(one.n_photos for one in now.test_extensions) == len(now.test) - len(before.test)
+    assert {one.reason for one in now.test_extensions} <= {"small share"}
 
 
 @pytest.mark.parametrize("n_weeks", [28, pytest.param(52, marks=pytest.mark.slow)])
-def test_a_year_of_photos_leaves_the_test_side_until_the_rule_widens_it(tmp_path, n_weeks):
+def test_a_year_of_photos_changes_the_test_split_only_by_the_rule(tmp_path, n_weeks):
     weeks = list(a_year(tmp_path, n_weeks, 7))
     for before, now in weeks:
         check_week(before, now)
@@ -125,14 +125,14 @@ def test_a_year_of_photos_leaves_the_test_side_until_the_rule_widens_it(tmp_path
 
 
 def week_of(rng, n, week):
-    """n photos without a side, as assign() takes them."""
+    """n photos without a split, as input of assign()."""
     names = [f"{week}_{i}" for i in range(n)]
     return pd.DataFrame(
         {
             "sha256": [hashlib.sha256(name.encode()).hexdigest() for name in names],
             "label": rng.choice(("cat", "dog", "emu"), n, p=(0.7, 0.25, 0.05)),
         }
-    ).assign(group="", side="", is_given=False, is_free=True)
+    ).assign(group="", split="", is_given=False, is_free=True)
 
 
 @pytest.mark.parametrize("n_weeks", [16, pytest.param(52, marks=pytest.mark.slow)])
@@ -144,18 +144,18 @@ def test_week_after_week_each_class_has_on_test_what_the_rule_says_to_a_photo(n_
         photos["unit"] = np.arange(len(photos))
         shares = Shares(parts, "", float(least) if week else None)
         side = assign(photos, shares)
-        kept = photos["side"] != ""
-        assert (side[kept] == photos.loc[kept, "side"]).all()
+        kept = photos["split"] != ""
+        assert (side[kept] == photos.loc[kept, "split"]).all()
         for label, rows in photos.groupby("label"):
-            n_before = int((rows["side"] == "test").sum())
+            n_before = int((rows["split"] == "test").sum())
             n_test = int((side[rows.index] == "test").sum())
             if week and n_before:
                 assert n_test == max(n_before, math.ceil(Fraction(least) * len(rows))), label
         n = int(rng.integers(0, 25))
-        photos = pd.concat([photos.assign(side=side), week_of(rng, n, week)], ignore_index=True)
+        photos = pd.concat([photos.assign(split=side), week_of(rng, n, week)], ignore_index=True)
 
 
-def test_the_test_side_is_the_same_set_for_as_long_as_its_share_is_large_enough(tmp_path, begin):
+def test_the_test_split_is_the_same_set_while_its_share_is_large_enough(tmp_path, begin):
     config = frozen(tmp_path)
     rows = rows_of(200)
     first = test_ids(begin(200))
@@ -163,19 +163,19 @@ def test_the_test_side_is_the_same_set_for_as_long_as_its_share_is_large_enough(
         rows += rows_of(200, prefix=f"m{month}_")
         assert test_ids(split(table_of(rows), config)) == first
     splits = split(table_of([*rows, photo_row("one more", "cat")]), config)
-    assert splits.widened == (Widening("cat", 1, "small share"),)
+    assert splits.test_extensions == (SplitExtension("cat", 1, "small share"),)
     assert n_of(splits, "cat") == (16, 301)
     assert re.search(r" 1 \(1 .*split\.widen_test_below\)$", str(splits))
 
 
-def test_nothing_widens_where_the_least_share_is_zero(tmp_path):
+def test_test_is_not_extended_if_the_minimum_share_is_zero(tmp_path):
     config = frozen(tmp_path, widen_test_below=0.0)
     first = split(table_of(rows_of(60)), config)
     many = split(table_of([*rows_of(60), *rows_of(900, prefix="new")]), config)
     assert test_ids(many) == test_ids(first)
 
 
-def test_a_share_that_is_no_binary_number_widens_by_no_photo_too_many(tmp_path):
+def test_a_share_without_exact_binary_form_extends_test_by_no_extra_photo(tmp_path):
     config = frozen(tmp_path, widen_test_below=0.07)
     rows = rows_of(92, labels=("cat", "dog"))  # 7 of 46
     first = split(table_of(rows), config)
@@ -189,7 +189,7 @@ def test_a_class_that_appears_gets_its_usual_share(tmp_path, begin):
     more = rows_of(40, labels=("emu",), prefix="new")
     second = split(table_of([*rows_of(200), *more]), frozen(tmp_path))
     assert second.counts.loc["emu"].tolist() == [28, 6, 6]
-    assert second.widened == (Widening("emu", 6, "new class"),)
+    assert second.test_extensions == (SplitExtension("emu", 6, "new class"),)
     assert test_ids(first) < test_ids(second)
     third = split(table_of([*rows_of(200), *more, photo_row("e", "emu")]), frozen(tmp_path))
     assert test_ids(third) == test_ids(second)
@@ -214,10 +214,10 @@ def test_a_class_whose_test_photos_were_deleted_gets_its_share_of_the_new_ones(t
     second = split(table_of([*left, *more]), config)
     assert n_of(second, "cat") == (6, 125)
     assert n_of(second, "dog") == (15, 100)
-    assert second.widened == (Widening("cat", 6, "new class"),)
+    assert second.test_extensions == (SplitExtension("cat", 6, "new class"),)
 
 
-def test_a_test_photo_that_gets_another_label_stays_on_the_test_side(tmp_path, begin):
+def test_a_test_photo_with_a_new_label_stays_in_the_test_split(tmp_path, begin):
     config = frozen(tmp_path)
     rows = rows_of(200)
     first = begin(200)
@@ -228,29 +228,29 @@ def test_a_test_photo_that_gets_another_label_stays_on_the_test_side(tmp_path, b
     assert n_of(second, "cat")[0] == 10
 
 
-def test_a_copy_of_a_test_photo_joins_it_and_is_told(tmp_path):
+def test_a_copy_of_a_test_photo_joins_it_and_is_format_extensions(tmp_path):
     config = frozen(tmp_path, near_duplicate_bits=4)
     first = split(table_of(rows_of(60)), config)
     row = next(row for row in rows_of(60) if row["path"] == first.test["path"][0])
     splits = split(table_of([*rows_of(60), near(row, 2), *rows_of(10, prefix="new")]), config)
     assert set(splits.test["path"]) == set(first.test["path"]) | {near(row, 2)["path"]}
-    assert splits.widened == (Widening(row["label"], 1, "copy"),)
+    assert splits.test_extensions == (SplitExtension(row["label"], 1, "copy"),)
     assert splits.leaks.empty
-    assert re.match(r"1 \(1 copies ", splits.late_facts[WIDENED])
+    assert re.match(r"1 \(1 copies ", splits.late_facts[TEST_EXTENDED])
 
 
-def test_a_group_on_the_test_side_grows_there(tmp_path):
+def test_a_group_in_the_test_split_grows_there(tmp_path):
     config = frozen(tmp_path)
     rows = [row | {"group": f"g{i}"} for i, row in enumerate(rows_of(60))]
     first = split(table_of(rows), config)
     group, label = first.test["group"][0], first.test["label"][0]
     more = [photo_row(f"new{i}", label, group=group) for i in range(3)]
     splits = split(table_of([*rows, *more]), config)
-    assert splits.widened == (Widening(label, 3, "copy"),)
-    assert set(splits.frame.loc[splits.frame["group"] == group, "side"]) == {"test"}
+    assert splits.test_extensions == (SplitExtension(label, 3, "copy"),)
+    assert set(splits.frame.loc[splits.frame["group"] == group, "split"]) == {"test"}
 
 
-def test_a_large_group_widens_when_it_fits(tmp_path):
+def test_a_large_group_extends_test_if_it_fits(tmp_path):
     config = frozen(tmp_path, widen_test_below=0.15)
     rows = rows_of(40)
     split(table_of(rows), config)  # 3 of 20
@@ -260,10 +260,10 @@ def test_a_large_group_widens_when_it_fits(tmp_path):
         n_test, n = n_of(splits, "cat")
         wanted = math.ceil(Fraction("0.15") * n)
         assert wanted - 4 < n_test <= wanted
-        assert (splits.frame.groupby("group")["side"].nunique().drop("") == 1).all()
+        assert (splits.frame.groupby("group")["split"].nunique().drop("") == 1).all()
 
 
-def test_the_order_of_the_rows_changes_nothing_about_the_widening(tmp_path):
+def test_the_order_of_the_rows_does_not_change_the_extensions(tmp_path):
     rows = [*rows_of(40), *rows_of(400, prefix="new"), *rows_of(30, ("emu",), prefix="e")]
     found = []
     for seed in range(2):
@@ -272,33 +272,33 @@ def test_the_order_of_the_rows_changes_nothing_about_the_widening(tmp_path):
         shuffled = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
         found.append(split(table_of(shuffled), config))
     assert {splits.digest for splits in found} == {found[0].digest}
-    assert {splits.widened for splits in found} == {found[0].widened}
-    assert {one.why for one in found[0].widened} == {"new class", "small share"}
+    assert {splits.test_extensions for splits in found} == {found[0].test_extensions}
+    assert {one.reason for one in found[0].test_extensions} == {"new class", "small share"}
 
 
-def test_looking_without_remembering_widens_nothing_for_good(tmp_path, begin):
+def test_a_split_without_remembering_does_not_change_the_memory(tmp_path, begin):
     config = frozen(tmp_path)
     begin(40)
     table = table_of([*rows_of(40), *rows_of(400, prefix="new")])
-    looked = split(table, config, remembers=False)
-    assert looked.widened
+    looked = split(table, config, should_remember=False)
+    assert looked.test_extensions
     assert len(list(tmp_path.glob("*.parquet"))) == 1
     done = split(table, config)
-    assert (done.digest, done.widened) == (looked.digest, looked.widened)
+    assert (done.digest, done.test_extensions) == (looked.digest, looked.test_extensions)
     again = split(table, config)
-    assert (again.digest, again.widened) == (done.digest, ())
+    assert (again.digest, again.test_extensions) == (done.digest, ())
 
 
-def test_a_test_side_that_the_user_gives_is_taken_as_given(tmp_path):
+def test_a_given_test_split_is_used_as_given(tmp_path):
     config = frozen(tmp_path)
     first = split(table_of(given_rows()), config)
     more = [photo_row(f"t{i}", "cat", given="test") for i in range(9)]
     splits = split(table_of([*given_rows(), *more]), config)
     assert test_ids(splits) == test_ids(first) | {row["sha256"] for row in more}
-    assert splits.widened == ()
+    assert splits.test_extensions == ()
 
 
-def test_what_was_given_train_does_not_fill_a_frozen_test_side(tmp_path):
+def test_photos_given_to_train_do_not_extend_a_frozen_test_split(tmp_path):
     config = frozen(tmp_path)
     rows = [*rows_of(20, given="train"), *rows_of(8, prefix="v", given="validation")]
     first = split(table_of(rows), config)
@@ -312,7 +312,7 @@ def test_freezing_needs_a_memory():
         split(table_of(rows_of(40)), SplitConfig(freeze_test=True))
 
 
-def test_widening_stops_at_the_usual_share():
+def test_widen_test_below_is_at_most_the_usual_share():
     SplitConfig(freeze_test=True, test_fraction=0.1, widen_test_below=0.1)
     SplitConfig(test_fraction=0.01)
     with pytest.raises(ValidationError, match=r"\bwiden_test_below .*\btest_fraction\b"):
@@ -333,10 +333,10 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "n_steps"), [(0, 4), *(pytest.param(seed, 7, marks=SLOW) for seed in range(4))]
 )
-def test_in_any_sequence_the_test_side_loses_nothing_and_train_gets_no_copy(
+def test_in_any_sequence_the_test_split_loses_nothing_and_train_gets_no_copy(
     tmp_path, seed, n_steps
 ):
-    """Photos, near copies and groups come, photos leave and come back, labels change."""
+    """Photos, near copies and groups are added, photos are removed and restored, labels change."""
     rng = np.random.default_rng(seed)
     config = frozen(tmp_path, near_duplicate_bits=4, widen_test_below=0.1)
     rows = {row["sha256"]: row for row in rows_of(60, prefix=f"{seed}_")}
@@ -358,28 +358,28 @@ def test_in_any_sequence_the_test_side_loses_nothing_and_train_gets_no_copy(
         new += [near(row, 2, name=f"{seed}_{step}_near{i}") for i, row in enumerate(old)]
         rows |= {row["sha256"]: row for row in new}
         splits = split(table_of(list(rows.values())), config)
-        now = splits.frame.set_index("sha256")["side"].to_dict()
+        now = splits.frame.set_index("sha256")["split"].to_dict()
         kept = {sha256: side for sha256, side in was.items() if sha256 in now}
         assert {sha256: now[sha256] for sha256 in kept} == kept
         fresh = {sha256 for sha256, side in now.items() if side == "test"} - set(was)
-        assert sum(one.n_photos for one in splits.widened) == len(fresh) * bool(was)
+        assert sum(one.n_photos for one in splits.test_extensions) == len(fresh) * bool(was)
         was |= now
 
 
-def test_a_widening_is_told_with_its_reasons():
-    assert told(()) == ""
-    one, two = Widening("cat", 2, "small share"), Widening("emu", 1, "new class")
-    assert re.fullmatch(r"3 \(1 .*, 2 .*split\.widen_test_below\)", told((one, two)))
+def test_extensions_are_formatted_with_their_reasons():
+    assert format_extensions(()) == ""
+    one, two = SplitExtension("cat", 2, "small share"), SplitExtension("emu", 1, "new class")
+    assert re.fullmatch(r"3 \(1 .*, 2 .*split\.widen_test_below\)", format_extensions((one, two)))
 
 
 @pytest.mark.parametrize("side", ["test", "validation"])
 @pytest.mark.parametrize("freezes", [True, False])
-def test_a_late_row_with_a_side_of_its_own_moves_no_other_photo(tmp_path, side, freezes):
+def test_a_late_row_with_a_given_split_moves_no_other_photo(tmp_path, side, freezes):
     config = frozen(tmp_path, freeze_test=freezes)
     first = split(table_of(rows_of(60)), config)
     late = [photo_row(f"late{i}", "cat", given=side) for i in range(2)]
     second = split(table_of([*rows_of(60), *late]), config)
-    before = first.frame.set_index("sha256").side
-    after = second.frame.set_index("sha256").side
+    before = first.frame.set_index("sha256").split
+    after = second.frame.set_index("sha256").split
     assert (after.loc[before.index] == before).all()
     assert set(after.drop(before.index)) == {side}

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from regraft.core.errors import AlreadyRuns, StateError
+from regraft.core.errors import AlreadyRunning, StateError
 from regraft.core.state import (
     activate,
-    alone,
     environment,
+    exclusive_lock,
     existing_state,
-    forget_run,
-    locked,
     marked_runs,
     open_state,
+    remove_run_marker,
     run_marker,
+    state_lock,
 )
-from regraft.core.state import folder as state_room
+from regraft.core.state import folder as state_folder
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -62,7 +62,7 @@ def test_a_fresh_state_has_every_folder_and_remembers_its_place(tmp_path):
     )
     assert all(folder.is_dir() and folder.parent == state.root for folder in folders)
     record = json.loads((state.root / "state.json").read_text())
-    assert record == {"format": 1, "root": str(tmp_path / "a b" / "state")}
+    assert record == {"format": 2, "root": str(tmp_path / "a b" / "state")}
     assert state.moved_from is None
     assert state.tracking_uri == f"sqlite:///{tmp_path}/a b/state/mlflow.db"
 
@@ -73,7 +73,7 @@ def test_a_relative_path_becomes_absolute(tmp_path, monkeypatch):
 
 
 def forked(work):
-    """The pid of a process of its own, which does the work and ends with 0 if it returns true."""
+    """The pid of a new process that does the work; its exit code is 0 if the work returns true."""
     pid = os.fork()
     if pid:
         return pid
@@ -120,7 +120,7 @@ def test_a_repair_that_was_killed_is_done_again(tmp_path, database, monkeypatch)
     state = open_state(tmp_path / "old")
     database(f"{state.root}/x", path=state.mlflow_database)
     root = state.root.rename(tmp_path / "new")
-    monkeypatch.setattr(state_room, "relocate_yaml", lambda *_: os.kill(0, "no signal"))
+    monkeypatch.setattr(state_folder, "relocate_yaml", lambda *_: os.kill(0, "no signal"))
     with pytest.raises(TypeError):
         open_state(root)
     monkeypatch.undo()
@@ -142,7 +142,7 @@ def test_the_environment_keeps_zenml_and_mlflow_at_home_and_quiet(tmp_path):
 
 @pytest.fixture
 def variables(monkeypatch):
-    """This process's variables, put back afterwards, as if zenml had not been imported."""
+    """Restore the environment variables afterwards; zenml counts as not imported."""
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.delitem(sys.modules, "zenml", raising=False)
     return os.environ
@@ -159,7 +159,7 @@ def test_activate_takes_out_what_leads_to_another_store(tmp_path, variables):
 def test_activate_after_zenml_was_imported_for_another_state_is_refused(
     tmp_path, variables, monkeypatch
 ):
-    monkeypatch.setitem(sys.modules, "zenml", state_room)
+    monkeypatch.setitem(sys.modules, "zenml", state_folder)
     variables["ZENML_CONFIG_PATH"] = "/elsewhere/zenml"
     places = rf"{re.escape(str(tmp_path))} .*/elsewhere/zenml\b"
     with pytest.raises(StateError, match=places):
@@ -170,7 +170,7 @@ def test_a_run_is_marked_as_long_as_its_block(tmp_path):
     state = open_state(tmp_path)
     with run_marker(state, "train 2025/01"):
         assert marked_runs(state) == {"train 2025/01": True}
-        with pytest.raises(AlreadyRuns), run_marker(state, "train 2025/01"):
+        with pytest.raises(AlreadyRunning), run_marker(state, "train 2025/01"):
             pass
         assert marked_runs(state) == {"train 2025/01": True}
     with pytest.raises(KeyError), run_marker(state, "another"):
@@ -183,19 +183,19 @@ def test_a_run_whose_process_was_killed_is_marked_dead(tmp_path):
     killed_within(lambda: run_marker(state, "run"))
     with run_marker(state, "alive"):
         assert marked_runs(state) == {"run": False, "alive": True}
-    forget_run(state, "run")
-    forget_run(state, "run")
+    remove_run_marker(state, "run")
+    remove_run_marker(state, "run")
     assert marked_runs(state) == {}
 
 
 @pytest.mark.parametrize("lie", [{"host": "elsewhere"}, {"created": 0.0}, {"pid": 1}])
 def test_a_marker_is_believed_about_nothing_but_whose_it_is(tmp_path, lie):
-    """A container has another host name each time, and a clock that is set moves start times."""
+    """Host names of containers change, and a changed clock changes start times."""
     state = open_state(tmp_path)
 
     @contextmanager
     def both():
-        with run_marker(state, "dead"), alone(state, "retrain cats", NOW):
+        with run_marker(state, "dead"), exclusive_lock(state, "retrain cats", NOW):
             yield
 
     killed_within(both)
@@ -205,21 +205,21 @@ def test_a_marker_is_believed_about_nothing_but_whose_it_is(tmp_path, lie):
 
     rewrite(state.runs / "dead.json")
     rewrite(state.locks / "retrain cats.json")
-    with run_marker(state, "alive"), alone(state, "retrain cats", NOW) as killed:
+    with run_marker(state, "alive"), exclusive_lock(state, "retrain cats", NOW) as killed:
         assert killed == (replace(killed[0], **lie),)
         rewrite(state.runs / "alive.json")
         rewrite(state.locks / "retrain cats.json")
         assert marked_runs(state) == {"dead": False, "alive": True}
-        with pytest.raises(AlreadyRuns), alone(state, "retrain cats", NOW):
+        with pytest.raises(AlreadyRunning), exclusive_lock(state, "retrain cats", NOW):
             pass
         (state.locks / "retrain cats.json").unlink()
-        with pytest.raises(AlreadyRuns, match="retrain cats") as unknown:  # noqa: SIM117
-            with alone(state, "retrain cats", NOW):
+        with pytest.raises(AlreadyRunning, match="retrain cats") as unknown:  # noqa: SIM117
+            with exclusive_lock(state, "retrain cats", NOW):
                 pass
         assert str(os.getpid()) not in str(unknown.value)
 
 
-def test_a_marker_that_is_none_says_which_file(tmp_path):
+def test_an_invalid_marker_is_reported_with_its_file(tmp_path):
     state = open_state(tmp_path)
     (state.runs / "x.json").write_text("{}")
     with pytest.raises(StateError, match=re.escape(str(state.runs / "x.json"))):
@@ -256,14 +256,16 @@ def test_a_character_that_urls_misread_is_refused_before_anything_is_made(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_state_of_a_newer_regraft_is_refused(tmp_path):
-    (tmp_path / "state.json").write_text('{"format": 2, "root": "/x"}')
-    with pytest.raises(StateError, match=rf"format 1 .*{re.escape(str(tmp_path))}.*\b2\b"):
+@pytest.mark.parametrize(("written", "age"), [(1, "older"), (3, "newer")])
+def test_a_state_of_another_format_is_refused(tmp_path, written, age):
+    (tmp_path / "state.json").write_text(f'{{"format": {written}, "root": "/x"}}')
+    place = re.escape(str(tmp_path))
+    with pytest.raises(StateError, match=rf"format 2 .*{place}.*\b{written}: .*\b{age} Regraft"):
         open_state(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x", "root": "/x"}'])
-def test_a_record_that_is_none_is_refused(tmp_path, text):
+def test_an_invalid_record_is_refused(tmp_path, text):
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(StateError, match=re.escape(str(tmp_path / "state.json"))):
         open_state(tmp_path)
@@ -279,7 +281,7 @@ def test_a_moved_state_whose_database_is_broken_says_so(tmp_path):
 
 def test_a_lock_that_stays_held_is_named(tmp_path, monkeypatch):
     state = open_state(tmp_path)
-    monkeypatch.setattr(state_room, "_LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(state_folder, "_LOCK_TIMEOUT_S", 0.05)
     failures = []
 
     def wait():
@@ -287,7 +289,7 @@ def test_a_lock_that_stays_held_is_named(tmp_path, monkeypatch):
             open_state(tmp_path)
         failures.append("as it should")
 
-    with locked(state):
+    with state_lock(state):
         thread = threading.Thread(target=wait)
         thread.start()
         thread.join()
@@ -295,7 +297,7 @@ def test_a_lock_that_stays_held_is_named(tmp_path, monkeypatch):
 
 
 def killed_within(block):
-    """A process that is killed with -9 within the block; a copy of this one, which is cheap."""
+    """Fork a process and kill it with SIGKILL within the block."""
 
     def work():
         with block():
@@ -304,61 +306,61 @@ def killed_within(block):
     assert ended(forked(work)) == -signal.SIGKILL
 
 
-def test_one_process_at_a_time_is_alone(tmp_path):
+def test_only_one_process_at_a_time_holds_the_exclusive_lock(tmp_path):
     state = open_state(tmp_path)
-    with alone(state, "retrain cats", NOW) as killed:
+    with exclusive_lock(state, "retrain cats", NOW) as killed:
         assert killed == ()
         told = rf"retrain cats .*\b{os.getpid()}\b.* 2025-01-01T"
-        with pytest.raises(AlreadyRuns, match=told), alone(state, "retrain cats", NOW):
+        with pytest.raises(AlreadyRunning, match=told), exclusive_lock(state, "retrain cats", NOW):
             pass
-        with alone(state, "retrain dogs", NOW):
+        with exclusive_lock(state, "retrain dogs", NOW):
             pass
     assert not list(state.locks.glob("*.json"))
     assert marked_runs(state) == {}
 
 
-def test_whoever_was_killed_while_alone_is_named_to_the_next(tmp_path):
+def test_the_marker_of_a_killed_process_is_returned_to_the_next_process(tmp_path):
     state = open_state(tmp_path)
-    killed_within(lambda: alone(state, "retrain cats", NOW))
-    with alone(state, "retrain cats", NOW) as killed:
+    killed_within(lambda: exclusive_lock(state, "retrain cats", NOW))
+    with exclusive_lock(state, "retrain cats", NOW) as killed:
         [earlier] = killed
         assert (earlier.name, earlier.started) == ("retrain cats", "2025-01-01T00:00:00+00:00")
-    with alone(state, "retrain cats", NOW) as killed:
+    with exclusive_lock(state, "retrain cats", NOW) as killed:
         assert killed == ()
 
 
-def test_nobody_who_was_killed_is_lost_where_the_next_one_is_killed_too(tmp_path):
+def test_markers_of_killed_processes_accumulate_until_a_process_ends_normally(tmp_path):
     state = open_state(tmp_path)
     for _ in range(3):
-        killed_within(lambda: alone(state, "retrain cats", NOW))
-    with pytest.raises(KeyError), alone(state, "retrain cats", NOW) as killed:
+        killed_within(lambda: exclusive_lock(state, "retrain cats", NOW))
+    with pytest.raises(KeyError), exclusive_lock(state, "retrain cats", NOW) as killed:
         raise KeyError  # before it could note them
-    with alone(state, "retrain cats", NOW) as again:
+    with exclusive_lock(state, "retrain cats", NOW) as again:
         assert again == killed
         assert len({marker.pid for marker in killed}) == 3
-    with alone(state, "retrain cats", NOW) as killed:
+    with exclusive_lock(state, "retrain cats", NOW) as killed:
         assert killed == ()
 
 
 def test_only_a_dead_run_is_forgotten(tmp_path):
-    """It may have been resumed since somebody looked."""
+    """The run may have been resumed in the meantime."""
     state = open_state(tmp_path)
     killed_within(lambda: run_marker(state, "run"))
     with run_marker(state, "run"):
-        forget_run(state, "run")
+        remove_run_marker(state, "run")
         assert marked_runs(state) == {"run": True}
 
 
 def test_a_name_may_be_as_long_as_a_model_s_in_any_letters(tmp_path):
     state = open_state(tmp_path)
     for name in ("retrain " + "写" * 60, "retrain " + "写" * 59 + "真"):
-        with run_marker(state, name), alone(state, name, NOW):
+        with run_marker(state, name), exclusive_lock(state, name, NOW):
             assert marked_runs(state) == {name: True}
 
 
 def test_an_error_lets_the_next_one_in(tmp_path):
     state = open_state(tmp_path)
-    with pytest.raises(KeyError), alone(state, "retrain cats", NOW):
+    with pytest.raises(KeyError), exclusive_lock(state, "retrain cats", NOW):
         raise KeyError
-    with alone(state, "retrain cats", NOW) as killed:
+    with exclusive_lock(state, "retrain cats", NOW) as killed:
         assert killed == ()

@@ -1,4 +1,4 @@
-"""The gain is measured against random weights, on a sample that keeps still, and costs once."""
+"""The transfer gain: compared with random weights, on a stable sample, computed once."""
 
 import hashlib
 import re
@@ -13,13 +13,13 @@ from tiny import COLOURS, SETTINGS, draw_splits, splits_of
 from regraft.core.config import EmbedConfig
 from regraft.model.embed import NO_STORE, Compute, choose_compute, embed, judging_compute
 from regraft.model.pixels import photos_of
+from regraft.stats import TransferGain
 from regraft.training.transfer import (
     N_TEST,
     N_TRAIN,
     N_VALIDATION,
-    TransferGain,
+    draw_sample,
     measure_transfer,
-    sample_of,
     with_random_weights,
 )
 
@@ -32,19 +32,19 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory):
-    """Seventy-two photos of three colours, half of them to test on."""
+    """Seventy-two photos of three colours, half of them for testing."""
     return draw_splits(tmp_path_factory.mktemp("colours"), SIDES)
 
 
 def blind(classifier):
-    """The same network with weights that see the same in every photo."""
+    """Return the network with weights that give the same embedding for every photo."""
     zeros = {n: torch.zeros_like(t) for n, t in classifier.weights.items()}
     return replace(classifier, weights=zeros)
 
 
 @pytest.fixture(scope="module")
 def shared_store(tmp_path_factory):
-    """A store for the whole file, for tests that do not count what is computed."""
+    """A store for all tests of the file that do not count computed photos."""
     return EmbedConfig(store_url=str(tmp_path_factory.mktemp("store")))
 
 
@@ -85,15 +85,13 @@ def test_weights_no_better_than_random_ones_are_unproven(start, colours, shared_
 
 def test_the_majority_class_is_that_of_all_training_photos(start, colours, shared_store):
     frame = colours.frame
-    train, test = frame[frame.side == "train"], frame[frame.side == "test"]
+    train, test = frame[frame.split == "train"], frame[frame.split == "test"]
     fewer = pd.concat([train[train.label == "blue"][3:], test[test.label == "green"][6:]])
     gain = measured(start, replace(colours, frame=frame.drop(fewer.index)), shared_store)
     assert gain.majority_accuracy == pytest.approx(12 / 30)  # amber, the first of two largest
 
 
-def test_embeddings_as_small_as_dust_are_not_taken_for_constant(
-    start, colours, shared_store, monkeypatch
-):
+def test_very_small_embeddings_do_not_count_as_constant(start, colours, shared_store, monkeypatch):
     monkeypatch.setattr("regraft.training.transfer.with_random_weights", blind)
     last = {n: t * 1e-9 for n, t in start.weights.items() if n.startswith("backbone.bn2.")}
     still = {n: start.weights[n] for n in last if "running" in n or "tracked" in n}
@@ -104,13 +102,13 @@ def test_embeddings_as_small_as_dust_are_not_taken_for_constant(
     assert measured(dust, colours, shared_store).pretrained_accuracy > 0.9
 
 
-def test_embeddings_that_are_no_numbers_say_nothing_about_a_photo(start, colours, shared_store):
+def test_embeddings_that_are_not_finite_have_no_effect(start, colours, shared_store):
     broken = {n: torch.full_like(t, torch.nan) for n, t in start.weights.items() if ".bn2.w" in n}
     gain = measured(replace(start, weights=start.weights | broken), colours, shared_store)
     assert gain.pretrained_accuracy == gain.majority_accuracy
 
 
-def test_second_measurement_pushes_nothing_through_a_network(start, colours, tmp_path, passed):
+def test_a_second_measurement_computes_nothing(start, colours, tmp_path, passed):
     store = EmbedConfig(store_url=str(tmp_path))
     first = measured(start, colours, store)
     assert sum(passed) == 2 * 72
@@ -118,7 +116,7 @@ def test_second_measurement_pushes_nothing_through_a_network(start, colours, tmp
     assert sum(passed) == 2 * 72
 
 
-def test_training_and_judging_find_what_was_measured(start, colours, tmp_path, passed):
+def test_training_and_evaluation_use_the_stored_embeddings(start, colours, tmp_path, passed):
     store = EmbedConfig(store_url=str(tmp_path))
     measured(start, colours, store)
     passed.clear()
@@ -128,7 +126,7 @@ def test_training_and_judging_find_what_was_measured(start, colours, tmp_path, p
     assert not passed
 
 
-def test_random_weights_are_the_same_each_time_and_disturb_nobodys_dice(start):
+def test_random_weights_are_always_the_same_and_leave_the_global_generator(start):
     before = torch.random.get_rng_state()
     one, other = with_random_weights(start), with_random_weights(start)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -159,17 +157,17 @@ def test_networks_with_random_weights_tell_photos_apart_in_bf16(start, colours, 
 
 
 def many(n, shares=(0.6, 0.3, 0.1), first=0):
-    """Train photos without files: n names and hashes, of three classes in these shares."""
+    """Return n names and hashes of train photos, without files, in these class shares."""
     labels = np.repeat(list(COLOURS), [round(n * share) for share in shares])
     names = [f"{first + at}" for at in range(n)]
     hashes = [hashlib.sha256(name.encode()).hexdigest() for name in names]
-    return pd.DataFrame({"path": names, "label": labels, "side": "train", "sha256": hashes})
+    return pd.DataFrame({"path": names, "label": labels, "split": "train", "sha256": hashes})
 
 
-def test_the_sample_has_a_size_for_each_side():
-    sides = [many(500).assign(side=side) for side in ("test", "train", "validation")]
-    sample = sample_of(splits_of(pd.concat(sides)))
-    assert sample.side.value_counts().to_dict() == {
+def test_the_sample_has_a_size_for_each_split():
+    sides = [many(500).assign(split=side) for side in ("test", "train", "validation")]
+    sample = draw_sample(splits_of(pd.concat(sides)))
+    assert sample.split.value_counts().to_dict() == {
         "train": N_TRAIN,
         "test": N_TEST,
         "validation": N_VALIDATION,
@@ -177,33 +175,33 @@ def test_the_sample_has_a_size_for_each_side():
 
 
 def test_the_sample_keeps_the_shares_of_the_classes():
-    counts = sample_of(splits_of(many(1000))).label.value_counts()
+    counts = draw_sample(splits_of(many(1000))).label.value_counts()
     assert counts.to_dict() == {"amber": 90, "blue": 45, "green": 15}
 
 
 def test_the_sample_has_a_training_photo_of_the_rarest_class():
-    sample = sample_of(splits_of(many(1000, (0.599, 0.4, 0.001))))
+    sample = draw_sample(splits_of(many(1000, (0.599, 0.4, 0.001))))
     assert (sample.label == "green").sum() == 1
     frame = many(1000).assign(label=[f"class {at % 200}" for at in range(1000)])
     classes = tuple(sorted(frame.label.unique()))
-    assert set(sample_of(replace(splits_of(frame), classes=classes)).label) == set(classes)
+    assert set(draw_sample(replace(splits_of(frame), classes=classes)).label) == set(classes)
 
 
 def test_the_sample_follows_content_and_neither_order_nor_names():
     photos = many(1000)
     other = photos.sample(frac=1, random_state=0).assign(path=lambda f: "elsewhere/" + f.path)
-    one, two = sample_of(splits_of(photos)), sample_of(splits_of(other))
+    one, two = draw_sample(splits_of(photos)), draw_sample(splits_of(other))
     assert one.sha256.tolist() == two.sha256.tolist()
 
 
 def test_added_photos_replace_few_of_the_sample():
     photos = many(1000)
     more = pd.concat([photos, many(100, first=1000)])
-    before, after = (set(sample_of(splits_of(f)).sha256) for f in (photos, more))
+    before, after = (set(draw_sample(splits_of(f)).sha256) for f in (photos, more))
     assert len(before & after) / len(before) > 0.85
 
 
-def test_the_gain_is_told_in_one_line():
+def test_the_gain_is_one_line_of_text():
     gain = TransferGain(150, 120, 0.842, 0.41, 0.175, 0.432, 0.351, 0.51)
     assert "\n" not in str(gain)
     accuracies = ["84.2%", "41.0%", "17.5%"]  # pretrained, random, majority

@@ -1,4 +1,4 @@
-"""Fine-tuning: frozen stays frozen, the same seed gives the same weights, and it learns."""
+"""Fine-tuning: frozen tensors stay, the same seed gives the same weights, training learns."""
 
 import hashlib
 import re
@@ -28,8 +28,8 @@ from regraft.model.embed import NO_STORE, choose_compute, logits
 from regraft.model.freeze import freeze
 from regraft.model.pixels import photos_of
 from regraft.training.tune import fine_tune, loop
+from regraft.training.tune.batch_source import TrainContext, TrainData
 from regraft.training.tune.checkpoint import Checkpoint
-from regraft.training.tune.feed import Photos, Settings
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 
@@ -49,7 +49,7 @@ def tuned_is_kept(monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """As tuned(), with a store for the whole file: what the frozen part makes of it is known."""
+    """Like tuned(), with a store for all tests of the file, to compute embeddings once."""
     store = EmbedConfig(store_url=str(tmp_path_factory.mktemp("store")))
 
     def train(start, splits, policy="last_block", config=SETTINGS, log=lambda record: None):
@@ -60,7 +60,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def probe(start, splits, trained):
-    """A probe, and the states before the steps of its optimizer; shared, to be read only."""
+    """A probe, and the states before the steps of its optimizer; shared, read-only."""
     with pytest.MonkeyPatch.context() as patch:
         steps = spied_steps(patch)
         return SimpleNamespace(challenger=trained(start, splits, "probe"), steps=steps)
@@ -68,7 +68,7 @@ def probe(start, splits, trained):
 
 @pytest.fixture(scope="module")
 def two_epochs(start, splits, trained):
-    """A training of two epochs without a warm-up, its log and its steps; shared, as above."""
+    """A training of two epochs without a warm-up, its log and its steps; shared, read-only."""
     log = []
     with pytest.MonkeyPatch.context() as patch:
         steps = spied_steps(patch)
@@ -79,7 +79,7 @@ def two_epochs(start, splits, trained):
 
 @pytest.fixture(scope="module")
 def kept_tuning(start, splits, trained):
-    """A training of which the tuned phase is kept, with a patience of 1; shared, as above."""
+    """A training whose tuned phase is selected, with a patience of 1; shared, read-only."""
     with pytest.MonkeyPatch.context() as patch:
         keep_the_tuned_phase(patch)
         return trained(start, splits, config=settings(epochs=2, patience=1, ema_decay=0.95))
@@ -91,7 +91,7 @@ def steps(monkeypatch):
 
 
 def spied_steps(monkeypatch):
-    """The networks' states as seen before every step of the optimizer."""
+    """The states of the network before every step of the optimizer."""
     seen = []
     original = loop._step
 
@@ -113,7 +113,7 @@ def spied_steps(monkeypatch):
 
 
 def both_sides(splits, start):
-    return Photos(
+    return TrainData(
         photos_of(splits.train),
         torch.tensor([CLASSES.index(label) for label in splits.train.label]),
         photos_of(splits.validation),
@@ -126,7 +126,7 @@ def both_sides(splits, start):
 
 def loop_settings(start, config):
     plan = freeze(start, FreezeConfig(policy="last_block"))
-    return Settings(plan, config, choose_compute(config), Checkpoint("", ""), print, NO_STORE)
+    return TrainContext(plan, config, choose_compute(config), Checkpoint("", ""), print, NO_STORE)
 
 
 def test_a_probe_beats_chance_and_a_shuffled_label_run_does_not(start, trained, tmp_path):
@@ -140,7 +140,7 @@ def test_a_probe_beats_chance_and_a_shuffled_label_run_does_not(start, trained, 
             {
                 "path": str(path),
                 "label": label,
-                "side": side,
+                "split": side,
                 "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                 "phash": "",
                 "thumbnail": bytes(256),
@@ -166,7 +166,7 @@ def test_a_probe_trains_nothing_but_the_head(start, probe):
 
 def test_frozen_tensors_and_counters_are_bit_identical_under_averaging(start, kept_tuning):
     challenger = kept_tuning
-    assert challenger.kept_phase == "tune"
+    assert challenger.selected_phase == "tune"
     weights, frozen = challenger.classifier.weights, challenger.plan.frozen
     assert int(weights["backbone.bn1.num_batches_tracked"]) == N_COUNTED
     for name in frozen:
@@ -210,11 +210,11 @@ def test_validation_does_not_disturb_the_modes_of_training(two_epochs):
 def test_the_same_seed_gives_the_same_weights(start, splits, tuned_is_kept, changes):
     config = settings(epochs=1, class_weights="balanced", **changes)
     hashes = []
-    for dice in (1, 2):
-        torch.manual_seed(dice)  # whatever the rest of the process has thrown
+    for global_seed in (1, 2):
+        torch.manual_seed(global_seed)  # any state of the global generator
         challenger = tuned(start, splits, config=config)
         hashes.append(challenger.classifier.content_hash)
-    assert challenger.kept_phase == "tune"
+    assert challenger.selected_phase == "tune"
     assert hashes[0] == hashes[1]
 
 
@@ -226,12 +226,12 @@ def test_another_seed_gives_other_weights(start, splits, trained, tuned_is_kept)
     assert len(hashes) == 2
 
 
-def test_training_does_not_throw_the_processes_dice(start, splits):
+def test_training_does_not_change_the_global_generator(start, splits):
     photos, given = both_sides(splits, start), loop_settings(start, settings(mixup_alpha=0.4))
-    progress, feed = loop._start(start.build(), photos, given, None)
+    progress, source = loop._start(start.build(), photos, given, None)
     progress.epoch = 1
     before = torch.get_rng_state()
-    loop._train_epoch(progress, feed, photos, given)
+    loop._train_epoch(progress, source, photos, given)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -246,14 +246,14 @@ def test_training_does_not_throw_the_processes_dice(start, splits):
 )
 def test_other_settings_run_too(start, splits, trained, tuned_is_kept, changes):
     challenger = trained(start, splits, config=settings(epochs=1, **changes))
-    assert challenger.kept_phase == "tune"
+    assert challenger.selected_phase == "tune"
     assert all(t.dtype != torch.bfloat16 for t in challenger.classifier.weights.values())
     assert challenger.stopped == "all 1 epochs done"
 
 
 def test_no_epochs_leave_the_solved_head(start, splits, trained, steps):
     challenger = trained(start, splits, "all", settings(epochs=0))
-    assert (steps, challenger.kept_phase) == ([], "head")
+    assert (steps, challenger.selected_phase) == ([], "head")
     assert challenger.stopped == "the head is solved"
 
 
@@ -262,12 +262,12 @@ def test_on_a_tie_the_solved_head_is_kept(start, splits):
     challenger = fine_tune(start, plan, splits, config, lambda record: None)
     best = challenger.history.groupby("phase").validation_accuracy.max()
     assert best["head"] == best["tune"]
-    assert challenger.kept_phase == "head"
+    assert challenger.selected_phase == "head"
     for name in ("backbone.blocks.4.0.conv_pw.weight", "backbone.blocks.4.0.bn1.running_mean"):
         assert torch.equal(challenger.classifier.weights[name], start.weights[name])
 
 
-def test_every_epoch_is_logged_in_order_and_stands_in_the_history(two_epochs):
+def test_every_epoch_is_logged_in_order_and_is_in_the_history(two_epochs):
     challenger, log = two_epochs.challenger, two_epochs.log
     assert [(r.phase, r.epoch) for r in log] == [
         ("head", 1),
@@ -279,7 +279,7 @@ def test_every_epoch_is_logged_in_order_and_stands_in_the_history(two_epochs):
     assert re.search(r"\b100\.0%.*\bhead\b", str(challenger))
 
 
-def test_the_challenger_carries_what_it_was_trained_on(splits, probe):
+def test_the_challenger_has_the_manifest_of_its_training(splits, probe):
     challenger = probe.challenger
     assert len(challenger.manifest) == len(splits.train) + len(splits.validation)
     assert not set(challenger.manifest.sha256) & set(splits.test.sha256)
@@ -291,7 +291,7 @@ def test_the_challenger_carries_what_it_was_trained_on(splits, probe):
 
 def test_a_class_missing_from_validation_shifts_no_label(start, splits):
     frame = splits.frame
-    lacking = splits_of(frame[(frame.side != "validation") | (frame.label != "blue")])
+    lacking = splits_of(frame[(frame.split != "validation") | (frame.label != "blue")])
     challenger = tuned(start, lacking, "probe")
     scores = logits(challenger.classifier, photos_of(lacking.validation), NO_STORE)
     named = [CLASSES[at] for at in scores.argmax(1)]
@@ -299,8 +299,8 @@ def test_a_class_missing_from_validation_shifts_no_label(start, splits):
     assert challenger.history.validation_accuracy.max() == 1.0
 
 
-def test_nothing_to_validate_on_is_refused(start, splits):
-    only_train = splits_of(splits.frame[splits.frame.side == "train"])
+def test_an_empty_validation_split_is_refused(start, splits):
+    only_train = splits_of(splits.frame[splits.frame.split == "train"])
     with pytest.raises(EmptySplit, match=r"split\.validation_fraction"):
         tuned(start, only_train)
 
@@ -312,12 +312,12 @@ def test_a_loss_that_is_no_number_names_epoch_and_step(start, splits, trained):
 
 def test_a_validation_loss_that_is_no_number_names_the_epoch(start, splits):
     photos, given = both_sides(splits, start), loop_settings(start, SETTINGS)
-    progress, feed = loop._start(start.build(), photos, given, None)
+    progress, source = loop._start(start.build(), photos, given, None)
     progress.epoch = 2
     with torch.no_grad():
         progress.average.module.head.bias[0] = torch.nan
     with pytest.raises(TrainingDiverged, match=r"validation.*\bnan\b.*\bepoch 2\b"):
-        loop._validate(progress, feed, photos)
+        loop._validate(progress, source, photos)
 
 
 def test_weights_that_are_no_numbers_are_refused_before_training(start, splits):
@@ -335,7 +335,7 @@ def test_patience_ends_a_phase_that_gains_nothing(start, splits):
 
 
 def test_the_tuned_phase_is_measured_against_its_own_best(kept_tuning):
-    """The head claims an unbeatable loss; with patience 1 the phase would end after one epoch."""
+    """The head's record has an unbeatable loss; with patience 1 it would end the phase at once."""
     assert kept_tuning.history.validation_loss.iloc[0] == 0
     assert (kept_tuning.history.phase == "tune").sum() > 1
 
@@ -347,7 +347,7 @@ def test_the_best_epoch_is_kept_not_the_last():
         with torch.no_grad():
             progress.average.module.weight.fill_(epoch)
         record = loop.EpochRecord("tune", epoch, 0.0, 0.0, loss, 0.0, 0.0, 0.0, 1.5)
-        loop._remember(progress, record)
+        loop._record_epoch(progress, record)
     assert progress.best.epoch == 2
     assert float(progress.best_weights["weight"]) == 2
     assert progress.spent_s == 4.5
@@ -389,7 +389,7 @@ def test_class_weights_are_inverse_frequencies(start, splits):
 
 def test_averages_follow_floats_and_copy_counters():
     averages = [torch.tensor([0.0, 0.1]), torch.tensor(123_457)]
-    loop._follow(0.75, averages, [torch.tensor([1.0, 0.1]), torch.tensor(123_458)], None)
+    loop._update_averages(0.75, averages, [torch.tensor([1.0, 0.1]), torch.tensor(123_458)], None)
     assert averages[0].tolist() == torch.tensor([0.25, 0.1]).tolist()
     assert int(averages[1]) == 123_458
 
@@ -400,4 +400,4 @@ def test_a_warm_start_trains_on_with_its_classes_in_another_order(splits, probe,
     scores = logits(challenger.classifier, photos_of(splits.test), NO_STORE)
     named = [challenger.classifier.card.classes[at] for at in scores.argmax(1)]
     assert named == splits.test.label.tolist()
-    assert challenger.classifier.card.contract.kept == ("green", "blue", "amber")
+    assert challenger.classifier.card.contract.retained == ("green", "blue", "amber")

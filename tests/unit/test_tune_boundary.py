@@ -1,4 +1,4 @@
-"""The frozen part is paid for once: counted in passes, and the same training comes out."""
+"""The frozen part runs once per view, and the training has the same result."""
 
 import copy
 import logging
@@ -19,9 +19,9 @@ from regraft.model.backbone import build_body
 from regraft.model.classifier import GraftedNetwork
 from regraft.model.embed import Compute
 from regraft.model.freeze import FreezePlan, PlannedParameter, freeze, set_modes
+from regraft.training.tune.batch_source import TrainContext, make_batch_source
 from regraft.training.tune.boundary import cut
 from regraft.training.tune.checkpoint import Checkpoint
-from regraft.training.tune.feed import Settings, feed_of
 from regraft.training.tune.precision import training_compute
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
@@ -37,7 +37,7 @@ def tuned_is_kept(monkeypatch):
 
 @contextmanager
 def photos_seen():
-    """How many photos have passed through a first convolution, real ones, wherever it is called."""
+    """Return the sizes of the batches of real photos in any first convolution."""
     seen = []
 
     def count(module, inputs, output):
@@ -56,7 +56,7 @@ def settings(**changes):
 
 
 def train(start, splits, store=None, policy="last_block", **changes):
-    """Also for what the head needs: its rows are in the store before counting starts."""
+    """Solve the head before: its rows are in the store when counting starts."""
     from regraft.training.tune import fine_tune
 
     place = EmbedConfig(store_url=str(store)) if store else EmbedConfig()
@@ -65,7 +65,7 @@ def train(start, splits, store=None, policy="last_block", **changes):
 
 
 def photos_of_splits(start, splits):
-    return sys.modules["regraft.training.tune.fine_tune"]._photos(start, splits)
+    return sys.modules["regraft.training.tune.fine_tune"]._train_data(start, splits)
 
 
 def curves(challenger):
@@ -74,7 +74,7 @@ def curves(challenger):
 
 @pytest.fixture(scope="module")
 def cached(start, splits):
-    """A training in fp32 from as many cached views as epochs; to be read only."""
+    """A training in fp32 with as many cached views as epochs; read-only."""
     with pytest.MonkeyPatch.context() as patch:
         keep_the_tuned_phase(patch)
         return train(start, splits, cached_views=2, epochs=2)
@@ -82,7 +82,7 @@ def cached(start, splits):
 
 @pytest.fixture(scope="module")
 def probed(start, splits, tmp_path_factory):
-    """A store that knows what the head needs, and no more; to be copied."""
+    """A store with the head's embeddings only; to be copied."""
     store = tmp_path_factory.mktemp("probed")
     train(start, splits, store, policy="probe")
     return store
@@ -95,7 +95,7 @@ def store(probed, tmp_path):
 
 @pytest.fixture(scope="module")
 def twice_viewed(start, splits, probed, tmp_path_factory):
-    """A store after three epochs that took turns with two views, and how many photos they cost."""
+    """A store after three epochs with two views, and the number of computed photos."""
     store = shutil.copytree(probed, tmp_path_factory.mktemp("viewed") / "store")
     with photos_seen() as seen, pytest.MonkeyPatch.context() as patch:
         keep_the_tuned_phase(patch)
@@ -104,7 +104,7 @@ def twice_viewed(start, splits, probed, tmp_path_factory):
 
 
 def test_training_from_cached_values_is_training_from_pixels(start, splits, cached):
-    """In fp32 and with as many views as epochs there is nothing that could be lost."""
+    """In fp32, with as many views as epochs, the cache loses nothing."""
     whole = train(start, splits, cached_views=0, epochs=2)
     for column in ("train_loss", "validation_loss"):
         torch.testing.assert_close(
@@ -117,15 +117,17 @@ def test_training_from_cached_values_is_training_from_pixels(start, splits, cach
 
 
 def test_in_bf16_cached_values_change_what_rounding_does(start, splits, cached):
-    """The frozen part in bf16 and folded, against itself in fp32."""
+    """The frozen part in bf16 and folded, compared with fp32."""
     rounded = train(start, splits, cached_views=2, epochs=2, precision="bf16")
     check_rounding(rounded, cached)
-    assert not np.array_equal(rounded.history.train_loss, cached.history.train_loss)  # it was bf16
+    assert not np.array_equal(
+        rounded.history.train_loss, cached.history.train_loss
+    )  # bf16 was used
 
 
 @pytest.mark.slow
 def test_in_bf16_cached_values_change_what_rounding_does_to_the_network_itself(start, splits):
-    """The same against the whole network under autocast."""
+    """The same, compared with the whole network under autocast."""
     check_rounding(
         *(train(start, splits, cached_views=n, epochs=3, precision="bf16") for n in (3, 0))
     )
@@ -140,7 +142,7 @@ def test_the_frozen_part_sees_each_view_once(twice_viewed):
     assert twice_viewed.n_seen == 2 * N_TRAIN + N_VALIDATION
 
 
-def test_another_training_on_the_same_photos_pays_nothing(start, splits, twice_viewed):
+def test_another_training_on_the_same_photos_computes_nothing(start, splits, twice_viewed):
     with photos_seen() as seen:
         train(start, splits, twice_viewed.store, cached_views=2, epochs=4, lr=1e-3)
     assert not sum(seen)
@@ -154,11 +156,11 @@ def test_without_augmentation_there_is_one_view(start, splits, store):
 
 def test_more_photos_cost_their_own_views_only(start, splits, tmp_path):
     frame = splits.frame
-    fewer = splits_of(frame.drop(frame[frame.side == "train"].index[:4]))
+    fewer = splits_of(frame.drop(frame[frame.split == "train"].index[:4]))
     train(start, fewer, tmp_path, cached_views=1, epochs=1)
     with photos_seen() as seen:
         train(start, splits, tmp_path, cached_views=1, epochs=1)
-    assert sum(seen) == 4 * (1 + 1)  # the head's embedding of each, and its view
+    assert sum(seen) == 4 * (1 + 1)  # for each photo the head's embedding and one view
 
 
 def test_the_store_changes_no_weight(start, splits, cached, tmp_path):
@@ -171,27 +173,29 @@ def test_the_store_changes_no_weight(start, splits, cached, tmp_path):
 
 UNCACHED = [
     ("last_block", {"mixup_alpha": 0.4}, 1.0, "pixels"),
-    ("all", {}, 1.0, "cut off"),
+    ("all", {}, 1.0, "cannot be cut"),
     ("last_block", {}, 1e-9, "embed.max_gb"),
 ]
 
 
 @pytest.mark.parametrize(("policy", "changes", "max_gb", "why"), UNCACHED)
-def test_what_speaks_against_caching_is_said(start, splits, tmp_path, policy, changes, max_gb, why):
+def test_the_reason_against_caching_is_stated(
+    start, splits, tmp_path, policy, changes, max_gb, why
+):
     plan = freeze(start, POLICIES[policy])
     store = EmbedConfig(store_url=str(tmp_path), max_gb=max_gb)
     compute, nowhere = Compute(torch.device("cpu"), torch.float32), Checkpoint("", "")
-    given = Settings(plan, settings(**changes), compute, nowhere, print, store)
+    given = TrainContext(plan, settings(**changes), compute, nowhere, print, store)
     network = start.build()
     set_modes(network, plan)
-    assert why in feed_of(network, photos_of_splits(start, splits), given).whole_because
+    assert why in make_batch_source(network, photos_of_splits(start, splits), given).uncached_reason
 
 
 @pytest.mark.parametrize(
     ("policy", "changes", "max_gb", "why"),
     [UNCACHED[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in UNCACHED[1:])],
 )
-def test_where_caching_cannot_be_the_frozen_part_runs_each_epoch_and_says_why(
+def test_without_caching_the_frozen_part_runs_each_epoch_and_the_reason_is_logged(
     start, splits, tmp_path, caplog, policy, changes, max_gb, why
 ):
     from regraft.training.tune import fine_tune
@@ -199,8 +203,8 @@ def test_where_caching_cannot_be_the_frozen_part_runs_each_epoch_and_says_why(
     plan = freeze(start, POLICIES[policy])
     store = EmbedConfig(store_url=str(tmp_path), max_gb=max_gb)
     with caplog.at_level(logging.INFO, "regraft.fine_tune"), photos_seen() as seen:
-        told = settings(epochs=2, **changes)
-        challenger = fine_tune(start, plan, splits, told, lambda record: None, store)
+        config = settings(epochs=2, **changes)
+        challenger = fine_tune(start, plan, splits, config, lambda record: None, store)
     assert why in caplog.text
     assert why in challenger.trained_as
     assert sum(seen) >= 2 * (N_TRAIN + N_VALIDATION)
@@ -283,8 +287,8 @@ class Dropping(nn.Module):
         return self.head(self.middle(self.drop(self.stem(pixels))).mean((2, 3)))
 
 
-def test_what_is_dropped_at_random_is_not_cached():
-    """Where it is at work: not with a share of 0, and not in a frozen block, which is in eval."""
+def test_random_values_are_not_cached():
+    """Only where it is active: not with a rate of 0, and not in a frozen block (eval mode)."""
     for share, trains, expected in ((0.5, True, 1), (0.0, True, 2), (0.5, False, 2)):
         network = Dropping(share)
         network.drop.train(trains)
@@ -305,9 +309,9 @@ def test_a_norm_without_parameters_whose_statistics_move_is_not_cached():
     assert counts == [2, 1]
 
 
-def told(start, config):
+def context_of(start, config):
     plan = freeze(start, FreezeConfig(policy="last_block"))
-    return Settings(plan, config, BF16, Checkpoint("", ""), print, EmbedConfig())
+    return TrainContext(plan, config, BF16, Checkpoint("", ""), print, EmbedConfig())
 
 
 def unasked():
@@ -317,17 +321,17 @@ def unasked():
 def test_precision_is_tried_only_where_it_may_be_chosen_and_pays(start):
     network, batch = start.build(), torch.randn(8, 3, 32, 32)
     before = copy.deepcopy(network.state_dict())
-    auto, pinned = (settings(precision=wish) for wish in ("auto", "bf16"))
-    assert training_compute(network, unasked, told(start, auto), 49) == BF16
-    assert training_compute(network, unasked, told(start, pinned), 1000) == BF16
-    tried = training_compute(network, lambda: batch, told(start, auto), 1000)
+    auto, pinned = (settings(precision=precision_setting) for precision_setting in ("auto", "bf16"))
+    assert training_compute(network, unasked, context_of(start, auto), 49) == BF16
+    assert training_compute(network, unasked, context_of(start, pinned), 1000) == BF16
+    tried = training_compute(network, lambda: batch, context_of(start, auto), 1000)
     assert tried.dtype in (torch.float32, torch.bfloat16)
     assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
 
 
 def test_bf16_that_is_not_faster_is_not_used(start):
-    """On this machine or any other: here its backward pass takes its time."""
+    """Independent of the machine: the test makes the backward pass slow."""
 
     class Slow(nn.Module):
         def __init__(self):
@@ -341,6 +345,6 @@ def test_bf16_that_is_not_faster_is_not_used(start):
             return self.head(values)
 
     chosen = training_compute(
-        Slow(), lambda: torch.randn(8, 4), told(start, settings(precision="auto")), 99
+        Slow(), lambda: torch.randn(8, 4), context_of(start, settings(precision="auto")), 99
     )
     assert chosen.dtype is torch.float32

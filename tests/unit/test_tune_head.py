@@ -13,11 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from regraft.core.config import TuneConfig
 from regraft.model.embed import Rows
 from regraft.training.tune import solve_head
-from regraft.training.tune.head import Embedded, head_of, state_of
+from regraft.training.tune.head import LabelledEmbeddings, head_from_state, head_to_state
 
 
 def embedded(x, y):
-    return Embedded(Rows.of(torch.from_numpy(x)), y)
+    return LabelledEmbeddings(Rows.of(torch.from_numpy(x)), y)
 
 
 def numbers(part):
@@ -25,7 +25,7 @@ def numbers(part):
 
 
 def clouds(n_classes, n_each=30, seed=0, spread=1.0):
-    """A Gaussian cloud a class, in four dimensions of very different scales."""
+    """Return one Gaussian cloud per class, in four dimensions of very different scales."""
     centres = np.random.default_rng(99).normal(size=(n_classes, 4)) * 2
     generator = np.random.default_rng(seed)
     y = np.repeat(np.arange(n_classes), n_each)
@@ -42,11 +42,11 @@ def scores(head, part):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 5])
-def test_it_is_sklearns_solution_with_the_scale_folded_back(n_classes):
+def test_the_head_is_the_solution_of_scikit_learn(n_classes):
     train, validation = clouds(n_classes), clouds(n_classes, seed=1)
     head = solve_head(train, validation, n_classes, settings(0.01))
     mean, spread = numbers(train).mean(0), numbers(train).std(0)
-    # For two classes scikit-learn penalises the difference of the rows: twice the square.
+    # For two classes, scikit-learn penalises the difference of the rows: twice the square.
     share = 0.5 if n_classes == 2 else 1
     reference = LogisticRegression(C=1 / (share * 0.01 * len(train.y)), tol=1e-8, max_iter=5000)
     reference.fit((numbers(train) - mean) / spread, train.y)
@@ -55,8 +55,8 @@ def test_it_is_sklearns_solution_with_the_scale_folded_back(n_classes):
     assert head.weight.shape == (n_classes, 4)
 
 
-def test_it_is_where_the_penalised_loss_has_no_slope():
-    """Checked by hand: mean negative log-likelihood + l2 / 2 * |w|^2, on the scaled embeddings."""
+def test_the_gradient_of_the_penalised_loss_is_zero():
+    """Computed by hand: mean negative log-likelihood + l2 / 2 * |w|^2, on scaled embeddings."""
     train, l2 = clouds(3), 0.1
     head = solve_head(train, train, 3, settings(l2))
     spread = numbers(train).std(0)
@@ -107,7 +107,7 @@ def test_the_same_input_gives_the_same_bits():
     assert one.candidates == two.candidates
 
 
-def test_a_dimension_that_never_varies_is_no_trouble():
+def test_a_constant_dimension_is_allowed():
     train, validation = clouds(2), clouds(2, seed=1)
     sides = (train, validation)
     constant = [embedded(np.c_[numbers(p), np.full(len(p.y), 7.0)], p.y) for p in sides]
@@ -150,7 +150,9 @@ def test_a_weak_penalty_does_not_warn_the_user(monkeypatch, caplog):
     with warnings.catch_warnings(), caplog.at_level(logging.DEBUG):
         warnings.simplefilter("error")
         head = solve_head(clouds(3, spread=0.01), clouds(3, seed=1), 3, settings(1e-12))
-    assert [(result.success, result.nit) for result in results] == [(False, 4)]  # else no case
+    assert [(result.success, result.nit) for result in results] == [
+        (False, 4)
+    ]  # otherwise the test proves nothing
     assert not caplog.records
     assert head.best.validation_accuracy > 0.9
     assert head.candidates == (head.best,)
@@ -158,14 +160,14 @@ def test_a_weak_penalty_does_not_warn_the_user(monkeypatch, caplog):
 
 def test_a_head_survives_its_checkpoint():
     head = solve_head(clouds(3), clouds(3, seed=1), 3, settings(0.1, 1.0))
-    again = head_of(state_of(head))
+    again = head_from_state(head_to_state(head))
     assert np.array_equal(again.weight, head.weight)
     assert np.array_equal(again.bias, head.bias)
     assert (again.best, again.candidates) == (head.best, head.candidates)
 
 
 def test_more_photos_than_fit_at_once_have_the_same_head(monkeypatch):
-    """In pieces of seven, and in float32 as pieces are."""
+    """In chunks of seven, computed in float32."""
     train, validation = clouds(3, n_each=15), clouds(3, seed=1)
     whole = solve_head(train, validation, 3, settings(0.1))
     monkeypatch.setattr("regraft.training.tune.head.CHUNK", 7)

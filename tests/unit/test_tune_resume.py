@@ -1,4 +1,4 @@
-"""A training killed at any moment and started again ends where one never killed ends."""
+"""A training that is killed and started again ends with the weights of an uninterrupted one."""
 
 import os
 import re
@@ -20,16 +20,16 @@ from regraft.core.config import EmbedConfig, FreezeConfig
 from regraft.core.errors import ConfigError
 from regraft.model.embed import Compute
 from regraft.model.freeze import freeze, set_modes
-from regraft.training.tune import feed, fine_tune, loop, precision
-from regraft.training.tune.arrangement import Arrangement
+from regraft.training.tune import batch_source, fine_tune, loop, precision
 from regraft.training.tune.boundary import cut
-from regraft.training.tune.checkpoint import Checkpoint, checkpoint_of
+from regraft.training.tune.checkpoint import Checkpoint, checkpoint_for
+from regraft.training.tune.training_setup import TrainingSetup
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 
 CONFIG = SETTINGS.model_copy(update={"epochs": 2, "mixup_alpha": 0.2, "patience": 0})
 
-# Dies in the second epoch, at its second step, as by power failure.
+# Ends without cleanup at the second step of the second epoch.
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
@@ -52,7 +52,7 @@ tuned(classifier_of(sys.argv[2]), splits, "last_block", config)
 
 
 class PowerFailure(BaseException):
-    """Nothing that any code of ours could catch."""
+    """An exception that product code cannot catch."""
 
 
 def keep_tuned_and_save_each_epoch(patch):
@@ -67,24 +67,24 @@ def tuned_is_kept_and_every_epoch_saved(monkeypatch):
 
 @pytest.fixture(scope="module")
 def working_folder(tmp_path_factory):
-    """Where `uninterrupted` is trained: empty before."""
+    """The working folder of `uninterrupted`, empty before."""
     return tmp_path_factory.mktemp("working folder")
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(start, splits, working_folder):
-    """A training that was never killed, without a place for checkpoints; to be read only."""
+    """A training that was never killed, without checkpoints; read-only."""
     with pytest.MonkeyPatch.context() as patch:
         keep_tuned_and_save_each_epoch(patch)
         patch.chdir(working_folder)
         challenger = tuned(start, splits, config=CONFIG)
-    assert challenger.kept_phase == "tune"
+    assert challenger.selected_phase == "tune"
     return challenger
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """As tuned(), with a store for the whole file: what the head needs is known."""
+    """Like tuned(), with a store for all tests of the file."""
     store = EmbedConfig(store_url=str(tmp_path_factory.mktemp("store")))
 
     def train(start, splits, config, log=lambda record: None):
@@ -119,7 +119,7 @@ def memory():
 
 @pytest.fixture
 def epochs_trained(monkeypatch):
-    """The epochs that were really trained, and whether gradients reached the backbone."""
+    """The epochs that were trained, and whether gradients reached the backbone."""
     trained = []
     original = loop._train_epoch
 
@@ -168,7 +168,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     assert epochs_trained == [(number, True) for number in left]
 
 
-def test_a_resumed_training_tells_its_log_the_whole_story(
+def test_a_resumed_training_logs_all_epochs(
     start, splits, trained, uninterrupted, epochs_trained, checkpoints
 ):
     told = []
@@ -196,7 +196,7 @@ def test_checkpoints_may_lie_in_any_store_and_leave_no_trace(
     assert memory.find("/runs") == []
 
 
-def test_nothing_is_written_without_a_place(uninterrupted, working_folder):
+def test_without_a_checkpoint_url_nothing_is_written(uninterrupted, working_folder):
     assert list(working_folder.iterdir()) == []
 
 
@@ -258,19 +258,19 @@ def test_removing_leaves_the_checkpoints_of_others(tmp_path):
 
 def test_another_training_has_another_checkpoint(start, splits):
     plan = freeze(start, POLICIES["last_block"])
-    own = checkpoint_of(start, plan, splits, CONFIG)
+    own = checkpoint_for(start, plan, splits, CONFIG)
     changed = [{"lr": 0.02}, {"seed": 1}, {"epochs": 4}, {"batch_size": 4}, {"precision": "bf16"}]
     others = [
-        checkpoint_of(start, plan, splits, CONFIG.model_copy(update=change)) for change in changed
+        checkpoint_for(start, plan, splits, CONFIG.model_copy(update=change)) for change in changed
     ]
     slower = freeze(start, FreezeConfig(policy="last_block", layer_decay=0.5))
     others += [
-        checkpoint_of(start, slower, splits, CONFIG),
-        checkpoint_of(start.with_card(temperature=2.0), plan, splits, CONFIG),
-        checkpoint_of(start, plan, splits_of(splits.frame[1:]), CONFIG),
+        checkpoint_for(start, slower, splits, CONFIG),
+        checkpoint_for(start.with_card(temperature=2.0), plan, splits, CONFIG),
+        checkpoint_for(start, plan, splits_of(splits.frame[1:]), CONFIG),
     ]
     assert len({own.key, *(other.key for other in others)}) == len(others) + 1
-    assert checkpoint_of(start, plan, splits, with_url("/elsewhere")).key == own.key
+    assert checkpoint_for(start, plan, splits, with_url("/elsewhere")).key == own.key
 
 
 def test_a_changed_setting_does_not_resume_from_the_other_training(
@@ -281,7 +281,7 @@ def test_a_changed_setting_does_not_resume_from_the_other_training(
 
 
 def killed_copy(start, splits, weights_path, folder):
-    """The exit code of a copy of this process, which is killed in the second epoch."""
+    """Return the exit code of a fork of this process that is killed in the second epoch."""
     step = loop._step
 
     def deadly(progress, loss, config, where):
@@ -290,14 +290,14 @@ def killed_copy(start, splits, weights_path, folder):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def work():
-        loop._step = deadly  # of the copy alone
+        loop._step = deadly  # in the fork only
         tuned(start, splits, config=with_url(folder))
 
     return ended(forked(work))
 
 
 def killed_process(start, splits, weights_path, folder):
-    """The exit code of a process of its own, which is killed in the same step."""
+    """Return the exit code of a new process that is killed in the same step."""
     frame = folder.with_suffix(".csv")
     splits.frame.to_csv(frame)
     arguments = [Path(__file__).parent, weights_path, frame, with_url(folder).model_dump_json()]
@@ -320,10 +320,10 @@ def test_a_training_killed_within_an_epoch_ends_with_the_same_weights(
     assert epochs_trained == [(2, True)]
 
 
-def test_saving_takes_its_share_of_the_time_and_no_more(tmp_path, monkeypatch):
+def test_saving_takes_a_limited_share_of_the_time(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SAVING_SHARE", 0.1)
     progress = loop.Progress(
-        *(torch.nn.Linear(1, 1),) * 4, Arrangement(torch.float32, ""), torch.device("cpu")
+        *(torch.nn.Linear(1, 1),) * 4, TrainingSetup(torch.float32, ""), torch.device("cpu")
     )
     checkpoint, saved = Checkpoint(str(tmp_path), "key"), []
     for since_s, took_s in ((None, 0.0), (5.0, 1.0), (15.0, 1.0)):
@@ -344,36 +344,36 @@ def trained_as(start, splits, config, log=lambda _: None, **places):
 
 
 def uncached_reason(start, splits, **places):
-    """Why the frozen part would run in each epoch, "" if it would not: nothing is trained."""
+    """Return why the frozen part would run in each epoch, "" if it would not; trains nothing."""
     plan = freeze(start, POLICIES["last_block"])
-    photos = sys.modules["regraft.training.tune.fine_tune"]._photos(start, splits)
+    photos = sys.modules["regraft.training.tune.fine_tune"]._train_data(start, splits)
     compute = Compute(torch.device("cpu"), torch.float32)
     nowhere = Checkpoint("", "")
     store = EmbedConfig(**places)
-    given = feed.Settings(plan, LAST_BLOCK, compute, nowhere, lambda _: None, store)
+    given = batch_source.TrainContext(plan, LAST_BLOCK, compute, nowhere, lambda _: None, store)
     network = start.build()
     set_modes(network, plan)
-    return feed._whole_because(cut(network, plan), photos, given)
+    return batch_source._uncached_reason(cut(network, plan), photos, given)
 
 
 def with_free_disk(monkeypatch, n_bytes):
-    monkeypatch.setattr(feed.shutil, "disk_usage", lambda _: SimpleNamespace(free=n_bytes))
+    monkeypatch.setattr(batch_source.shutil, "disk_usage", lambda _: SimpleNamespace(free=n_bytes))
 
 
 def places_below(folder):
-    """Settings and store of a training of which all lies in one folder."""
+    """Return configuration and store of a training with all its files in one folder."""
     config = LAST_BLOCK.model_copy(update={"checkpoint_url": str(folder / "checkpoints")})
     return config, {"store_url": str(folder / "store")}
 
 
 def take_bf16_where_it_pays(patch):
     bf16 = Compute(torch.device("cpu"), torch.bfloat16)
-    for room in ("fine_tune", "checkpoint"):
+    for module in ("fine_tune", "checkpoint"):
         patch.setattr(
-            sys.modules[f"regraft.training.tune.{room}"], "choose_compute", lambda _: bf16
+            sys.modules[f"regraft.training.tune.{module}"], "choose_compute", lambda _: bf16
         )
-    patch.setattr(precision, "FEWEST_STEPS", 1)
-    patch.setattr(precision, "WORTH_IT", 0.0)
+    patch.setattr(precision, "MIN_STEPS", 1)
+    patch.setattr(precision, "MIN_SPEEDUP", 0.0)
 
 
 def fail_now(*_):
@@ -382,7 +382,7 @@ def fail_now(*_):
 
 @pytest.fixture(scope="module")
 def begun_in_bf16(start, splits, tmp_path_factory):
-    """What a training in bf16 left that ended before its first epoch did; to be copied."""
+    """The files of a training in bf16 that ended before its first epoch; to be copied."""
     folder = tmp_path_factory.mktemp("begun in bf16")
     config, store = places_below(folder)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerFailure):  # noqa: PT012
@@ -399,26 +399,25 @@ def interrupted(begun_in_bf16, tmp_path, monkeypatch):
     return places_below(shutil.copytree(begun_in_bf16, tmp_path / "begun"))
 
 
-def test_an_interrupted_training_goes_on_as_it_was_arranged(
+def test_a_resumed_training_keeps_its_training_setup(start, splits, interrupted, monkeypatch):
+    config, store = interrupted
+    monkeypatch.setattr(precision, "MIN_SPEEDUP", 1e9)  # a new measurement would choose fp32
+    assert trained_as(start, splits, config, **store) == str(TrainingSetup(torch.bfloat16, ""))
+
+
+def test_a_resumed_training_without_free_disk_is_refused_until_there_is_some(
     start, splits, interrupted, monkeypatch
 ):
-    config, store = interrupted
-    monkeypatch.setattr(precision, "WORTH_IT", 1e9)  # a trial would choose fp32 now
-    said = trained_as(start, splits, config, **store)
-    assert said == str(Arrangement(torch.bfloat16, ""))
-
-
-def test_an_interrupted_training_without_room_waits_for_it(start, splits, interrupted, monkeypatch):
     config, store = interrupted
     with monkeypatch.context() as patch:
         with_free_disk(patch, 0)
         settings = r"tune\.cached_views.*embed\.store_url.*embed\.max_gb"
         with pytest.raises(ConfigError, match=rf" 0\.0 on .*{settings}"):
             trained_as(start, splits, config, **store)
-    assert trained_as(start, splits, config, **store) == str(Arrangement(torch.bfloat16, ""))
+    assert trained_as(start, splits, config, **store) == str(TrainingSetup(torch.bfloat16, ""))
 
 
-def test_without_room_the_frozen_part_runs_in_each_epoch(start, splits, tmp_path, monkeypatch):
+def test_without_free_disk_the_frozen_part_runs_in_each_epoch(start, splits, tmp_path, monkeypatch):
     store = {"store_url": str(tmp_path / "store")}
     with_free_disk(monkeypatch, 1000)
     assert uncached_reason(start, splits, **store).endswith(str(tmp_path / "store"))
@@ -428,16 +427,14 @@ def test_without_room_the_frozen_part_runs_in_each_epoch(start, splits, tmp_path
     fp32 = LAST_BLOCK.model_copy(update={"epochs": 2, "precision": "fp32"})
     with_free_disk(monkeypatch, 10**12)
     assert uncached_reason(start, splits, **store) == ""
-    assert trained_as(start, splits, fp32, **store) == str(Arrangement(torch.float32, ""))
-    with_free_disk(monkeypatch, 0)  # what is kept already needs none
+    assert trained_as(start, splits, fp32, **store) == str(TrainingSetup(torch.float32, ""))
+    with_free_disk(monkeypatch, 0)  # stored values need no more space
     assert uncached_reason(start, splits, **store) == ""
 
 
 @pytest.mark.parametrize("kind", ["none", "url", "not writable"])
-def test_values_that_lie_in_memory_have_its_room_only(
-    start, splits, memory, tmp_path, monkeypatch, kind
-):
-    monkeypatch.setattr(feed, "IN_MEMORY_GB", 1e-6)
+def test_values_in_memory_are_limited(start, splits, memory, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(batch_source, "IN_MEMORY_GB", 1e-6)
     (tmp_path / "file").write_bytes(b"")
     place = {"none": "", "url": "memory://values", "not writable": str(tmp_path / "file" / "x")}
     said = uncached_reason(start, splits, store_url=place[kind])

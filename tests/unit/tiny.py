@@ -1,6 +1,6 @@
 """A real classifier and real photos, small enough for a unit test: 32 pixels, a tiny network.
 
-The photos of a class share their mean colour, so even random weights tell the classes apart.
+The photos of a class share their mean colour, so even random weights separate the classes.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ from regraft.model.classifier import ImageClassifier, load_pretrained
 from regraft.model.freeze import freeze
 from regraft.training.tune import Challenger, EpochRecord, SolvedHead, fine_tune
 
-torch.set_num_threads(1)  # for networks this small, a second thread costs more than it brings
+torch.set_num_threads(1)  # a second thread is slower for networks this small
 
 ARCHITECTURE = "timm:test_efficientnet"
 COLOURS = {"amber": (220, 160, 30), "blue": (30, 60, 220), "green": (40, 200, 60)}
 CLASSES = tuple(COLOURS)
 SIDES = ("train",) * 6 + ("validation",) * 3 + ("test",)
 SETTINGS = TuneConfig(epochs=3, batch_size=8, lr=1e-2, precision="fp32", head_l2=(0.1, 1.0))
-# Moving statistics are the harder case: they too must be resumed, averaged and kept apart.
+# Moving statistics are the harder case: they must be resumed and averaged too.
 POLICIES = {
     name: FreezeConfig(policy=name, norm_statistics="moving")
     for name in ("probe", "last_block", "all")
 }
-N_COUNTED = 100_001  # steps that the pretrained norms have seen; averaged as a float it falls
+N_COUNTED = 100_001  # steps of the pretrained norms; averaged as a float the number would decrease
 
 
 def write_weights(path: Path, architecture: str = ARCHITECTURE, seed: int = 0) -> Path:
@@ -48,7 +48,7 @@ def write_weights(path: Path, architecture: str = ARCHITECTURE, seed: int = 0) -
 
 
 def classifier_of(weights: Path, classes: tuple[str, ...] = CLASSES) -> ImageClassifier:
-    """The tiny network, told to look at 32 x 32 pixels."""
+    """Return the tiny network, with photos of 32 x 32 pixels."""
     config = BackboneConfig(source=f"file:{weights}", architecture=ARCHITECTURE)
     start = load_pretrained(config, classes)
     small = start.card.backbone.preprocessing.model_copy(update={"size": 32, "resize": 36})
@@ -63,7 +63,7 @@ def photo(seed: int, size: tuple[int, int] = (40, 32), colour=(128, 128, 128)) -
 
 @cache
 def photo_file(seed: int, kind: str = "PNG", size: int = 8) -> bytes:
-    """The bytes of a photo of noise, size by size pixels."""
+    """Return the bytes of a photo of noise, size by size pixels."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
@@ -71,7 +71,7 @@ def photo_file(seed: int, kind: str = "PNG", size: int = 8) -> bytes:
 
 
 def write_files(root: Path, files: dict[str, bytes]) -> Path:
-    """{path below the root: content}; the root."""
+    """Write {path below the root: content}. Return the root."""
     for name, data in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,11 +83,11 @@ def draw_splits(folder: Path, sides: tuple[str, ...] = SIDES) -> Splits:
     """Photos of three colours, for each as many as there are sides, as PNG files."""
     rows = []
     for label, colour in COLOURS.items():
-        for number, side in enumerate(sides):
+        for number, split in enumerate(sides):
             path = folder / f"{label} {number}.png"
             photo(len(rows), colour=colour).save(path)
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-            rows.append({"path": str(path), "label": label, "side": side, "sha256": sha256})
+            rows.append({"path": str(path), "label": label, "split": split, "sha256": sha256})
     return splits_of(pd.DataFrame(rows).assign(phash="0" * 16, thumbnail=bytes(256)))
 
 
@@ -98,7 +98,7 @@ def splits_of(frame: pd.DataFrame) -> Splits:
 
 
 def keep_the_tuned_phase(patch) -> None:
-    """For tests of the loop: the solved head is replaced by one that anything beats."""
+    """Replace the solved head by one that any tuned network beats."""
     patch.setattr(sys.modules["regraft.training.tune.fine_tune"], "solve_head", _worthless_head)
 
 

@@ -1,10 +1,16 @@
-"""The whole configuration: frozen, strict, checked before torch or zenml is imported.
+"""The configuration: frozen, strict, and validated before torch or zenml is imported.
 
-Every field has a unit, a range and the source of its default. Defaults live here only; a YAML file
-in configs/ says what differs. No environment variable changes a result.
+Every field has a unit, a range and the source of its default. Defaults are defined here only; a
+YAML file in configs/ lists the differences. No environment variable changes a result.
 """
 
-from regraft.core.config.load import Config, config_of, load_config, override_all, with_settings
+from regraft.core.config.load import (
+    Config,
+    apply_overrides,
+    config_from_flat,
+    fill_empty,
+    load_config,
+)
 from regraft.core.config.network import (
     INSTALLED,
     BackboneConfig,
@@ -16,7 +22,6 @@ from regraft.core.config.photos import IngestConfig, SplitConfig
 from regraft.core.config.retraining import (
     BatchConfig,
     DriftConfig,
-    Happening,
     NotifyConfig,
     RetrainConfig,
     Target,
@@ -44,7 +49,6 @@ __all__ = [
     "EvaluateConfig",
     "Fraction",
     "FreezeConfig",
-    "Happening",
     "IngestConfig",
     "NotifyConfig",
     "PredictConfig",
@@ -57,9 +61,9 @@ __all__ = [
     "TrackingConfig",
     "TuneConfig",
     "Url",
-    "config_of",
+    "apply_overrides",
+    "config_from_flat",
+    "fill_empty",
     "load_config",
-    "override_all",
     "refuse_password",
-    "with_settings",
 ]

@@ -1,4 +1,4 @@
-"""The whole configuration, from a YAML file and from overrides; what is wrong is said in words."""
+"""The whole configuration, read from a YAML file and overrides, with readable error messages."""
 
 import difflib
 import json
@@ -26,7 +26,7 @@ from regraft.core.errors import ConfigError
 
 
 class Config(Section):
-    """One training run."""
+    """The configuration of a training run."""
 
     ingest: IngestConfig = IngestConfig()
     split: SplitConfig = SplitConfig()
@@ -47,12 +47,14 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
 
     def flat(self) -> dict[str, str]:
-        """Every value that a model may depend on as text, by "section.field".
+        """Return every value that a model may depend on as text, by "section.field".
 
-        Whom to tell is left out: it is nobody's business who has the model's card.
+        The section notify is excluded: receivers of notifications must not appear in a model card.
         """
         sections = self.model_dump(mode="json", exclude={"notify"}).items()
-        return {f"{name}.{key}": _text(v) for name, part in sections for key, v in part.items()}
+        return {
+            f"{name}.{key}": _text(v) for name, section in sections for key, v in section.items()
+        }
 
 
 def _text(value: object) -> str:
@@ -61,20 +63,22 @@ def _text(value: object) -> str:
 
 def _parsed(text: str) -> object:
     try:
-        return yaml.safe_load(text)  # JSON, and what older cards wrote
+        return yaml.safe_load(text)  # reads JSON too
     except yaml.YAMLError:
-        return text  # its field will refuse it
+        return text  # the validation of the field will fail
 
 
 def load_config(path: Path | None, overrides: tuple[str, ...] = ()) -> Config:
-    """The defaults, changed by a YAML file, changed by `a.b=value` overrides.
+    """Return the configuration: the defaults, then the YAML file, then the overrides.
 
     Args:
         path: YAML file, or None for the defaults.
-        overrides: each "section.field=value"; the value is read as YAML ("5", "true", "[0.1, 1]").
+        overrides: each "section.field=value"; the value is parsed as YAML ("5", "true",
+            "[0.1, 1]").
 
     Raises:
-        ConfigError: no such file, no YAML, an unknown key (with the nearest), a bad value.
+        ConfigError: the file does not exist or is not YAML, a key is unknown (the message suggests
+            the closest key), or a value is invalid.
 
     >>> load_config(None, ("tune.epochs=3",)).tune.epochs
     3
@@ -85,11 +89,11 @@ def load_config(path: Path | None, overrides: tuple[str, ...] = ()) -> Config:
     return _validated(raw, str(path) if path else "--set")
 
 
-def override_all(config: Config, values: Mapping[str, str]) -> Config:
-    """The configuration with {"section.field": value} set where the field is still empty.
+def fill_empty(config: Config, values: Mapping[str, str]) -> Config:
+    """Return the configuration with {"section.field": value} set for each field that is empty.
 
     Raises:
-        ConfigError: a value that its field refuses.
+        ConfigError: a value is invalid.
     """
     raw = config.model_dump()
     for dotted, value in values.items():
@@ -98,11 +102,11 @@ def override_all(config: Config, values: Mapping[str, str]) -> Config:
     return _validated(raw, "command line")
 
 
-def with_settings(config: Config, overrides: tuple[str, ...]) -> Config:
-    """The configuration, changed by `section.field=value` overrides as load_config() reads them.
+def apply_overrides(config: Config, overrides: tuple[str, ...]) -> Config:
+    """Return the configuration with `section.field=value` overrides, as in load_config().
 
     Raises:
-        ConfigError: an unknown key (with the nearest), a bad value.
+        ConfigError: a key is unknown (the message suggests the closest key), or a value is invalid.
     """
     raw = config.model_dump()
     for override in overrides:
@@ -110,16 +114,16 @@ def with_settings(config: Config, overrides: tuple[str, ...]) -> Config:
     return _validated(raw, "--set")
 
 
-def config_of(flat: Mapping[str, str]) -> Config:
-    """The configuration that flat() was made of; what it does not say is as the defaults say.
+def config_from_flat(flat: Mapping[str, str]) -> Config:
+    """Return the configuration from the output of flat(); missing fields have their defaults.
 
     Args:
-        flat: as a model's card keeps it; keys that no section knows any more are left out.
+        flat: as stored in a model card; keys that no longer exist are ignored.
 
     Raises:
-        ConfigError: a value that its field refuses.
+        ConfigError: a value is invalid.
 
-    >>> config_of(load_config(None, ("tune.head_l2=[0.1, 1]",)).flat()).tune.head_l2
+    >>> config_from_flat(load_config(None, ("tune.head_l2=[0.1, 1]",)).flat()).tune.head_l2
     (0.1, 1.0)
     """
     raw: dict[str, Any] = {}
@@ -139,33 +143,36 @@ def _validated(raw: dict[str, Any], where: str) -> Config:
         raise ConfigError(_explain(error, where)) from None
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """YAML in which a key stands once: PyYAML would keep the last and say nothing."""
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A YAML loader that rejects duplicate keys; PyYAML would silently use the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            problem = f"the key {twice[0]!r} stands there twice"
+        duplicates = [key for key in keys if keys.count(key) > 1]
+        if duplicates:
+            problem = f"the key {duplicates[0]!r} occurs twice"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)  # a SafeLoader
+        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # a SafeLoader
     except OSError as error:
         raise ConfigError(
-            f"Expected a YAML file at {path}, found none ({error.strerror}). See configs/."
+            f"Expected a YAML file at {path}, got none ({error.strerror}). For examples, see "
+            f"configs/."
         ) from None
     except yaml.MarkedYAMLError as error:
-        # str(error) would quote the line, and the line may hold a password.
+        # str(error) would quote the line, and the line may contain a password.
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(
-            f"{path} is not YAML: line {line}, {error.problem}. Mend that line."
+            f"{path} is not valid YAML: line {line}, {error.problem}. Correct that line."
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise ConfigError(f"{path} is not YAML but something binary. Save it as UTF-8.") from None
+        raise ConfigError(
+            f"Expected YAML in {path}, got binary content. Save the file as UTF-8."
+        ) from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):
@@ -181,7 +188,7 @@ def _with_override(raw: dict[str, Any], override: str) -> dict[str, Any]:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(f"The value in --set {dotted}=... is not YAML; quote it.") from None
+        raise ConfigError(f"The value in --set {dotted}=... is not valid YAML; quote it.") from None
     inner = raw.get(section)
     return raw | {section: (inner if isinstance(inner, dict) else {}) | {field: value}}
 
@@ -199,8 +206,8 @@ def _explain_one(item: dict[str, Any], where: str) -> str:
         return f"{where}: {dotted}: {message}{got}."
     known = _known_keys(location[:-1])
     near = difflib.get_close_matches(location[-1], known, n=1)
-    hint = f"did you mean {'.'.join([*location[:-1], near[0]])}? " if near else ""
-    return f"{where}: no key {dotted}; {hint}Known here: {', '.join(known)}."
+    hint = f" Did you mean {'.'.join([*location[:-1], near[0]])}?" if near else ""
+    return f"{where}: unknown key {dotted}.{hint} Known keys: {', '.join(known)}."
 
 
 def _known_keys(location: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The sections about the network: where it comes from, what is thawed, how it is trained."""
+"""Sections about the network: pretrained weights, frozen parameters, embeddings, training."""
 
 from typing import Annotated, Literal, Self
 
@@ -14,14 +14,15 @@ INSTALLED = ("bundled:efficientnet_lite0", "bundled:efficientnet_lite2")
 
 
 class BackboneConfig(Section):
-    """Where the pretrained weights come from.
+    """Source of the pretrained weights.
 
     source: bundled:NAME | torchvision:NAME[/WEIGHTS] | timm:NAME | file:PATH | champion (warm
-        start; the command turns it into bundle:URL before the run) | auto (the fastest of the
-        candidates that is not shown to be worse than the best).
-    candidates: of auto; a file as file:PATH@ARCHITECTURE@SHA256, or a cache would miss its change.
-    architecture: for file: only, timm:NAME or torchvision:NAME.
-    sha256: if given, the weights file must have it.
+        start; the command replaces it with bundle:URL before the run) | auto (the fastest candidate
+        that is not significantly worse than the best candidate).
+    candidates: for source auto. A file is given as file:PATH@ARCHITECTURE@SHA256, because the step
+        cache would not notice a changed file without its checksum.
+    architecture: for a file source only: timm:NAME or torchvision:NAME.
+    sha256: expected checksum of the weights file, 64 hex digits; "" = not checked.
     """
 
     source: Annotated[str, AfterValidator(refuse_password)] = "bundled:efficientnet_lite0"
@@ -30,7 +31,7 @@ class BackboneConfig(Section):
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
     @model_validator(mode="after")
-    def _names_a_source(self) -> Self:
+    def _check_source(self) -> Self:
         kind, _, name = self.source.partition(":")
         named = kind in BACKBONE_SOURCES and name
         if self.source not in ("champion", "auto") and not named:
@@ -39,27 +40,29 @@ class BackboneConfig(Section):
                 f"file:PATH, champion or auto, got {self.source!r}"
             )
         if self.source == "auto" and self.sha256:
-            raise ValueError("auto takes no backbone.sha256; give it with each file of candidates")
+            raise ValueError(
+                "source auto takes no backbone.sha256; give it with each file in candidates"
+            )
         if kind == "file" and not self.architecture:
             raise ValueError(
-                "a file says not what it is for: set backbone.architecture to timm:NAME or "
-                "torchvision:NAME"
+                "a weights file does not name its architecture: set backbone.architecture to "
+                "timm:NAME or torchvision:NAME"
             )
         return self
 
 
 class FreezeConfig(Section):
-    """What is thawed.
+    """Which parameters are trained.
 
-    policy: probe = the head only; last_block, last_n = the last 1 / n blocks too; all = everything;
-        rules = your own.
-    n_blocks: for last_n, >= 1.
-    layer_decay: lr factor from a thawed block to the one before it, in (0, 1]. Source: BEiT (Bao et
-        al. 2022) uses 0.65-0.75 for small models.
-    norm_statistics: of thawed blocks: still = as pretrained; moving = they follow the new photos.
-        Still: as Keras's guide to transfer learning advises; on 246 photos moving ones were worse
-        (one trial).
-    rules: for policy "rules": ordered (glob, lr_factor), first match wins, 0 = frozen.
+    policy: probe = the head only; last_block, last_n = the last 1 / n blocks too; all = all
+        parameters; rules = user-defined rules.
+    n_blocks: for policy last_n, >= 1.
+    layer_decay: factor between the lr of a thawed block and the lr of the preceding block, in
+        (0, 1]. Source: BEiT (Bao et al. 2022) uses 0.65-0.75 for small models.
+    norm_statistics: normalisation statistics of thawed blocks: still = as pretrained; moving =
+        updated by the new photos. Source of still: Keras's guide to transfer learning; on 246
+        photos moving statistics were worse (a single trial).
+    rules: for policy rules: ordered (glob, lr_factor) pairs; the first match wins, 0 = frozen.
     """
 
     policy: Literal["probe", "last_block", "last_n", "all", "rules"] = "probe"
@@ -69,20 +72,21 @@ class FreezeConfig(Section):
     rules: tuple[Rule, ...] = ()
 
     @model_validator(mode="after")
-    def _rules_belong_to_their_policy(self) -> Self:
+    def _check_rules(self) -> Self:
         if (self.policy == "rules") != bool(self.rules):
             raise ValueError(
-                "policy rules needs freeze.rules and the others none, such as "
+                "policy rules needs freeze.rules, and no other policy accepts them; example: "
                 "[['head.*', 1], ['backbone.blocks.6.*', 0.1], ['*', 0]]"
             )
         return self
 
 
 class EmbedConfig(Section):
-    """Where what the frozen network makes of each photo is kept, so that it is computed once.
+    """The store of embeddings, so that each embedding is computed once.
 
-    store_url: folder of the store; several projects and machines may share one.
-    max_gb: what it may hold, in 1e9 bytes, > 0; what was not used longest goes first. Guess.
+    store_url: folder of the store; several projects and machines may share it.
+    max_gb: size limit in 1e9 bytes, > 0; the least recently used partitions are evicted first.
+        Guess.
     """
 
     store_url: Url = ""
@@ -90,30 +94,34 @@ class EmbedConfig(Section):
 
 
 class TuneConfig(Section):
-    """How the thawed part is trained, after the head was solved.
+    """Training of the thawed part, after the head is solved.
 
-    seed: any integer >= 0; with what a training says it was trained as, it decides the weights.
+    seed: integer >= 0. The weights depend on the seed and on the recorded training setup only.
     epochs: passes over the training photos for the thawed part, >= 0.
-    batch_size: photos a step, >= 2 (norms need two). 32: Masters & Luschi 2018.
-    lr: of the head; a block's is lr * its factor in the plan. Guess, measured on two data sets.
-    weight_decay: AdamW's. Source: torch's own default.
-    warmup_fraction: share of the steps with a rising lr. Source: Goyal et al. 2017, rounded.
+    batch_size: photos per step, >= 2 (normalisation needs two). Source of 32: Masters & Luschi
+        2018.
+    lr: learning rate of the head, > 0; a block's rate is lr * its factor in the freeze plan. Guess,
+        measured on two data sets.
+    weight_decay: of AdamW, >= 0. Source: torch's default.
+    warmup_fraction: share of the steps with a rising lr, in [0, 1]. Source: Goyal et al. 2017,
+        rounded.
     label_smoothing: in [0, 1). Source: Szegedy et al. 2016 (0.1).
-    mixup_alpha, cutmix_alpha: Beta parameters, 0 = off. Off: they need long schedules.
-    class_weights: balanced = a class's loss weighs N / (K * n_class).
-    augment: light = random crop of half to all of the photo, mirrored half of the time.
-    cached_views: of each training photo, what the frozen part makes of this many random views is
-        computed once, and the epochs take turns; 0 = a new view, and a whole pass, in each epoch.
-        2: no loss was seen against 4 or 0, docs/performance.md.
-    ema_decay: a step's, 0 = off. Guess for short schedules.
-    clip_norm: gradient norm, 0 = off. 1.0: GPT-3's and timm's usual value.
-    patience: epochs without a better validation loss before the phase stops, 0 = never.
-    time_budget_s: seconds for the thawed part, 0 = none; stops after the epoch that passes it.
-    precision: auto = bf16 where the device computes in it.
-    device: auto = cuda if there is one.
-    head_l2: candidate L2 penalties for the head, each > 0; the validation loss chooses. Guess, a
-        wide grid.
-    checkpoint_url: where an interrupted training is resumed from.
+    mixup_alpha, cutmix_alpha: Beta parameters, >= 0; 0 = off, because both need long schedules.
+    class_weights: balanced = the loss of a class is multiplied by N / (K * n_class).
+    augment: light = random crop of half to all of the photo, mirrored with probability 0.5.
+    cached_views: random views per training photo, >= 0. The outputs of the frozen part are computed
+        once for these views, and the epochs alternate between them. 0 = a new view, and a full
+        forward pass, in each epoch. 2: no loss compared with 4 or 0, see docs/performance.md.
+    ema_decay: per step, in [0, 1); 0 = off. Guess for short schedules.
+    clip_norm: maximum gradient norm, 0 = off. Source of 1.0: GPT-3's and timm's usual value.
+    patience: epochs without a better validation loss before training stops, 0 = never.
+    time_budget_s: seconds for the thawed part, 0 = no limit; training stops after the epoch that
+        exceeds the limit.
+    precision: auto = bf16 if the device supports it.
+    device: auto = cuda if available.
+    head_l2: candidate L2 penalties for the head, each > 0; the validation loss selects the value.
+        Guess, a wide grid.
+    checkpoint_url: folder of the checkpoints from which an interrupted training resumes.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0

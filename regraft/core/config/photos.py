@@ -1,4 +1,4 @@
-"""The sections about the photos: what is read, and which side each is on."""
+"""Sections about the photos: what to read, and how to split it."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,18 +8,19 @@ from regraft.core.config.section import Fraction, Section, Url
 
 
 class IngestConfig(Section):
-    """What is read, and when the reading gives up.
+    """Which photos to read, and when to stop the run.
 
     photos: folder, CSV/Parquet manifest, or torchvision:NAME; local path or fsspec URL.
-    inbox: a second folder or manifest, where photos and labels arrive later; its label wins over
-        the one in photos, and what has no label yet (no class folder, an empty cell) waits there.
-        It may be empty, but it must be there. "" = none.
-    max_pixels: pixels a photo, >= 1. Source: Pillow's own decompression-bomb limit.
+    inbox: a second folder or manifest, where photos and labels arrive later. Its label overrides
+        the label in photos. A photo without a label (no class folder, an empty cell) is not used
+        until it has a label. The inbox may be empty, but must exist. "" = none.
+    max_pixels: pixels per photo, >= 1. Source: Pillow's own decompression-bomb limit.
     max_quarantine_fraction: share of the photos that may be unusable, in [0, 1]. Guess.
-    n_workers: threads that decode, 0 = one a core.
-    images_url: where photos that are no files (torchvision arrays) are written as PNG.
-    memory_url: folder that remembers what each photo was found to be: only new ones are decoded.
-    torchvision_root: local folder, the `root` of its data sets; "" = the system's, then download.
+    n_workers: decoding threads, in [0, 256]; 0 = the number of cores.
+    images_url: folder for the PNG files of photos that are arrays (torchvision).
+    memory_url: folder that caches the facts of each photo, so that only new photos are decoded.
+    torchvision_root: local folder, the `root` of torchvision's data sets; "" = the system's folder,
+        then download.
     """
 
     photos: Url = ""
@@ -33,21 +34,24 @@ class IngestConfig(Section):
 
 
 class SplitConfig(Section):
-    """Which photo is trained on, which chooses, which judges.
+    """How the photos are divided into train, validation and test.
 
-    test_fraction, validation_fraction: shares of each class, used where no split is given. Guess.
-    salt: another salt, another split of the same photos; leave it alone where a memory is kept.
-    on_leak: what becomes of a photo whose copy stands on another side: dropped from the side that
-        judges less (train before validation before test), an error, or kept.
-    near_duplicate_bits: perceptual hashes (64 bits) at most this far apart are candidates for
-        "nearly the same photo", in [0, 16]; the thumbnails decide. 0: exact copies only. Guess.
-    freeze_test: whether new photos leave the test side as it is, so that accuracies of different
-        months are of the same photos. Copies of test photos join them all the same. Needs the
-        memory, and begins when that knows a test photo.
-    widen_test_below: a frozen test side takes new photos of a class after all while it has a
-        smaller share of that class's photos than this, and its usual share of the new photos of a
-        class that it does not have; in [0, test_fraction]. Guess: a third of the usual share.
-    memory_url: folder that remembers which side a photo was given, so that it never moves.
+    test_fraction, validation_fraction: shares of each class, in (0, 1), used for photos without a
+        given split. Guess.
+    salt: a different salt gives a different split of the same photos. Do not change the salt while
+        a memory is in use.
+    on_leak: what to do with a photo whose copy is in another split: drop = remove it from the
+        lower-ranked split (train before validation before test), error = stop, keep = keep both.
+    near_duplicate_bits: photos whose perceptual hashes (64 bits) differ in at most this many bits
+        are candidates for near copies, in [0, 16]; the thumbnails decide. 0 = exact copies only.
+        Guess.
+    freeze_test: whether the test split stays as it is when photos are added, so that accuracies of
+        different months refer to the same photos. Copies of test photos still join the test split.
+        Needs memory_url, and takes effect once the memory contains a test photo.
+    widen_test_below: a frozen test split takes new photos of a class while its share of that class
+        is below this value, and the usual share of a class that is new to it; in
+        [0, test_fraction]. Guess: a third of the usual share.
+    memory_url: folder that records the split of each photo, so that a photo never changes split.
     """
 
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
@@ -60,13 +64,13 @@ class SplitConfig(Section):
     memory_url: Url = ""
 
     @model_validator(mode="after")
-    def _leaves_something_to_train_on(self) -> Self:
+    def _check_train_share(self) -> Self:
         if self.test_fraction + self.validation_fraction >= 1.0:
-            raise ValueError("test_fraction + validation_fraction must stay below 1")
+            raise ValueError("test_fraction + validation_fraction must be below 1")
         return self
 
     @model_validator(mode="after")
-    def _widens_to_no_more_than_the_usual_share(self) -> Self:
+    def _check_widen_test_below(self) -> Self:
         if self.freeze_test and self.widen_test_below > self.test_fraction:
-            raise ValueError("widen_test_below must not pass test_fraction where freeze_test is on")
+            raise ValueError("widen_test_below must be at most test_fraction if freeze_test is on")
         return self

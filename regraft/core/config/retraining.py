@@ -1,4 +1,4 @@
-"""The sections about what runs by itself: when to retrain, what drift is, whom to tell."""
+"""Sections about automation: retraining, drift detection, batch prediction, notifications."""
 
 import shlex
 from dataclasses import dataclass
@@ -8,24 +8,26 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 from pydantic import Field, model_validator
 
 from regraft.core.config.section import Fraction, Section, Url
-
-Happening = Literal["promoted", "kept", "waiting", "skipped", "failed", "drift"]
+from regraft.core.outcomes import EventType
 
 
 class RetrainConfig(Section):
-    """When it is time to train again, and what the training starts from.
+    """When to retrain, and the starting weights of the training.
 
-    start: champion = the network that serves (warm); pretrained = the source task's (cold); auto =
-        the champion's, unless the validation photos show that the pretrained one is better.
-    min_changed_fraction: fewer photos added, removed or relabelled, as a share of those that the
-        last model was trained on, are not worth a training. Guess.
-    max_age_days: a champion that is older is trained again for any change; 0 = no age is too old.
-    budget_h: hours that trainings may take in any seven days; the next is put off when it would
-        pass them; 0 = no limit.
-    interpolations: weights between champion (0) and challenger (1) that are tried besides the
-        challenger's own, each in (0, 1); the most accurate on validation that keeps
-        promote.max_negative_flips is taken. Empty = none. Source: Wortsman et al. 2022 try 0 to 1.
-    journal_url: folder where every decision to train or not is written down.
+    start: champion = the champion's weights (warm start); pretrained = the weights of the source
+        task (cold start); auto = the champion's, unless the pretrained weights are better on the
+        validation photos.
+    min_changed_fraction: minimum share of photos added, removed or relabelled since the last
+        training, relative to its number of photos, in [0, 1]. With a smaller share, retraining is
+        skipped. Guess.
+    max_age_days: an older champion is retrained after any change, >= 0; 0 = no limit.
+    budget_h: hours of training in any seven days, >= 0. A training that would exceed the budget is
+        postponed; 0 = no limit.
+    interpolations: weights between champion (0) and challenger (1) to evaluate besides the
+        challenger, each in (0, 1). The interpolation with the best validation accuracy within
+        promote.max_negative_flips is selected. Empty = none. Source: Wortsman et al. 2022 evaluate
+        0 to 1.
+    journal_url: folder that records every decision to train or not.
     """
 
     start: Literal["champion", "pretrained", "auto"] = "auto"
@@ -37,15 +39,17 @@ class RetrainConfig(Section):
 
 
 class DriftConfig(Section):
-    """When new photos are said to be of another kind than those that the champion learned from.
+    """Detection of a distribution shift between new photos and the champion's training photos.
 
-    level: chance of a false alarm in one look at new photos, all tests together, in (0, 0.5), if
-        the photos were taken independently of each other. Of near copies
-        (split.near_duplicate_bits) and of a group one counts; other series set off more. Guess: one
-        in a hundred, about once in two years of weekly looks.
-    n_reference: photos whose embeddings travel with a model, in [50, 5000]. Guess: 2.5 MB (lite0).
-    n_permutations: of the two-sample test; at least 1 / level are needed. Guess.
-    min_photos: fewer new photos decide nothing, >= 5. Guess.
+    level: probability of a false alarm per check, for all tests together, in (0, 0.5), if the
+        photos are statistically independent. Near copies (split.near_duplicate_bits) and a group
+        count as a single photo; other dependent series cause more false alarms. Guess: 0.01 is
+        about one false alarm in two years of weekly checks.
+    n_reference: photos whose embeddings are stored with a model, in [50, 5000]. Guess: 2.5 MB
+        (lite0).
+    n_permutations: permutations of the two-sample test, in [100, 100000]; at least 10 / level.
+        Guess.
+    min_photos: minimum number of new photos, >= 5; with fewer the check is inconclusive. Guess.
     n_gallery: photos shown in the report, in [0, 60].
     """
 
@@ -56,22 +60,22 @@ class DriftConfig(Section):
     n_gallery: Annotated[int, Field(ge=0, le=60)] = 12
 
     @model_validator(mode="after")
-    def _can_be_reached(self) -> Self:
-        # Holm's correction divides the level among a handful of tests.
+    def _check_n_permutations(self) -> Self:
+        # Holm's correction divides the level among several tests.
         if self.n_permutations * self.level < 10:
             raise ValueError(
-                f"drift.n_permutations={self.n_permutations} cannot show anything at drift.level="
+                f"drift.n_permutations={self.n_permutations} is too small for drift.level="
                 f"{self.level:g}: set at least {10 / self.level:.0f}"
             )
         return self
 
 
 class BatchConfig(Section):
-    """How many photos are labelled at once.
+    """Sizes of batch prediction.
 
-    shard_photos: of one step, in [1, 100000]. Guess: a minute's work on two cores.
-    n_parallel: steps at a time, >= 1: threads of one machine, which take turns at the network, or
-        pods.
+    shard_photos: photos per step, in [1, 100000]. Guess: about a minute on two cores.
+    n_parallel: concurrent steps, in [1, 64]: pods, or threads of one machine, which share the
+        network.
     """
 
     shard_photos: Annotated[int, Field(ge=1, le=100_000)] = 5000
@@ -80,11 +84,12 @@ class BatchConfig(Section):
 
 @dataclass(frozen=True)
 class MailAccount:
-    """What the address of an e-mail target says.
+    """The parsed address of an e-mail target.
 
-    security: ssl = TLS from the first byte; starttls = before anything is said; insecure = none.
-    port: 0 = the usual one of that security.
-    user: who logs in, where the target has a secret.
+    port: 0 = the default port of the security mode.
+    security: ssl = TLS from the first byte; starttls = TLS before the first message; insecure = no
+        TLS.
+    user: login name, used if the target has a secret.
     """
 
     host: str
@@ -96,24 +101,29 @@ class MailAccount:
 
 
 class Target(Section):
-    """Who is told, and of what.
+    """A receiver of notifications, and its events.
 
     kind: webhook = POST of JSON to the http(s) URL `to`; email = SMTP, to =
         smtp://HOST[:PORT]/?from=A&to=B[,C][&user=U][&tls=none] (STARTTLS unless tls=none) or
-        smtps:// (TLS at once); command = the command line `to`, run without a shell, with the
-        happening as JSON on its standard input; apprise = any other service, its whole URL being
-        the secret.
-    of: which happenings. Not "on", which YAML reads as true.
-    secret_file, secret_env: where the secret is read when it is needed: the key of a webhook's
-        HMAC, the password of a mail account, an apprise URL. Never the secret itself. The file's
-        path is absolute, or begins with ~, because a schedule may run in another folder.
-    timeout_s: seconds before a target counts as failed, tries and all, in (0, 300]. Guess.
+        smtps:// (TLS from the first byte); command = the command line `to`, run without a shell,
+        with the event as JSON on its standard input; apprise = any other service, whose URL is the
+        secret.
+    to: address or command line, see kind.
+    of: types of the events to send. The key is not "on", because YAML reads "on" as true.
+    secret_file, secret_env: file or environment variable with the secret: the key of a webhook's
+        HMAC, the password of a mail account, or an apprise URL. Never the secret itself. The path
+        is absolute or begins with ~, because a schedule may run in another folder.
+    timeout_s: seconds until a target counts as failed, including retries, in (0, 300]. Guess.
     """
 
     kind: Literal["webhook", "email", "command", "apprise"]
     to: Url = ""
-    of: Annotated[tuple[Happening, ...], Field(min_length=1)] = (
-        *("promoted", "kept", "waiting", "failed", "drift"),
+    of: Annotated[tuple[EventType, ...], Field(min_length=1)] = (
+        "promote",
+        "keep",
+        "pending",
+        "failed",
+        "drift",
     )
     secret_file: str = ""
     secret_env: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
@@ -121,31 +131,36 @@ class Target(Section):
 
     @property
     def has_secret(self) -> bool:
-        """Whether there is one to be read."""
+        """Return whether the target has a secret."""
         return bool(self.secret_file or self.secret_env)
 
     @property
     def mail(self) -> MailAccount:
-        """The address of an e-mail target, taken apart."""
+        """Return the parsed address of an e-mail target.
+
+        Raises:
+            ValueError: `to` is not a valid address of an e-mail target.
+        """
         url = _split(self.to, ("smtp", "smtps"), "an e-mail target")
-        said = {key: values[-1] for key, values in parse_qs(url.query).items()}
-        if unknown := sorted(said.keys() - {"from", "to", "user", "tls"}):
-            raise ValueError(f"{unknown[0]} means nothing in `to`: known are from, to, user, tls")
-        receivers = tuple(one.strip() for one in said.get("to", "").split(",") if one.strip())
-        sender = said.get("from", "")
-        if not receivers or not all("@" in one for one in (sender, *receivers)):
+        options = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        if unknown := sorted(options.keys() - {"from", "to", "user", "tls"}):
+            raise ValueError(f"unknown option {unknown[0]} in `to`: known are from, to, user, tls")
+        addresses = [address.strip() for address in options.get("to", "").split(",")]
+        receivers = tuple(address for address in addresses if address)
+        sender = options.get("from", "")
+        if not receivers or not all("@" in address for address in (sender, *receivers)):
             raise ValueError("`to` needs addresses: smtp://HOST/?from=me@here.org&to=you@there.org")
-        if said.get("tls", "none") != "none":
+        if options.get("tls", "none") != "none":
             raise ValueError("tls in `to` can only be none; leave it out for STARTTLS")
-        plain: Literal["starttls", "insecure"] = "insecure" if "tls" in said else "starttls"
+        plain: Literal["starttls", "insecure"] = "insecure" if "tls" in options else "starttls"
         security = "ssl" if url.scheme == "smtps" else plain
-        user = said.get("user", sender)
+        user = options.get("user", sender)
         return MailAccount(url.hostname or "", url.port or 0, security, sender, receivers, user)
 
     @model_validator(mode="after")
-    def _can_be_told(self) -> Self:
+    def _check_target(self) -> Self:
         if self.secret_file and self.secret_env:
-            raise ValueError("has both secret_file and secret_env: name one of them")
+            raise ValueError("has both secret_file and secret_env: set only one of them")
         if self.secret_file and not self.secret_file.startswith(("/", "~")):
             raise ValueError("secret_file must be absolute: a schedule may run in another folder")
         {
@@ -161,19 +176,21 @@ class Target(Section):
 
     def _check_email(self) -> None:
         mail = self.mail
-        is_here = mail.host in ("localhost", "127.0.0.1", "::1")
-        if self.has_secret and mail.security == "insecure" and not is_here:
-            raise ValueError("would send the password in the clear: take tls=none out of `to`")
+        is_local = mail.host in ("localhost", "127.0.0.1", "::1")
+        if self.has_secret and mail.security == "insecure" and not is_local:
+            raise ValueError(
+                "would send the password without encryption: remove tls=none from `to`"
+            )
 
     def _check_command(self) -> None:
         try:
             words = shlex.split(self.to)
         except ValueError as error:
-            raise ValueError(f"`to` is no command line: {error}") from None
+            raise ValueError(f"`to` is not a valid command line: {error}") from None
         if not words:
             raise ValueError("a command needs a command line in `to`, such as /usr/bin/logger -t x")
         if self.has_secret:
-            raise ValueError("a command is given no secret: let it read its own")
+            raise ValueError("a command receives no secret: let the command read its own secret")
 
     def _check_apprise(self) -> None:
         if self.to or not self.has_secret:
@@ -181,23 +198,31 @@ class Target(Section):
 
 
 def _split(url: str, schemes: tuple[str, str], what: str) -> SplitResult:
-    """The URL in parts; the texts quote nothing of it, because a path may be a secret."""
+    """Return the parsed URL.
+
+    Raises:
+        ValueError: the URL is invalid. The message does not quote it, because a path may be secret.
+    """
     try:
         parts = urlsplit(url)
         has_port = parts.port != 0
     except ValueError:
-        raise ValueError(f"`to` of {what} is no URL: its host or port cannot be read") from None
+        raise ValueError(
+            f"`to` of {what} is not a URL: its host or port cannot be parsed"
+        ) from None
     if parts.scheme not in schemes or not parts.hostname or not has_port:
         raise ValueError(f"{what} needs {schemes[0]}://HOST or {schemes[1]}://HOST in `to`")
     if parts.username is not None:
-        raise ValueError("`to` names a user before the host: take it out, give secret_file instead")
+        raise ValueError(
+            "`to` names a user before the host: remove it, and set secret_file instead"
+        )
     return parts
 
 
 class NotifyConfig(Section):
-    """Who is told of what happened; a target that fails is said so, and nothing else fails.
+    """Receivers of notifications; a failed target is logged, and has no other effect.
 
-    targets: in the order in which they are told.
+    targets: in the order in which they are notified.
     """
 
     targets: tuple[Target, ...] = ()

@@ -1,4 +1,4 @@
-"""What all sections of the configuration share."""
+"""Base class and field types of all sections of the configuration."""
 
 import re
 from typing import Annotated
@@ -9,9 +9,15 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 def refuse_password(url: str) -> str:
-    """The URL unchanged; a configuration is stored in plain text, so it may hold no password."""
+    """Return the URL unchanged if it contains no password.
+
+    The configuration is stored in plain text.
+
+    Raises:
+        ValueError: the URL contains a password.
+    """
     if re.search(r"(^|:)[\w+.-]+://[^/@\s]*:[^/@\s]+@", url):
-        raise ValueError("holds a password; give it to the client library, not here")
+        raise ValueError("contains a password; configure it in the client library instead")
     return url
 
 
@@ -19,6 +25,6 @@ Url = Annotated[str, AfterValidator(refuse_password), Field(description="local p
 
 
 class Section(BaseModel):
-    """A part of the configuration: frozen, and an unknown key is an error."""
+    """A section of the configuration: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

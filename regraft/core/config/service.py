@@ -1,4 +1,4 @@
-"""The sections about what serves: how it is judged, registered, promoted and asked."""
+"""Sections about the served model: evaluation, registry, promotion and prediction."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,13 +8,13 @@ from regraft.core.config.section import Fraction, Section, Url
 
 
 class EvaluateConfig(Section):
-    """How the challenger is judged.
+    """Evaluation of the challenger on the test split.
 
-    top_k: a hit if the label is among the k most probable, >= 2.
-    confidence: of every interval, in (0, 1).
-    n_bins: of the calibration error. Source: Guo et al. 2017 (15).
-    n_gallery: photos shown of each kind in the report, in [0, 60].
-    max_slice_values: a manifest column with more values than this is no slice, >= 2. Guess.
+    top_k: a prediction is a hit if the label is among the k most probable classes, >= 2.
+    confidence: level of every confidence interval, in (0, 1).
+    n_bins: bins of the calibration error, >= 2. Source: Guo et al. 2017 (15).
+    n_gallery: photos per gallery in the report, in [0, 60].
+    max_slice_values: a manifest column with more values than this is not a slice, >= 2. Guess.
     """
 
     top_k: Annotated[int, Field(ge=2)] = 3
@@ -25,11 +25,12 @@ class EvaluateConfig(Section):
 
 
 class TrackingConfig(Section):
-    """The MLflow store and what the model is called in it.
+    """The MLflow store and the name of the model in it.
 
-    uri: MLflow tracking URI, without a password (MLflow reads that from its own variables).
-    artifacts_url: folder of the runs' files and of the models; "" = the server's own.
-    name: of the experiment and of the registered model.
+    uri: MLflow tracking URI, without a password (MLflow reads the password from its own environment
+        variables).
+    artifacts_url: folder of the runs' files and of the models; "" = the server's default.
+    name: name of the experiment and of the registered model.
     """
 
     uri: Url = ""
@@ -37,17 +38,18 @@ class TrackingConfig(Section):
     name: Annotated[str, Field(pattern=r"^([\w][\w. -]*)?$", max_length=100)] = ""
 
     @model_validator(mode="after")
-    def _is_no_ledger(self) -> Self:
+    def _check_name(self) -> Self:
         if self.name.endswith(".ledger"):
-            raise ValueError("tracking.name may not end in .ledger: so the ledgers are called")
+            raise ValueError("tracking.name must not end in .ledger, which is reserved for ledgers")
         return self
 
 
 class RegistryConfig(Section):
-    """What is checked before a registration counts.
+    """Checks of a registered model.
 
-    n_parity: test photos on which the reloaded model must answer as the trained one, >= 1.
-    parity_tolerance: largest difference of a probability. Guess: far below any decision.
+    n_parity: test photos on which the reloaded model must agree with the trained model, >= 1.
+    parity_tolerance: largest difference of a probability, > 0. Guess: too small to change a
+        decision.
     """
 
     n_parity: Annotated[int, Field(ge=1)] = 8
@@ -55,15 +57,16 @@ class RegistryConfig(Section):
 
 
 class BehaviourConfig(Section):
-    """What a model must do beyond the test photos, before it may serve.
+    """Behaviour tests that a model must pass before promotion.
 
-    must_pass: photos that have to be answered rightly, all of them: a folder with a folder a class,
-        or a manifest; "" = none. They must be none that were trained on.
-    n_photos: test photos that the changes below are tried on, in [0, 1000]; 0 = none. Guess.
-    min_flip, min_jpeg, min_brightness, min_rotation: least share of photos whose answer stays the
-        same when the photo is mirrored, saved as a poor JPEG, made darker or brighter, turned a
-        little; a model stops that is shown to have less. Guess: probes on clothes had 0.88 to 0.93,
-        on waste 0.75 to 0.90. Where left and right mean something, set min_flip to 0.
+    must_pass: photos that the model must predict correctly without exception: a folder with one
+        folder per class, or a manifest; "" = none. None of them may be a training photo.
+    n_photos: test photos for the perturbations below, in [0, 1000]; 0 = none. Guess.
+    min_flip, min_jpeg, min_brightness, min_rotation: minimum share of photos, in [0, 1], whose
+        predicted class does not change when the photo is mirrored, compressed as a low-quality
+        JPEG, made darker or brighter, or rotated slightly. A model whose share is significantly
+        lower is not promoted. Guess: probes had 0.88 to 0.93 on clothes and 0.75 to 0.90 on waste.
+        If left and right matter for the classes, set min_flip to 0.
     """
 
     must_pass: Url = ""
@@ -75,63 +78,69 @@ class BehaviourConfig(Section):
 
 
 class ClassesConfig(Section):
-    """How the classes may differ from those of the model that serves.
+    """Allowed differences between the classes of the challenger and of the champion.
 
-    renamed: {old name: new name}; such a class keeps its head row and is compared as the same one.
-    allow_removal: whether a model may replace one that knows a class more.
+    renamed: {old name: new name}; a renamed class keeps its head row and is compared as the same
+        class.
+    allow_removal: whether a challenger may lack a class of the champion.
     """
 
     renamed: dict[str, str] = Field(default_factory=dict)
     allow_removal: bool = False
 
     @model_validator(mode="after")
-    def _is_one_to_one(self) -> Self:
+    def _check_renamed(self) -> Self:
         new = list(self.renamed.values())
         if len(set(new)) < len(new):
-            raise ValueError("two classes cannot be renamed to the same one")
+            raise ValueError("two classes cannot be renamed to the same class")
         return self
 
 
 class PredictConfig(Section):
-    """When a model says "unsure" instead of a class.
+    """When a model answers "unsure" instead of a class.
 
-    abstain_below: least confidence of an answer, in [0, 1]; 0 = every photo is answered.
-    target_risk: instead, the share of answers that may be wrong: the confidence is chosen on
-        validation so that the share is shown (95 %) to be lower; 0 = off.
+    abstain_below: minimum confidence of an answer, in [0, 1]; 0 = every photo is answered.
+    target_risk: alternative to abstain_below: maximum share of wrong answers, in [0, 1). The
+        minimum confidence is chosen on validation such that the share is lower with 95 %
+        confidence; 0 = off.
     """
 
     abstain_below: Fraction = 0.0
     target_risk: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
     @model_validator(mode="after")
-    def _has_one_rule(self) -> Self:
+    def _check_single_rule(self) -> Self:
         if self.abstain_below and self.target_risk:
             raise ValueError("set abstain_below or target_risk, not both")
         return self
 
 
 class PromoteConfig(Section):
-    """When the challenger replaces the champion.
+    """Conditions for the promotion of the challenger.
 
-    rule: superior = it must be shown to be more accurate by more than min_gain; not_inferior =
-        shown to be less accurate by no more than max_loss.
-    level: chance of promoting a model that is not so, and of a guard that stops a model which harms
-        nothing, each in (0, 0.5). 0.05: the usual one.
-    min_gain, max_loss: of accuracy, in [0, 1]. max_loss 0.02: guess.
-    power: chance with which the "smallest gain that could have been shown" would have been, in
-        [0.5, 1). 0.8: Cohen 1988.
-    min_accuracy: floor for any champion, in [0, 1]; the majority-class share is always a floor.
-    min_coverage: least share of the photos that a model which may say "unsure" answers. Guess.
-    min_photos, min_class_photos: fewer photos, in all or of a class, decide nothing. 20: guess.
-    max_recall_drop, max_slice_drop: a class or a slice that is shown to have lost more accuracy
-        than this stops the challenger, in [0, 1].
-    max_negative_flips: largest share of photos that the champion had right and the challenger has
-        wrong, in [0, 1]. 0.1: guess; Yan et al. 2021 saw 4 to 5 % between equal models.
-    max_calibration_rise: by how much the calibration error may be shown to have grown. Guess.
-    max_ms, max_mb: milliseconds that the network takes for one photo on the machine that judges,
-        and 1e6 bytes of weights. 0 = no limit.
-    smoke_test: whether a real server must answer the golden photos before the model serves.
-    approval: automatic, or human = somebody has to say `regraft approve`.
+    rule: superior = the challenger must be significantly more accurate by more than min_gain;
+        not_inferior = the challenger must not be less accurate by more than max_loss.
+    level: error probability of the accuracy rule, and of a guard that stops a harmless challenger,
+        each in (0, 0.5). 0.05: conventional.
+    min_gain, max_loss: differences of accuracy, in [0, 1]. max_loss 0.02: guess.
+    power: probability of detecting the reported "smallest detectable gain", in [0.5, 1). Source of
+        0.8: Cohen 1988.
+    min_accuracy: minimum accuracy of any champion, in [0, 1]; the majority-class share is always
+        required.
+    min_coverage: minimum share of photos that a model with abstention answers, in [0, 1]. Guess.
+    min_photos, min_class_photos: minimum number of test photos, in total (>= 1) and per class
+        (>= 0); with fewer the check is inconclusive. 20: guess.
+    max_recall_drop, max_slice_drop: a significantly larger loss of accuracy on a class or on a
+        slice stops the challenger, in [0, 1].
+    max_negative_flips: maximum share of photos that the champion predicts correctly and the
+        challenger does not, in [0, 1]. 0.1: guess; Yan et al. 2021 saw 4 to 5 % between equal
+        models.
+    max_calibration_rise: a significantly larger rise of the calibration error stops the
+        challenger, in [0, 1]. Guess.
+    max_ms, max_mb: limits on milliseconds per photo for the network on the evaluating machine, and
+        on the size of the weights in 1e6 bytes, >= 0. 0 = no limit.
+    smoke_test: whether a real server must answer the golden photos correctly before promotion.
+    approval: automatic, or human = promotion waits for `regraft approve`.
     reports_url: folder of the report pages.
     """
 

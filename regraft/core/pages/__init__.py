@@ -1,4 +1,4 @@
-"""What every page has: its head, its look, and that it needs neither network nor script."""
+"""The common template and style of all HTML pages; a page needs neither network nor script."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,34 +9,34 @@ if TYPE_CHECKING:
 Filters = Mapping[str, Callable[..., Any]]
 
 
-def environment(rooms: tuple[str, ...], filters: Filters) -> "Environment":
-    """Jinja with the rooms' templates and those of every page; all that is filled in is escaped.
+def environment(packages: tuple[str, ...], filters: Filters) -> "Environment":
+    """Return a Jinja environment with the templates of the packages; inserted values are escaped.
 
-    A page extends base.html: the blocks title, eyebrow, headline and main, and where it has them
-    style, below (the headline), nav and footer.
+    A page extends base.html with the blocks title, eyebrow, headline and main, and optionally
+    style, below (after the headline), nav and footer.
 
     Args:
-        rooms: modules with a folder templates/, the first that has a template wins.
-        filters: of these pages alone; of every page: count, a number with its thousands apart.
+        packages: packages with a folder templates/, highest priority first.
+        filters: additional filters; the filter count is always available.
     """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined  # 0.1 s
 
-    from regraft.core.pages.compiled import COMPILED
+    from regraft.core.pages.template_cache import TEMPLATE_CACHE
 
-    made = Environment(
-        loader=ChoiceLoader([PackageLoader(room) for room in (*rooms, __name__)]),
+    jinja = Environment(
+        loader=ChoiceLoader([PackageLoader(package) for package in (*packages, __name__)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        bytecode_cache=COMPILED,
+        bytecode_cache=TEMPLATE_CACHE,
     )
-    made.filters |= {"count": count, **filters}
-    return made
+    jinja.filters |= {"count": count, **filters}
+    return jinja
 
 
 def count(n: int) -> str:
-    """A number with its thousands apart.
+    """Return a number with separated thousands.
 
     >>> count(12345)
     '12\u202f345'

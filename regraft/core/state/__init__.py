@@ -1,15 +1,15 @@
-"""The state folder: everything that Regraft remembers, and who works on it now."""
+"""The state folder: all persistent data of Regraft, and the locks of its running processes."""
 
-from regraft.core.state.folder import FORMAT, State, existing_state, locked, open_state
+from regraft.core.state.folder import FORMAT, State, existing_state, open_state, state_lock
 from regraft.core.state.marker import (
     RunMarker,
-    alone,
-    forget_run,
+    current_process,
+    current_user,
+    exclusive_lock,
+    make_marker,
     marked_runs,
-    marker_of,
+    remove_run_marker,
     run_marker,
-    this_process,
-    who_am_i,
 )
 from regraft.core.state.variables import activate, environment
 
@@ -18,15 +18,15 @@ __all__ = [
     "RunMarker",
     "State",
     "activate",
-    "alone",
+    "current_process",
+    "current_user",
     "environment",
+    "exclusive_lock",
     "existing_state",
-    "forget_run",
-    "locked",
+    "make_marker",
     "marked_runs",
-    "marker_of",
     "open_state",
+    "remove_run_marker",
     "run_marker",
-    "this_process",
-    "who_am_i",
+    "state_lock",
 ]

@@ -1,22 +1,22 @@
-"""The state folder: everything that Regraft remembers, in one place that may be moved or copied.
+"""The state folder: all persistent data of Regraft; it may be moved or copied.
 
 <root>/
-├── state.json     format version and the path that the folder had when it was last opened
+├── state.json     format version and the path of the folder when it was last opened
 ├── zenml/         ZenML's settings and its SQLite store
-├── artifacts/     what ZenML's steps hand on
+├── artifacts/     artifacts of ZenML's steps
 ├── mlflow.db      MLflow's tracking store and model registry
 ├── mlflow/        MLflow's files: models, plots, reports
-├── embeddings/    what frozen networks made of each photo; may be deleted
-├── checkpoints/   of trainings that were interrupted
-├── images/        photos that came as arrays, as PNG
-├── photos/        what each photo was found to be; may be deleted
-├── splits/        which side a photo was given
-├── journal/       what every call of `retrain` and `watch` came to
-├── schedule/      what is to be run when, and when it was run last
+├── embeddings/    cached embeddings of photos; may be deleted
+├── checkpoints/   checkpoints of interrupted trainings
+├── images/        PNG files of photos that were given as arrays
+├── photos/        cached facts of photos; may be deleted
+├── splits/        the split of each photo
+├── journal/       the result of every call of `retrain` and `watch`
+├── schedule/      the schedule entries and their last runs
 ├── reports/       the report pages, and status.html
-├── matplotlib/    the fonts that were found on this machine
-├── runs/          which pipeline runs live: a lock each, and whose it is
-└── locks/         what is done by one process at a time: a lock each, never to be deleted
+├── matplotlib/    the font cache of this machine
+├── runs/          a lock and a marker for each running pipeline run
+└── locks/         a lock for each kind of exclusive work; must not be deleted
 """
 
 import json
@@ -32,26 +32,37 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from regraft.core.errors import StateError
-from regraft.core.files import write_whole
+from regraft.core.files import write_atomic
 from regraft.core.relocate import relocate_database, relocate_yaml
 
-FORMAT = 1
+FORMAT = 2
 _FOLDERS = (
-    *("zenml", "artifacts", "mlflow", "checkpoints", "journal", "schedule"),
-    *("embeddings", "images", "photos", "splits", "reports", "runs", "locks"),
+    "zenml",
+    "artifacts",
+    "mlflow",
+    "checkpoints",
+    "journal",
+    "schedule",
+    "embeddings",
+    "images",
+    "photos",
+    "splits",
+    "reports",
+    "runs",
+    "locks",
 )
-_LOCK_TIMEOUT_S = 300.0  # guess: first creation takes 5 s, a large move a minute
-# Characters that SQLite's URL, MLflow's file URLs or JSON would read as something else.
+_LOCK_TIMEOUT_S = 300.0  # guess: creation takes 5 s, moving a large folder a minute
+# Characters with a special meaning in SQLite URLs, in MLflow's file URLs or in JSON.
 _UNSAFE = re.compile(r"""["\\?#%*\x00-\x1f]""")
 
 
 @dataclass(frozen=True)
 class State:
-    """Where everything lies.
+    """The paths of an opened state folder.
 
     root: absolute path of the folder.
-    debug: let ZenML and MLflow talk.
-    moved_from: the path that the folder had before, if this opening found it moved or copied.
+    debug: whether ZenML and MLflow log debug messages.
+    moved_from: previous path of the folder, if it was moved or copied since it was last opened.
     """
 
     root: Path
@@ -60,7 +71,7 @@ class State:
 
     @property
     def zenml(self) -> Path:
-        """ZenML's settings and store."""
+        """Folder of ZenML's settings and store."""
         return self.root / "zenml"
 
     @property
@@ -70,7 +81,7 @@ class State:
 
     @property
     def artifacts(self) -> Path:
-        """What ZenML's steps hand on."""
+        """Folder of the artifacts of ZenML's steps."""
         return self.root / "artifacts"
 
     @property
@@ -85,125 +96,126 @@ class State:
 
     @property
     def mlflow_artifacts(self) -> Path:
-        """MLflow's files: models, plots, reports."""
+        """Folder of MLflow's files: models, plots, reports."""
         return self.root / "mlflow"
 
     @property
     def embeddings(self) -> Path:
-        """What frozen networks made of each photo."""
+        """Folder of the cached embeddings."""
         return self.root / "embeddings"
 
     @property
     def checkpoints(self) -> Path:
-        """Trainings that were interrupted."""
+        """Folder of the checkpoints of interrupted trainings."""
         return self.root / "checkpoints"
 
     @property
     def images(self) -> Path:
-        """Photos that came as arrays, as PNG."""
+        """Folder of the PNG files of photos that were given as arrays."""
         return self.root / "images"
 
     @property
     def photos(self) -> Path:
-        """What each photo was found to be."""
+        """Folder of the cached facts of photos."""
         return self.root / "photos"
 
     @property
     def splits(self) -> Path:
-        """Which side a photo was given."""
+        """Folder of the recorded splits of photos."""
         return self.root / "splits"
 
     @property
     def journal(self) -> Path:
-        """What every call of `retrain` and `watch` came to."""
+        """Folder of the results of `retrain` and `watch`."""
         return self.root / "journal"
 
     @property
     def schedule(self) -> Path:
-        """What is to be run when."""
+        """Folder of the schedule entries."""
         return self.root / "schedule"
 
     @property
     def reports(self) -> Path:
-        """The report pages."""
+        """Folder of the report pages."""
         return self.root / "reports"
 
     @property
     def runs(self) -> Path:
-        """Which pipeline runs live."""
+        """Folder of the locks and markers of pipeline runs."""
         return self.root / "runs"
 
     @property
     def locks(self) -> Path:
-        """What is done by one process at a time."""
+        """Folder of the locks of exclusive work."""
         return self.root / "locks"
 
     @property
     def lock(self) -> Path:
-        """The file that the folder is locked by."""
+        """Lock file of the folder."""
         return self.root / ".lock"
 
 
 def open_state(root: Path, debug: bool = False) -> State:
-    """The state folder at `root`, created if new, repaired if it was moved or copied.
+    """Open the state folder at `root`; create it if missing, repair it if moved or copied.
 
     Args:
         root: relative to the working directory, or absolute; symbolic links are followed.
-        debug: let ZenML and MLflow talk.
+        debug: whether ZenML and MLflow log debug messages.
 
     Raises:
-        StateError: the folder cannot be written, is no folder, or is of a newer Regraft.
+        StateError: the path is not a writable folder or contains an unsupported character, or
+            another version of Regraft wrote the folder in another format.
     """
     root = root.expanduser().resolve()
     if unsafe := _UNSAFE.search(str(root)):
         raise StateError(
-            f"The path of a state folder may not hold {unsafe[0]!r}, which database URLs read "
-            f"as something else, got {str(root)!r}. Choose another with --state."
+            f"Expected a path of a state folder without {unsafe[0]!r}, which has a special meaning "
+            f"in database URLs, got {str(root)!r}. Choose another path with --state."
         )
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with locked(State(root)):
+        with state_lock(State(root)):
             return State(root, debug, _prepare(State(root)))
     except (FileExistsError, NotADirectoryError):
         raise StateError(
-            f"Expected the state folder at {root}, got a file there or above. Move that file, or "
-            "choose another place with --state."
+            f"Expected the state folder at {root}, got a file at this path or at a parent. Move "
+            "that file, or choose another folder with --state."
         ) from None
     except OSError as error:
         raise StateError(
-            f"Expected a state folder that I can write at {root}, got: {error.strerror or error}. "
-            "Mend its permissions or free some space, or choose another place with --state."
+            f"Expected a writable state folder at {root}, got: {error.strerror or error}. Correct "
+            "its permissions or free some space, or choose another folder with --state."
         ) from None
 
 
 def existing_state(root: Path, debug: bool = False) -> State:
-    """The state folder at `root`, which a run has made before; for commands that only read.
+    """Open the state folder at `root`, which must exist; for commands that only read.
 
     Raises:
-        StateError: there is none, or open_state() has something against it.
+        StateError: the folder does not exist, or open_state() raises.
     """
     if not (root.expanduser() / "state.json").is_file():
         raise StateError(
-            f"Expected a state folder at {root.expanduser().resolve()}, found none. Run "
-            "`regraft train PHOTOS` first, or name the place with --state."
+            f"Expected a state folder at {root.expanduser().resolve()}, got none. Run "
+            "`regraft train PHOTOS` first, or give the folder with --state."
         )
     return open_state(root, debug)
 
 
 @contextmanager
-def locked(state: State) -> Iterator[None]:
-    """Holds the folder's lock; one process at a time gets past.
+def state_lock(state: State) -> Iterator[None]:
+    """Hold the lock of the state folder for the duration of the block.
 
     Raises:
-        StateError: another process holds it for five minutes.
+        StateError: another process has held the lock for five minutes.
     """
     lock = FileLock(state.lock, timeout=_LOCK_TIMEOUT_S)
     try:
         lock.acquire()
     except Timeout:
         raise StateError(
-            f"Waited {_LOCK_TIMEOUT_S:.0f} s for the lock {state.lock}, another process holds it. "
-            "See which one with `fuser` and end it; the lock goes with it."
+            f"Waited {_LOCK_TIMEOUT_S:.0f} s for the lock {state.lock}, which another process "
+            "holds. Find the process with `fuser` and stop it; this releases the lock."
         ) from None
     try:
         yield
@@ -212,19 +224,21 @@ def locked(state: State) -> Iterator[None]:
 
 
 def _prepare(state: State) -> Path | None:
-    """Makes the folder whole; returns the path that it was moved from, if it was."""
+    """Create missing folders and repair paths; return the previous path if the folder moved."""
     recorded = _read_record(state)
     for name in _FOLDERS:
         (state.root / name).mkdir(exist_ok=True)
     with tempfile.TemporaryFile(dir=state.root):
-        pass  # a read-only disk is found now, not after an hour of training
+        pass  # detect a read-only disk now, not after an hour of training
     moved_from = recorded if recorded != state.root else None
     if moved_from:
         _repair(state, moved_from)
     if recorded != state.root:
         record = {"format": FORMAT, "root": str(state.root)}
         record_url = str(state.root / "state.json")
-        write_whole(record_url, json.dumps(record).encode())  # last: else start again
+        write_atomic(
+            record_url, json.dumps(record).encode()
+        )  # last, so that an interrupted repair is repeated
     return moved_from
 
 
@@ -237,13 +251,14 @@ def _read_record(state: State) -> Path | None:
         version, root = int(record["format"]), Path(record["root"])
     except (ValueError, KeyError, TypeError):
         raise StateError(
-            f"Expected Regraft's own record in {path}, got something else. Put it back from a "
-            "backup, or choose another place with --state."
+            f"Expected Regraft's record in {path}, got other content. Restore the file from a "
+            "backup, or choose another folder with --state."
         ) from None
-    if version > FORMAT:
+    if version != FORMAT:
+        writer = "a newer" if version > FORMAT else "an older"
         raise StateError(
-            f"Expected a state folder of format {FORMAT} or older at {state.root}, got {version}: "
-            "a newer Regraft wrote it. Update Regraft, or choose another place with --state."
+            f"Expected a state folder of format {FORMAT} at {state.root}, got {version}: {writer} "
+            "Regraft wrote it. Use that version of Regraft, or choose another folder with --state."
         )
     return root
 
@@ -254,7 +269,8 @@ def _repair(state: State, old: Path) -> None:
             relocate_database(database, old, state.root)
     except sqlite3.Error as error:
         raise StateError(
-            f"The state folder was moved from {old} to {state.root}, and its databases could not "
-            f"be made to say so: {error}. End what uses them and try again, or move it back."
+            f"The state folder was moved from {old} to {state.root}, and the paths in its "
+            f"databases could not be updated: {error}. Stop the processes that use them and try "
+            "again, or move the folder back."
         ) from None
     relocate_yaml(state.zenml / "config.yaml", old, state.root)

@@ -1,8 +1,8 @@
-"""Who does what now: a lock, and beside it a marker that says whose it is.
+"""Locks of running work, each with a marker file that names its process.
 
-A lock is given back by the system when its holder ends, however that comes. So neither a clock that
-is set, nor a process id that was given away again, nor a container with another host name each
-time can make a dead process look alive, or a living one dead.
+The operating system releases a lock when its process ends, whatever the reason. So a dead process
+is never taken for a running process, and a running process never for a dead process: clock changes,
+reused process ids and new container host names have no effect.
 """
 
 import getpass
@@ -20,23 +20,23 @@ from urllib.parse import quote
 import psutil
 from filelock import FileLock, Timeout
 
-from regraft.core.errors import AlreadyRuns, StateError
-from regraft.core.files import write_whole
+from regraft.core.errors import AlreadyRunning, StateError
+from regraft.core.files import write_atomic
 from regraft.core.state.folder import State
 
-_PATIENCE_S = 0.5  # whoever asks whether a lock is held holds it for a moment
-_MAX_STEM = 150  # of a file's name, which has at most 255 bytes, its suffix while it is written too
+_LOCK_TIMEOUT_S = 0.5  # checking whether a lock is held acquires the lock for a moment
+_MAX_STEM = 150  # bytes; a file name has at most 255, including the suffix of its temporary file
 
 
 @dataclass(frozen=True)
 class RunMarker:
-    """Who does something, or did when it was killed.
+    """The process that does some work, or did the work until it was killed.
 
-    name: of what is done; of a pipeline run, its name.
-    pid, created: process id and the process's start time in seconds since 1970; a pid alone is
-        given to another process sooner or later.
-    host: the machine, by the name that it had then.
-    started: when it was begun, ISO 8601, UTC.
+    name: of the work; for a pipeline run, the name of the run.
+    pid: process id.
+    host: host name at the start of the work.
+    created: start time of the process in seconds since 1970, because process ids are reused.
+    started: start time of the work, ISO 8601, UTC.
     """
 
     name: str
@@ -47,109 +47,120 @@ class RunMarker:
 
     @property
     def process(self) -> str:
-        """Which process it is, as this_process() says it of itself."""
+        """Return the process as "pid@host", in the format of current_process()."""
         return f"{self.pid}@{self.host}"
 
 
-def who_am_i() -> str:
-    """Who runs this process, as a ledger says it: user@host."""
+def current_user() -> str:
+    """Return the user of this process as "user@host", for records such as the ledger."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # in a container, a number that nobody gave a name
+    except (KeyError, OSError):  # a container may run under a user id without a name
         user = f"uid-{os.getuid()}"
     return f"{user}@{socket.gethostname()}"
 
 
-def marker_of(name: str, pid: int, now: datetime) -> RunMarker:
-    """What is to be said of a process that lives.
+def make_marker(name: str, pid: int, now: datetime) -> RunMarker:
+    """Return the marker of a running process.
 
     Args:
+        name: of the work.
+        pid: process id of a running process.
         now: UTC.
     """
     created = psutil.Process(pid).create_time()
     return RunMarker(name, pid, socket.gethostname(), created, now.isoformat())
 
 
-def this_process() -> str:
-    """Which process this is, as RunMarker.process says it of another."""
+def current_process() -> str:
+    """Return this process as "pid@host", in the format of RunMarker.process."""
     return f"{os.getpid()}@{socket.gethostname()}"
 
 
 @contextmanager
-def alone(state: State, what: str, now: datetime) -> Iterator[tuple[RunMarker, ...]]:
-    """Nobody else does `what` with this state folder as long as the block lives.
+def exclusive_lock(state: State, work: str, now: datetime) -> Iterator[tuple[RunMarker, ...]]:
+    """Lock a piece of work of this state folder for the duration of the block.
 
-    Yields the markers of processes that did it and were killed, oldest first. They are yielded
-    again to the next one unless the block ends well, so that none is lost where it is killed too.
+    Yields the markers of processes that did the same work and were killed, oldest first. If the
+    block raises or is killed, the next caller receives the same markers again, so that none is
+    lost.
 
     Args:
-        what: such as "retrain clothes".
+        state: an opened state folder.
+        work: such as "retrain clothes".
         now: UTC.
 
     Raises:
-        AlreadyRuns: a process does it.
+        AlreadyRunning: another process does the work now.
     """
-    path = _path(state.locks, what, ".killed")
-    with _held(state.locks, what, now, path):
-        killed = _listed(path)
+    path = _path(state.locks, work, ".killed")
+    with _locked_with_marker(state.locks, work, now, path):
+        killed = _read_markers(path)
         yield killed
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def run_marker(state: State, name: str) -> Iterator[None]:
-    """Says, as long as the block lives, that this process runs the pipeline run `name`.
+    """Mark this process as the process of the pipeline run `name` for the duration of the block.
 
-    ZenML itself keeps no process id. A process that is killed leaves its marker: see marked_runs().
+    ZenML does not store process ids. The marker of a killed process remains: see marked_runs().
 
     Raises:
-        AlreadyRuns: a process runs it.
+        AlreadyRunning: another process executes the run now.
     """
-    with _held(state.runs, name, datetime.now(UTC)):
+    with _locked_with_marker(state.runs, name, datetime.now(UTC)):
         try:
             yield
         finally:
-            _remove(state.runs, name)  # with its lock, which nobody else will want
+            _remove(state.runs, name)  # includes the lock file, which is not used again
 
 
 def marked_runs(state: State) -> dict[str, bool]:
-    """{name: whether its process lives} of every pipeline run that left a marker, oldest first."""
+    """Return {name: whether its process is running} of every marked pipeline run, oldest first."""
     paths = state.runs.glob("*.json")
     markers = sorted(filter(None, map(_read, paths)), key=lambda marker: marker.started)
-    return {marker.name: _is_held(_path(state.runs, marker.name, ".lock")) for marker in markers}
+    return {marker.name: _is_locked(_path(state.runs, marker.name, ".lock")) for marker in markers}
 
 
-def forget_run(state: State, name: str) -> None:
-    """Removes the marker of a run whose process is dead; one that lives keeps it."""
+def remove_run_marker(state: State, name: str) -> None:
+    """Remove the marker of a run, unless its process is running."""
     with suppress(Timeout), FileLock(_path(state.runs, name, ".lock"), timeout=0):
         _remove(state.runs, name)
 
 
 @contextmanager
-def _held(folder: Path, name: str, now: datetime, killed: Path | None = None) -> Iterator[None]:
-    """The lock and the marker; killed: the list that gets the marker of an earlier holder."""
+def _locked_with_marker(
+    folder: Path, name: str, now: datetime, killed: Path | None = None
+) -> Iterator[None]:
+    """Hold the lock and write the marker for the duration of the block.
+
+    Args:
+        killed: file with the list of markers of killed processes; the marker of a previous holder
+            is appended to it.
+    """
     path = _path(folder, name, ".json")
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
-            held.enter_context(FileLock(_path(folder, name, ".lock"), timeout=_PATIENCE_S))
+            stack.enter_context(FileLock(_path(folder, name, ".lock"), timeout=_LOCK_TIMEOUT_S))
         except Timeout:
-            raise AlreadyRuns(_told(name, _read(path))) from None
+            raise AlreadyRunning(_describe_holder(name, _read(path))) from None
         earlier = _read(path)
         if killed and earlier:
-            markers = [asdict(marker) for marker in (*_listed(killed), earlier)]
-            write_whole(str(killed), json.dumps(markers).encode())
-        marker = marker_of(name, os.getpid(), now)
-        write_whole(str(path), json.dumps(asdict(marker)).encode())
-        held.callback(path.unlink, missing_ok=True)
+            markers = [asdict(marker) for marker in (*_read_markers(killed), earlier)]
+            write_atomic(str(killed), json.dumps(markers).encode())
+        marker = make_marker(name, os.getpid(), now)
+        write_atomic(str(path), json.dumps(asdict(marker)).encode())
+        stack.callback(path.unlink, missing_ok=True)
         yield
 
 
 def _remove(folder: Path, name: str) -> None:
-    for suffix in (".json", ".lock"):  # in this order: where there is no marker, nobody asks
+    for suffix in (".json", ".lock"):  # the marker first: without a marker, no lock is checked
         _path(folder, name, suffix).unlink(missing_ok=True)
 
 
-def _is_held(path: Path) -> bool:
+def _is_locked(path: Path) -> bool:
     if not path.exists():
         return False
     with suppress(Timeout), FileLock(path, timeout=0):
@@ -158,30 +169,34 @@ def _is_held(path: Path) -> bool:
 
 
 def _read(path: Path) -> RunMarker | None:
-    return next(iter(_listed(path)), None)
+    return next(iter(_read_markers(path)), None)
 
 
-def _listed(path: Path) -> tuple[RunMarker, ...]:
-    """The markers in a file that holds one, or a list of them; none if there is no file."""
+def _read_markers(path: Path) -> tuple[RunMarker, ...]:
+    """Return the markers in a file with a marker or a list of markers; () if it does not exist."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(RunMarker(**one) for one in (found if isinstance(found, list) else [found]))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries = content if isinstance(content, list) else [content]
+        return tuple(RunMarker(**entry) for entry in entries)
     except FileNotFoundError:
         return ()
     except (ValueError, TypeError):
         raise StateError(
-            f"Expected a run marker in {path}, got something else. Delete that file."
+            f"Expected a run marker in {path}, got other content. Delete that file."
         ) from None
 
 
-def _told(what: str, holder: RunMarker | None) -> str:
-    who = f"process {holder.pid} on {holder.host}" if holder else "another process"
-    since = f" since {holder.started}" if holder else ""  # none in the moment before it is written
-    return f"Expected to {what} alone, but {who} does it{since}. Wait for it, or end it."
+def _describe_holder(work: str, holder: RunMarker | None) -> str:
+    process = f"process {holder.pid} on {holder.host}" if holder else "an unknown process"
+    since = f", running since {holder.started}" if holder else ""  # the marker may be missing yet
+    return (
+        f"Expected no other process to {work} now, got {process}{since}. Wait until that process "
+        "ends, or stop it."
+    )
 
 
 def _path(folder: Path, name: str, suffix: str) -> Path:
-    stem = quote(name, safe=" ")  # a letter may become nine
+    stem = quote(name, safe=" ")  # a character may become nine bytes
     if len(stem) > _MAX_STEM:
         stem = f"{stem[:_MAX_STEM]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     return folder / f"{stem}{suffix}"

@@ -1,10 +1,10 @@
-"""How many threads decode."""
+"""The number of decoding threads."""
 
 import os
 
 
 def n_cores() -> int:
-    """The cores that this process may use, which a container or taskset may have limited."""
+    """Return the number of cores of this process, which a container or taskset may limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Bytes in, an upright RGB photo out; or the reason why there is none."""
+"""Decoding of photos: bytes become an upright RGB photo, or an error with the reason."""
 
 import hashlib
 import io
@@ -27,19 +27,19 @@ from regraft.core.config import IngestConfig
 from regraft.core.errors import UnusablePhoto
 from regraft.core.files import access_errors, filesystem, is_url
 
-# The openers are called directly: Image.open would judge the size by a global limit and by a
-# warning, and neither is safe in threads.
+# The openers are called directly: Image.open checks the size with a global limit and a warning, and
+# neither is thread-safe.
 _Opener = Callable[[io.BytesIO], Image.Image]
 _OPENERS: tuple[tuple[bytes, _Opener], ...] = (
     (rb"\xff\xd8\xff", JpegImagePlugin.jpeg_factory),
     (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
     (rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
     (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
-    # The size of the second header is a part of the magic: any text may begin with BM.
+    # The pattern includes the size of the second header, because any text may begin with BM.
     (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", BmpImagePlugin.BmpImageFile),
     (rb"II[*+]\x00|MM\x00[*+]", TiffImagePlugin.TiffImageFile),
 )
-# What Pillow's decoders are known to raise on broken files; TIFF and GIF are the inventive ones.
+# Errors that Pillow's decoders raise for broken files, mostly TIFF and GIF.
 _BROKEN = (
     OSError,
     EOFError,
@@ -56,7 +56,7 @@ _BROKEN = (
     struct.error,
     zlib.error,
 )
-_FORMATS = "JPEG, PNG, WebP, GIF, BMP nor TIFF"
+_FORMATS = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -68,30 +68,30 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ON_ITS_SIDE = (5, 6, 7, 8)  # the orientations that swap width and height
+_SWAPPED = (5, 6, 7, 8)  # the orientations that swap width and height
 
 
 class Unpacked(NamedTuple):
-    """An upright RGB photo, maybe at a reduced scale, and its full width and height in pixels."""
+    """An upright RGB photo, possibly reduced; width and height in pixels are the full size."""
 
     photo: Image.Image
     width: int
     height: int
 
 
-NO_LIMIT = sys.maxsize  # bytes of a file, or pixels of a photo whose size ingest has judged
+NO_LIMIT = sys.maxsize  # bytes of a file, or pixels of a photo whose size ingest has checked
 
 
 def read_bytes(uri: str, max_bytes: int = NO_LIMIT) -> bytes:
-    """The bytes of a regular file.
+    """Return the bytes of a regular file.
 
     Args:
         uri: local path or fsspec URL.
-        max_bytes: size limit, >= 1; no more than one byte above it is read.
+        max_bytes: size limit, >= 1; at most max_bytes + 1 bytes are read.
 
     Raises:
         UnusablePhoto: "missing", "unreadable" (also a pipe, a device or a folder) or "too large".
-        ConfigError: no file system knows this kind of URL.
+        ConfigError: no file system supports this kind of URL.
     """
     try:
         data = _read_url(uri, max_bytes) if is_url(uri) else _read_local(uri, max_bytes)
@@ -105,7 +105,7 @@ def read_bytes(uri: str, max_bytes: int = NO_LIMIT) -> bytes:
 
 
 def _read_local(path: str, max_bytes: int) -> bytes:
-    """At most max_bytes + 1 bytes; a pipe is not waited for."""
+    """Return at most max_bytes + 1 bytes, without waiting for a pipe."""
     with open(path, "rb", opener=_open_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise UnusablePhoto("unreadable", f"not a regular file: {path}")
@@ -117,7 +117,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def _read_url(url: str, max_bytes: int) -> bytes:
-    """At most max_bytes + 1 bytes."""
+    """Return at most max_bytes + 1 bytes."""
     fs, path = filesystem(url)
     if max_bytes == NO_LIMIT:
         return bytes(fs.cat_file(path))
@@ -128,51 +128,51 @@ def _read_url(url: str, max_bytes: int) -> bytes:
 def read_photo(
     uri: str, max_pixels: int = IngestConfig().max_pixels, at_least: int = 0, sha256: str = ""
 ) -> Image.Image:
-    """The upright RGB photo in a file.
+    """Return the upright RGB photo in a file.
 
     Args:
         uri: local path or fsspec URL.
-        max_pixels: width * height at most, >= 1.
-        at_least: as in unpack.
-        sha256: of the file as it was listed; "" = whatever is there now.
+        max_pixels: maximum width * height, >= 1.
+        at_least: as in unpack().
+        sha256: expected checksum of the file; "" = not checked.
 
     Raises:
-        UnusablePhoto: there is no usable photo in that file, or another one than was listed; the
-            message names the file.
+        UnusablePhoto: the file contains no usable photo, or has another checksum; the message
+            contains the path.
     """
     try:
         data = read_bytes(uri)
         if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-            raise UnusablePhoto("changed", "not the file that was listed; run again")
+            raise UnusablePhoto("changed", "the file has changed since it was listed; run again")
         return decode(data, max_pixels, at_least)
     except UnusablePhoto as error:
         raise UnusablePhoto(error.reason, f"{error.detail} (in {uri})") from None
 
 
 def decode(data: bytes, max_pixels: int, at_least: int = 0) -> Image.Image:
-    """The upright RGB photo in these bytes; arguments and errors as in unpack."""
+    """Return the upright RGB photo in these bytes; arguments and errors as in unpack()."""
     return unpack(data, max_pixels, at_least).photo
 
 
 def unpack(data: bytes, max_pixels: int, at_least: int = 0) -> Unpacked:
-    """The upright RGB photo in these bytes; the format is told by content, never by name.
+    """Return the upright RGB photo in these bytes; the content determines the format, not the name.
 
-    The rule, by what the file holds:
-        transparency (RGBA, LA, PA, a palette or grey with a transparent entry): laid on white;
+    The conversion by content of the file:
+        transparency (RGBA, LA, PA, a palette or grey with a transparent entry): blended on white;
         palette, 1 bit, grey, CMYK, YCbCr: converted, grey repeated in three channels;
-        16-bit grey: divided by 257, so that 65535 is white, whatever the photo holds;
-        32-bit grey, integer or float: its own minimum is black and its own maximum white, because
-            nothing in the file says what unit it has;
+        16-bit grey: divided by 257, so that 65535 is white, whatever the range of the photo;
+        32-bit grey, integer or float: scaled such that the minimum is black and the maximum white,
+            because the file does not define the unit;
         several frames or pages: the first;
-        EXIF orientation: applied; EXIF that cannot be read is no orientation.
+        EXIF orientation: applied; unreadable EXIF data is ignored.
 
     Args:
         data: the whole file: JPEG, PNG, WebP, GIF, BMP or TIFF.
-        max_pixels: width * height at full scale at most, >= 1, checked before the pixels are
-            unpacked.
-        at_least: pixels; a JPEG is unpacked at a half, a quarter or an eighth of its size, the
-            smallest of them whose shorter side is no shorter than this and whose sides are whole
-            numbers. 0 = at full scale, as is every other format.
+        max_pixels: maximum width * height at full scale, >= 1, checked before the pixels are
+            decoded.
+        at_least: pixels, >= 0. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size: the smallest scale
+            whose shorter side has at least this length and whose sides are whole numbers. 0 = full
+            scale. Other formats are always decoded at full scale.
 
     Raises:
         UnusablePhoto: "empty file", "git-lfs pointer", "too many pixels", "truncated" or
@@ -187,7 +187,7 @@ def unpack(data: bytes, max_pixels: int, at_least: int = 0) -> Unpacked:
             _reduce(image, at_least)
         image.load()
         orientation = _orientation(image)
-        if orientation in _ON_ITS_SIDE:
+        if orientation in _SWAPPED:
             width, height = height, width
         return Unpacked(_to_rgb(_upright(image, orientation)), width, height)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -195,7 +195,7 @@ def unpack(data: bytes, max_pixels: int, at_least: int = 0) -> Unpacked:
     except _BROKEN as error:
         cut = _is_cut_off(data) or "truncated" in str(error).lower()
         reason = "truncated" if cut else "unreadable"
-        # Not the decoder's own message, which quotes bytes of the file.
+        # The decoder's own message is not used, because it quotes bytes of the file.
         detail = f"a damaged or unsupported file ({type(error).__name__} while decoding)"
         raise UnusablePhoto(reason, detail) from None
 
@@ -204,11 +204,11 @@ def _opener(data: bytes) -> _Opener:
     if not data:
         raise UnusablePhoto("empty file", "0 bytes")
     if data.startswith(_LFS):
-        raise UnusablePhoto("git-lfs pointer", "the photo was never fetched; run: git lfs pull")
+        raise UnusablePhoto("git-lfs pointer", "the photo was not downloaded; run: git lfs pull")
     for magic, opener in _OPENERS:
         if re.match(magic, data, re.DOTALL):
             return opener
-    raise UnusablePhoto("unreadable", f"neither {_FORMATS}, by its content")
+    raise UnusablePhoto("unreadable", f"expected {_FORMATS}, got other content")
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -218,10 +218,10 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 
 def _reduce(image: JpegImagePlugin.JpegImageFile, at_least: int) -> None:
-    """Tells Pillow to unpack at the smallest scale that at_least allows.
+    """Make Pillow decode at the smallest scale that at_least allows.
 
-    Only where both sides divide: else the last column is a part of a pixel, the photo seems wider
-    than it is, and an embedding differs twice as much (measured).
+    Both sides must be divisible by the scale. Otherwise the last column is a partial pixel, the
+    photo becomes slightly too wide, and an embedding differs twice as much (measured).
     """
     width, height = image.size
     for scale in (8, 4, 2):
@@ -231,7 +231,7 @@ def _reduce(image: JpegImagePlugin.JpegImageFile, at_least: int) -> None:
 
 
 def _is_cut_off(data: bytes) -> bool:
-    """Whether the file ends before its own format says that it may."""
+    """Return whether the file ends before the end that its format defines."""
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" not in data[-1024:]
     if data.startswith(b"\x89PNG"):
@@ -246,7 +246,7 @@ def _is_cut_off(data: bytes) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8."""
+    """Return the EXIF orientation, 1 to 8; 1 if there is none."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
         return int(orientation) if orientation in _UPRIGHT else 1
@@ -274,6 +274,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _stretched(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
-        raise ValueError("some of its grey values are no numbers")
-    spread = (high - low) or 1.0  # a flat photo is black
-    return np.rint((values - low) * (255.0 / spread)).astype(np.uint8)  # (H, W)
+        raise ValueError("some grey values are not finite")
+    value_range = (high - low) or 1.0  # a uniform photo becomes black
+    return np.rint((values - low) * (255.0 / value_range)).astype(np.uint8)  # (H, W)

@@ -1,4 +1,4 @@
-"""What a photo's content is found to be; all that the memory keeps is made here."""
+"""Facts about the content of a photo, as stored in the cache."""
 
 import hashlib
 from typing import NamedTuple
@@ -10,23 +10,25 @@ from PIL import Image
 from regraft.data.ingest.decode import unpack
 
 THUMBNAIL_SIDE = 16  # pixels; 256 grey values tell copies from look-alikes (see split)
-# Pixels of the shorter side after decoding: four times what the perceptual hash is made of.
-# Measured against whole decoding, 120 photos each of clothes and rubbish: 0.1 bits off on average,
-# 2 at most (of the 4 that near copies may differ in), and half-size, JPEG quality 50, PNG and
-# brighter copies are found as before, all or all but one. At 32 pixels 1 % of the photos were no
-# longer near copies of themselves. Of 80 enlarged to 1.4 megapixels all copies were found, down to
-# an eighth of their size.
+# Pixels of the shorter side after decoding: four times the size that the perceptual hash uses.
+# Measured against decoding at full size, 120 photos each of clothes and rubbish: the hash differs
+# by 0.1 bits on average and 2 bits at most (near copies may differ in 4), and half-size, JPEG
+# quality 50, PNG and brighter copies are detected as before, all but at most one. At 32 pixels, 1 %
+# of the photos were not near copies of themselves. Of 80 photos enlarged to 1.4 megapixels all
+# copies were detected, down to an eighth of their size.
 LEAST_SIDE = 128
-# Of the variance: where a photo is one even grey, its logarithm would have no end.
+# Lower limit of the variance, because the logarithm of 0 is infinite for a uniform photo.
 LEAST_VARIANCE = 0.01
 
 
-class Facts(NamedTuple):
-    """One usable content; the fields are columns of the image table.
+class ImageFacts(NamedTuple):
+    """Facts about a usable content; the fields are columns of the image table.
 
-    brightness: mean grey, in [0, 1]; 0 = black.
-    sharpness: log10 of the variance of the Laplacian of the grey photo, whose shorter side is
-        LEAST_SIDE pixels; blurred photos have little. In [-2, 6.1].
+    sha256: of the file, 64 hex digits. phash: 64-bit perceptual hash, 16 hex digits.
+    thumbnail: 256 bytes, (16, 16) grey, row by row. width, height: pixels, upright.
+    n_bytes: size of the file. brightness: mean grey, in [0, 1]; 0 = black.
+    sharpness: log10 of the variance of the Laplacian of the grey photo whose shorter side is
+        LEAST_SIDE pixels, in [-2, 6.1]; low for blurred photos.
     """
 
     sha256: str
@@ -40,12 +42,12 @@ class Facts(NamedTuple):
 
 
 def sha256_of(data: bytes) -> str:
-    """64 hex digits."""
+    """Return the SHA-256 of the data, 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
-def find_facts(data: bytes, sha256: str, max_pixels: int) -> Facts:
-    """What the file with these bytes is found to be.
+def extract_facts(data: bytes, sha256: str, max_pixels: int) -> ImageFacts:
+    """Return the facts about the content of a file.
 
     Args:
         data: the whole file.
@@ -53,15 +55,15 @@ def find_facts(data: bytes, sha256: str, max_pixels: int) -> Facts:
         max_pixels: width * height at most, >= 1.
 
     Raises:
-        UnusablePhoto: as unpack.
+        UnusablePhoto: as unpack().
     """
     photo, width, height = unpack(data, max_pixels, LEAST_SIDE)
     grey = photo.convert("L")
-    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    return Facts(
+    size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return ImageFacts(
         sha256=sha256,
         phash=str(imagehash.phash(grey)),
-        thumbnail=grey.resize(side, Image.Resampling.BOX).tobytes(),
+        thumbnail=grey.resize(size, Image.Resampling.BOX).tobytes(),
         width=width,
         height=height,
         n_bytes=len(data),
@@ -71,12 +73,12 @@ def find_facts(data: bytes, sha256: str, max_pixels: int) -> Facts:
 
 
 def _sharpness(grey: Image.Image) -> float:
-    """How much neighbouring pixels differ, at one scale for large and small photos.
+    """Return how much neighbouring pixels differ, at the same scale for large and small photos.
 
     Source: Pech-Pacheco et al. 2000, the variance of the Laplacian.
     """
     scale = LEAST_SIDE / min(grey.size)
-    # A ribbon's long side would be made longer still; nobody needs more of it than of a panorama.
+    # The long side is limited for very narrow photos; 8 : 1 is enough for a panorama.
     width, height = (min(8 * LEAST_SIDE, max(LEAST_SIDE, round(s * scale))) for s in grey.size)
     scaled = grey.resize((width, height), Image.Resampling.BILINEAR)
     levels = np.asarray(scaled, dtype=np.float32)  # (H, W)

@@ -1,4 +1,4 @@
-"""The inbox: a second place, where photos and their labels arrive later."""
+"""The inbox: a second location, where photos and labels arrive later."""
 
 import os
 from collections.abc import Iterator
@@ -12,68 +12,71 @@ from regraft.data.ingest.manifest import is_manifest, list_manifest
 from regraft.data.ingest.sources import Listed, Listing, list_folder
 
 
-def inbox_of(config: IngestConfig) -> str:
-    """The inbox as `absolute` gives it; "" = none.
+def inbox_location(config: IngestConfig) -> str:
+    """Return the location of the inbox in the format of absolute(); "" = no inbox.
 
     Raises:
-        ConfigError: it is a torchvision data set, or one of the folders ingest.inbox and
-            ingest.photos lies in the other.
-        NoPhotos: it is a file, and no manifest.
+        ConfigError: the inbox is a torchvision data set, or ingest.inbox and ingest.photos contain
+            each other.
+        NoPhotos: the inbox is a file, but not a manifest.
     """
     if not config.inbox:
         return ""
     if config.inbox.startswith(PREFIX):
         raise ConfigError(
             f"Expected a folder, a .csv or a .parquet file in ingest.inbox, got {config.inbox}, "
-            f"which does not grow. Name it in ingest.photos."
+            f"to which no photos are added. Set ingest.photos to it instead."
         )
     place = absolute(config.inbox)
     if os.path.isfile(place) and not is_manifest(place):
         raise NoPhotos(
             f"Expected a folder, a .csv or a .parquet file in ingest.inbox, got the file {place}. "
-            f"Name its folder."
+            f"Set ingest.inbox to its folder."
         )
     _refuse_nested(place, config)
     return place
 
 
 def list_inbox(place: str) -> Listing:
-    """What lies in the inbox: as of a folder or a manifest, but a photo may lack its label.
+    """Return the listing of the inbox, in which a photo may lack its label.
 
     Args:
-        place: as inbox_of() gives it; "" = nothing.
+        place: result of inbox_location(); "" = an empty listing.
 
     Raises:
-        NoPhotos: there is no such place. ManifestError: as list_manifest().
+        NoPhotos: the location does not exist.
+        ManifestError: as in list_manifest().
     """
     if not place:
         return Listing(())
-    with naming_the_inbox(place):
-        found = (list_manifest if is_manifest(place) else list_folder)(place, may_wait=True)
-    late = tuple(photo._replace(is_late=True) for photo in found.photos)
-    return Listing(late, found.quarantined, found.n_ignored, found.slice_names)
+    with name_inbox_in_errors(place):
+        read_listing = list_manifest if is_manifest(place) else list_folder
+        listing = read_listing(place, may_wait=True)
+    late = tuple(photo._replace(is_late=True) for photo in listing.photos)
+    return Listing(late, listing.quarantined, listing.n_ignored, listing.slice_names)
 
 
 @contextmanager
-def naming_the_inbox(place: str) -> Iterator[None]:
-    """What is not there is said to be the inbox.
+def name_inbox_in_errors(place: str) -> Iterator[None]:
+    """Add the setting ingest.inbox to the message of NoPhotos errors within the block.
 
     Args:
-        place: as inbox_of() gives it.
+        place: result of inbox_location().
 
     Raises:
-        NoPhotos: there is no such place.
+        NoPhotos: the location does not exist.
     """
     try:
         yield
     except NoPhotos as error:
-        is_bucket = is_url(place) and not is_manifest(place)
-        hint = " A bucket has no empty folders: put a file named .keep there." * is_bucket
+        hint = ""
+        if is_url(place) and not is_manifest(place):
+            hint = " A bucket has no empty folders: add a file named .keep to the folder."
         raise NoPhotos(f"ingest.inbox: {error}{hint}") from None
 
 
-def joined(photos: Listing, inbox: Listing) -> Listing:
-    """Both in one listing, with the slice columns of both; a cell that one lacks is empty."""
+def join_listings(photos: Listing, inbox: Listing) -> Listing:
+    """Return both listings as a single listing with all slice columns; missing cells are empty."""
     names = tuple(dict.fromkeys((*photos.slice_names, *inbox.slice_names)))
     return Listing(
         photos=tuple(
@@ -95,17 +98,19 @@ def _with_slices(photo: Listed, given: tuple[str, ...], wanted: tuple[str, ...])
 
 
 def _refuse_nested(inbox: str, config: IngestConfig) -> None:
-    """A folder in the other would be a class there."""
+    """Raise ConfigError for nested folders, because the inner folder would be a class."""
     if config.photos.startswith(PREFIX):
         return
     photos = absolute(config.photos)
-    here, there = _folder(inbox), _folder(photos)
+    inbox_folder, photos_folder = _folder(inbox), _folder(photos)
     both_folders = not (is_manifest(photos) or is_manifest(inbox))
-    is_nested = both_folders and (here.startswith(there) or there.startswith(here))
-    if here == there or is_nested:
+    is_nested = both_folders and (
+        inbox_folder.startswith(photos_folder) or photos_folder.startswith(inbox_folder)
+    )
+    if inbox_folder == photos_folder or is_nested:
         raise ConfigError(
-            f"Expected two places, neither in the other, got ingest.inbox={inbox} and "
-            f"ingest.photos={photos}: what lies in one would be a class of the other. Move one."
+            f"Expected two separate folders, got ingest.inbox={inbox} and ingest.photos={photos}: "
+            f"the inner folder would be a class of the outer folder. Move the inner folder."
         )
 
 

@@ -1,4 +1,4 @@
-"""Which label counts where the same content was labelled more than once, early and late."""
+"""The valid label of each content, if the same content is labelled more than once."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from regraft.data.ingest.facts import Facts
+from regraft.data.ingest.facts import ImageFacts
 from regraft.data.ingest.sources import Listed, Quarantined
 
 
 class Read(NamedTuple):
-    """One entry of a listing and what its file was found to be."""
+    """An entry of a listing with the facts of its file."""
 
     listed: Listed
-    facts: Facts
+    facts: ImageFacts
 
 
 class Relabelled(NamedTuple):
-    """One photo with another label than it had; the fields are columns of a table."""
+    """A photo whose label has changed; the fields are the columns of a table."""
 
     path: str
     sha256: str
@@ -27,20 +27,20 @@ class Relabelled(NamedTuple):
 
 
 def relabelled_table(rows: Iterable[Relabelled] = ()) -> pd.DataFrame:
-    """A row each, with the columns path, sha256, was and label."""
+    """Return a table with the columns path, sha256, was and label."""
     return pd.DataFrame(list(rows), columns=list(Relabelled._fields), dtype=str)
 
 
 @dataclass(frozen=True)
-class Settled:
-    """The photos with one label a content.
+class ResolvedLabels:
+    """The photos, with a single label for each content.
 
     Attributes:
         photos: sorted; no path twice.
-        relabelled: sorted; those of photos that an older entry labels otherwise, the newest such.
-        clashing: sorted; those that nobody knows the label of.
+        relabelled: sorted; photos with another label in an older entry (the newest such entry).
+        clashing: sorted; photos whose label is ambiguous.
         n_waiting: files without a label.
-        n_repeated: entries that say nothing of their own any more.
+        n_repeated: entries that add no information.
     """
 
     photos: tuple[Read, ...]
@@ -50,8 +50,8 @@ class Settled:
     n_repeated: int
 
 
-class _Said(NamedTuple):
-    """What the entries of one content come to."""
+class _Resolution(NamedTuple):
+    """The result for the entries of a single content."""
 
     photos: tuple[Read, ...] = ()
     relabelled: tuple[Relabelled, ...] = ()
@@ -59,42 +59,42 @@ class _Said(NamedTuple):
     n_waiting: int = 0
 
 
-def settle(entries: Iterable[Read]) -> Settled:
-    """One label for each content.
+def resolve_labels(entries: Iterable[Read]) -> ResolvedLabels:
+    """Return a single label for each content.
 
-    Of the entries with the same bytes, one in the inbox counts more than one outside, then one
-    with a later labelled_at more than an earlier one or one without. If those that count most name
-    several labels, nobody knows which is right: all go into quarantine. A content that has a label
-    anywhere waits nowhere. A photo that lies in the inbox and outside is kept where it lies
-    outside. Split, group and slices are settled cell by cell: the one that counts more wins, unless
-    it is empty.
+    Among the entries with the same bytes, an entry in the inbox takes priority over an entry
+    outside; then the later labelled_at takes priority, and no labelled_at is the lowest. If the
+    entries with the highest priority have several labels, the label is ambiguous, and all entries
+    go into quarantine. A content with a label in any entry is not counted as waiting. A photo that
+    is in the inbox and outside is listed with its path outside. Split, group and slices are
+    resolved cell by cell: the non-empty cell with the highest priority is used.
     """
     by_content: dict[str, list[Read]] = {}
     n_entries = 0
     for entry in entries:
         by_content.setdefault(entry.facts.sha256, []).append(entry)
         n_entries += 1
-    said = [_settle_one(same) for same in by_content.values()]
-    photos = sorted(photo for one in said for photo in one.photos)
-    clashing = sorted(entry for one in said for entry in one.clashing)
-    n_waiting = sum(one.n_waiting for one in said)
-    return Settled(
+    resolved = [_resolve_content(same) for same in by_content.values()]
+    photos = sorted(photo for content in resolved for photo in content.photos)
+    clashing = sorted(entry for content in resolved for entry in content.clashing)
+    n_waiting = sum(content.n_waiting for content in resolved)
+    return ResolvedLabels(
         photos=tuple(photos),
-        relabelled=tuple(sorted(row for one in said for row in one.relabelled)),
+        relabelled=tuple(sorted(row for content in resolved for row in content.relabelled)),
         clashing=tuple(clashing),
         n_waiting=n_waiting,
         n_repeated=n_entries - len(photos) - len(clashing) - n_waiting,
     )
 
 
-def _settle_one(same: Sequence[Read]) -> _Said:
+def _resolve_content(same: Sequence[Read]) -> _Resolution:
     labelled = sorted((entry for entry in same if entry.listed.label), key=_order)
     if not labelled:
-        return _Said(n_waiting=len({entry.listed.uri for entry in same}))
-    heaviest = _weight(labelled[-1])
-    labels = {entry.listed.label for entry in labelled if _weight(entry) == heaviest}
+        return _Resolution(n_waiting=len({entry.listed.uri for entry in same}))
+    highest = _priority(labelled[-1])
+    labels = {entry.listed.label for entry in labelled if _priority(entry) == highest}
     if len(labels) > 1:
-        return _Said(clashing=_clashing(labelled))
+        return _Resolution(clashing=_clashing(labelled))
     (label,) = labels
     early = [entry for entry in labelled if not entry.listed.is_late]
     photos, relabelled = [], []
@@ -103,27 +103,27 @@ def _settle_one(same: Sequence[Read]) -> _Said:
         late = [entry for entry in labelled if entry.listed.is_late and early]
         photos.append(_merged(uri, label, [*mine, *late]))
         relabelled += _relabelled(label, mine)
-    return _Said(tuple(photos), tuple(relabelled))
+    return _Resolution(tuple(photos), tuple(relabelled))
 
 
-def _weight(entry: Read) -> tuple[bool, str]:
+def _priority(entry: Read) -> tuple[bool, str]:
     return entry.listed.is_late, entry.listed.labelled_at
 
 
 def _order(entry: Read) -> tuple[tuple[bool, str], Read]:
-    """By weight, and among equals the same whatever the order of the listing was."""
-    return _weight(entry), entry
+    """Return the sort key: by priority, then by content, independent of the listing's order."""
+    return _priority(entry), entry
 
 
 def _merged(uri: str, label: str, entries: Sequence[Read]) -> Read:
-    """The photo with the last cell of each kind that is not empty."""
+    """Return the photo with the last non-empty cell of each column."""
     listed = [entry.listed for entry in sorted(entries, key=_order)]
-    slices = zip(*(one.slices for one in listed), strict=True)
+    slices = zip(*(photo.slices for photo in listed), strict=True)
     merged = listed[-1]._replace(
         uri=uri,
         label=label,
-        split=_last(one.split for one in listed),
-        group=_last(one.group for one in listed),
+        split=_last(photo.split for photo in listed),
+        group=_last(photo.group for photo in listed),
         slices=tuple(_last(cells) for cells in slices),
     )
     return Read(merged, entries[0].facts)
@@ -143,9 +143,9 @@ def _relabelled(label: str, entries: Sequence[Read]) -> list[Relabelled]:
 
 def _clashing(entries: Sequence[Read]) -> tuple[Quarantined, ...]:
     listed = sorted({entry.listed for entry in entries})
-    found = set()
-    for one in listed:
-        other = next(another for another in listed if another.label != one.label)
+    quarantined = set()
+    for photo in listed:
+        other = next(another for another in listed if another.label != photo.label)
         detail = f"the same bytes are labelled {other.label!r} in {other.uri}"
-        found.add(Quarantined(one.uri, one.label, "clashing labels", detail))
-    return tuple(found)
+        quarantined.add(Quarantined(photo.uri, photo.label, "clashing labels", detail))
+    return tuple(quarantined)

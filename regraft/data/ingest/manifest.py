@@ -1,4 +1,4 @@
-"""A CSV or Parquet manifest becomes a list of photos."""
+"""Listing of the photos in a CSV or Parquet manifest."""
 
 import csv
 import difflib
@@ -21,12 +21,12 @@ _KNOWN = ("image", "label", "split", "group", "labelled_at")
 
 class _Table(NamedTuple):
     columns: tuple[str, ...]
-    rows: list[tuple[int, list[str]]]  # (line in a CSV, or row in a Parquet file; cells)
-    is_cut: bool = False  # what stands behind the last line end was left out
+    rows: list[tuple[int, list[str]]]  # (line of a CSV file or row of a Parquet file, cells)
+    is_cut: bool = False  # the text after the last line end was left out
 
 
 def is_manifest(place: str) -> bool:
-    """Whether this place is a manifest, by its extension.
+    """Return whether a location is a manifest, by its extension.
 
     >>> is_manifest("photos.CSV"), is_manifest("photos")
     (True, False)
@@ -35,41 +35,41 @@ def is_manifest(place: str) -> bool:
 
 
 def list_manifest(place: str, *, may_wait: bool = False) -> Listing:
-    """The photos that a table names: image,label[,split][,group][,labelled_at][,any slice columns].
+    """Return the photos in a table image,label[,split][,group][,labelled_at][,slice columns].
 
-    A relative image path starts at the manifest's own folder. A row that says the same as an
-    earlier one is counted as ignored. Split names are those of a folder: train, val, valid,
-    validation, test, in any case; empty means: not given. labelled_at says when the label was
-    given, as an ISO 8601 date or time, UTC where no zone is named; which of several rows for one
-    photo counts, see settle() in labels.py.
+    A relative image path is relative to the folder of the manifest. A row that repeats an earlier
+    row counts as ignored. Split names are train, val, valid, validation and test, in any case;
+    empty = not given. labelled_at is the time of the label as an ISO 8601 date or time, in UTC if
+    it has no time zone; see resolve_labels() for several rows of the same photo.
 
     Args:
         place: absolute local path or fsspec URL of a .csv (UTF-8) or .parquet file.
-        may_wait: a row may lack its label, there may be no row at all, and a last line of a CSV
-            without a line end, which may be half of one, goes into quarantine.
+        may_wait: whether rows may lack a label, and the table may be empty. A last CSV line
+            without a line end may be incomplete; with may_wait it goes into quarantine.
 
     Raises:
-        NoPhotos: no such file, or no row in it.
-        ManifestError: no such column, an empty image or label, an unknown split, a labelled_at that
-            is no time, or two rows for one image that disagree; names the line.
+        NoPhotos: the file does not exist, or has no rows.
+        ManifestError: a column, an image or a label is missing, a split is unknown, a labelled_at
+            is not a time, or two rows of the same image contradict each other; the message contains
+            the line.
     """
     table = _read_table(place, may_wait)
     if may_wait and not table.columns:
         return Listing((), _unfinished(table, place))
     _refuse_columns(table, place)
     slice_names = tuple(column for column in table.columns if column not in _KNOWN)
-    kept: dict[tuple[str, str, str], tuple[Listed, int]] = {}
+    unique: dict[tuple[str, str, str], tuple[Listed, int]] = {}
     for line, cells in table.rows:
         row = dict(zip(table.columns, cells, strict=True))
         listed = _listed(row, slice_names, place, line)
         if not listed.label and not may_wait:
-            raise ManifestError(_lacking("label", place, line))
+            raise ManifestError(_missing_cell("label", place, line))
         key = (listed.uri, listed.label, listed.labelled_at)
-        earlier = kept.setdefault(key, (listed, line))
+        earlier = unique.setdefault(key, (listed, line))
         _refuse_contradiction(listed, line, *earlier, place)
-    n_repeated = len(table.rows) - len(kept)
+    n_repeated = len(table.rows) - len(unique)
     photos, quarantined = [], [*_unfinished(table, place)]
-    for listed, _ in kept.values():
+    for listed, _ in unique.values():
         name = printable(listed.uri)
         if name == listed.uri:
             photos.append(listed)
@@ -85,7 +85,7 @@ def _read_table(place: str, may_wait: bool) -> _Table:
         raise NoPhotos(f"Expected a manifest at {place}: {error.detail}. Check the path.") from None
     table = _read_csv(data, place, may_wait) if _is_csv(place) else _read_parquet(data, place)
     if not table.rows and not may_wait:
-        raise NoPhotos(f"Expected photos in {place}, found a header and no row below it.")
+        raise NoPhotos(f"Expected photos in {place}, got a header and no rows. Add rows.")
     return table
 
 
@@ -96,20 +96,20 @@ def _read_csv(data: bytes, place: str, may_wait: bool) -> _Table:
 
 
 def _read_whole_csv(data: bytes, place: str) -> _Table:
-    # Python's own reader: pandas reads "NA" as nothing and hides the line a row stands on.
+    # Python's csv module, because pandas reads "NA" as a missing value and hides line numbers.
     try:
         reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         columns = tuple(name.strip() for name in next(reader, []))
         rows = [(reader.line_num, cells) for cells in reader if cells]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(
-            f"{place} is not a CSV table in UTF-8: {error}. Save it anew."
+            f"Expected {place} to be a CSV table in UTF-8, got: {error}. Save the file again."
         ) from None
     for line, cells in rows:
         if len(cells) != len(columns):
             raise ManifestError(
                 f"Expected {len(columns)} cells as in the header, got {len(cells)} in {place}, "
-                f"line {line}. Quote cells that hold a comma."
+                f"line {line}. Quote cells that contain a comma."
             )
     return _Table(columns, rows)
 
@@ -118,7 +118,9 @@ def _read_parquet(data: bytes, place: str) -> _Table:
     try:
         frame = pd.read_parquet(io.BytesIO(data))
     except (ValueError, OSError, pa.ArrowException) as error:
-        raise ManifestError(f"{place} is not a Parquet table: {error}. Write it anew.") from None
+        raise ManifestError(
+            f"Expected {place} to be a Parquet table, got: {error}. Write the file again."
+        ) from None
     text = frame.astype(object).where(frame.notna(), "")
     rows = [
         (number, [str(cell) for cell in cells])
@@ -128,10 +130,10 @@ def _read_parquet(data: bytes, place: str) -> _Table:
 
 
 def _unfinished(table: _Table, place: str) -> tuple[Quarantined, ...]:
-    """What is left out of a file that somebody may be writing to right now."""
+    """Return the quarantine entry for an incomplete last line, which may still be being written."""
     if not table.is_cut:
         return ()
-    detail = "its last line has no line end, so it may be half of one: it counts when it has"
+    detail = "the last line has no line end and may be incomplete; it is used once it has one"
     return (Quarantined(printable(place), "", "unfinished line", detail),)
 
 
@@ -144,18 +146,20 @@ def _line_word(place: str) -> str:
 
 
 def _refuse_columns(table: _Table, place: str) -> None:
-    found = ",".join(table.columns)
+    names = ",".join(table.columns)
     for column in ("image", "label"):
         if column in table.columns:
             continue
         near = difflib.get_close_matches(column, [name.lower() for name in table.columns], n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ManifestError(
-            f"Expected columns image,label[,split][,group] in {place}, got {found}: "
+            f"Expected columns image,label[,split][,group] in {place}, got {names}: "
             f"no {column}{hint}. Rename the column."
         )
     if len(set(table.columns)) < len(table.columns):
-        raise ManifestError(f"Expected each column once in {place}, got {found}. Remove one.")
+        raise ManifestError(
+            f"Expected unique column names in {place}, got {names}. Rename or remove a column."
+        )
 
 
 def _listed(row: "dict[str, str]", slice_names: tuple[str, ...], place: str, line: int) -> Listed:
@@ -163,11 +167,11 @@ def _listed(row: "dict[str, str]", slice_names: tuple[str, ...], place: str, lin
     image, label = row["image"].strip(), row["label"].strip()
     split = row.get("split", "").strip()
     if not image:
-        raise ManifestError(_lacking("image", place, line))
+        raise ManifestError(_missing_cell("image", place, line))
     if split and split.lower() not in SPLITS:
         legal = ", ".join(SPLITS)
         raise ManifestError(
-            f"Unknown split {split!r} in {where}. Known are {legal}, or leave it empty."
+            f"Expected a known split, got {split!r} in {where}. Use {legal}, or an empty cell."
         )
     return Listed(
         uri=_resolve(image, place),
@@ -188,13 +192,13 @@ def _in_utc(text: str, where: str) -> str:
     except (ValueError, OverflowError):
         raise ManifestError(
             f"Expected an ISO 8601 date or time such as 2026-03-29T14:05 in labelled_at, got "
-            f"{text!r} in {where}. Mend it, or leave it empty."
+            f"{text!r} in {where}. Correct the cell, or leave it empty."
         ) from None
     return in_utc.isoformat(timespec="microseconds")
 
 
-def _lacking(cell: str, place: str, line: int) -> str:
-    return f"Expected an image and a label in {_where(place, line)}, got no {cell}. Fill it."
+def _missing_cell(cell: str, place: str, line: int) -> str:
+    return f"Expected an image and a label in {_where(place, line)}, got no {cell}. Fill the cell."
 
 
 def _where(place: str, line: int) -> str:
@@ -216,6 +220,7 @@ def _refuse_contradiction(
     if listed != earlier:
         word = _line_word(place)
         raise ManifestError(
-            f"{place} says two things about {listed.uri}: {word} {earlier_line} and {word} {line} "
-            f"agree on the label but not on split, group or another column. Remove one."
+            f"Expected consistent rows of {listed.uri} in {place}, got {word} {earlier_line} and "
+            f"{word} {line} with the same label but another split, group or other column. Remove "
+            f"one of the rows."
         )

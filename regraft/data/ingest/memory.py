@@ -1,9 +1,9 @@
-"""What each content was found to be before: shards that are only ever added to.
+"""The cache of facts about photos, in shards that are only ever added.
 
 <url>/<code>/<sha256>.parquet   the facts of up to SHARD_PHOTOS contents, named by its own bytes
 
-It is a cache and nothing more: whatever is wrong with it is said, and the photos are decoded again.
-Another code or another Pillow is another folder, so that no fact outlives what made it.
+It is only a cache: a problem with it is logged, and the photos are decoded again. The folder name
+contains the fingerprint of the code and of Pillow, so that facts of other versions are not used.
 """
 
 import hashlib
@@ -16,64 +16,67 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regraft.core.errors import UnusablePhoto
-from regraft.core.files import absolute, access_errors, listed, write_once
-from regraft.data.ingest.facts import Facts
-from regraft.data.ingest.maker import code_hash
+from regraft.core.files import absolute, access_errors, list_files, write_if_absent
+from regraft.data.ingest.code_fingerprint import code_fingerprint
+from regraft.data.ingest.facts import ImageFacts
 
-ROOMS = ("data/ingest/decode.py", "data/ingest/facts.py")  # between a file's bytes and its facts
+CODE_FILES = ("data/ingest/decode.py", "data/ingest/facts.py")  # from a file's bytes to its facts
 LIBRARIES = ("pillow", "imagehash")
-SHARD_PHOTOS = 4096  # what a killed run may lose; about 1.5 MB
+SHARD_PHOTOS = 4096  # the most photos that a killed run may lose; about 1.5 MB
 
 logger = logging.getLogger("regraft.ingest")
 
 
-def recall(url: str) -> dict[str, Facts]:
-    """What is remembered, by sha256; a damaged shard is removed and said so.
+def load_facts(url: str) -> dict[str, ImageFacts]:
+    """Return the cached facts by sha256; damaged shards are removed and logged.
 
     Args:
-        url: the memory's folder, local path or fsspec URL; "" = no memory, nothing.
+        url: the folder of the cache, local path or fsspec URL; "" = no cache.
 
     Raises:
-        ConfigError: no file system knows this kind of URL.
+        ConfigError: no file system supports this kind of URL.
     """
     if not url:
         return {}
-    known: dict[str, Facts] = {}
+    known: dict[str, ImageFacts] = {}
     try:
-        fs, paths = listed(_folder(url), ".parquet")
+        fs, paths = list_files(_folder(url), ".parquet")
         for path in paths:
             try:
-                known |= {facts.sha256: facts for facts in _unpacked(fs.cat_file(path), path)}
+                known |= {facts.sha256: facts for facts in _read_shard(fs.cat_file(path), path)}
             except (ValueError, pa.ArrowException) as error:
-                logger.warning("ingest: removed a damaged memory of photos, %s", error)
+                logger.warning("ingest: removed a damaged shard of cached facts: %s", error)
                 fs.rm_file(path)
     except access_errors() as error:
-        logger.warning("ingest: %s cannot be read (%s): photos are decoded anew.", url, error)
+        logger.warning("ingest: cannot read %s (%s); all photos are decoded again.", url, error)
     return known
 
 
-def remembering(
-    results: Iterable[Facts | UnusablePhoto], known: Mapping[str, Facts], url: str
-) -> Iterator[Facts | UnusablePhoto]:
-    """The results unchanged; what was not known is added to the memory as they pass by.
+def save_new_facts(
+    results: Iterable[ImageFacts | UnusablePhoto], known: Mapping[str, ImageFacts], url: str
+) -> Iterator[ImageFacts | UnusablePhoto]:
+    """Yield the results unchanged, and add new facts to the cache.
 
-    Why a photo is unusable is not kept: it may have been for want of memory, or by a limit.
+    The reason why a photo is unusable is not cached, because it may be temporary (out of memory) or
+    depend on a limit in the configuration.
 
     Args:
-        url: as in recall; "" = no memory, nothing is written.
+        results: facts or errors of photos.
+        known: the cached facts by sha256.
+        url: as in load_facts(); "" = no cache, nothing is written.
     """
-    new: dict[str, Facts] = {}
+    new: dict[str, ImageFacts] = {}
     for result in results:
-        if isinstance(result, Facts) and result.sha256 not in known:
+        if isinstance(result, ImageFacts) and result.sha256 not in known:
             new[result.sha256] = result
         if len(new) == SHARD_PHOTOS:
-            _remember(url, new.values())
+            _write_shard(url, new.values())
             new = {}
         yield result
-    _remember(url, new.values())
+    _write_shard(url, new.values())
 
 
-def _remember(url: str, new: Iterable[Facts]) -> None:
+def _write_shard(url: str, new: Iterable[ImageFacts]) -> None:
     rows = [facts._asdict() for facts in sorted(new)]
     if not url or not rows:
         return
@@ -82,21 +85,21 @@ def _remember(url: str, new: Iterable[Facts]) -> None:
     data = buffer.getvalue()
     name = hashlib.sha256(data).hexdigest()
     try:
-        write_once(f"{_folder(url)}/{name}.parquet", data)
+        write_if_absent(f"{_folder(url)}/{name}.parquet", data)
     except access_errors() as error:
-        logger.warning("ingest: %s cannot be written (%s).", url, error)
+        logger.warning("ingest: cannot write %s (%s).", url, error)
 
 
 def _folder(url: str) -> str:
-    return f"{absolute(url)}/{code_hash(ROOMS, LIBRARIES)}"
+    return f"{absolute(url)}/{code_fingerprint(CODE_FILES, LIBRARIES)}"
 
 
-def _unpacked(data: bytes, path: str) -> list[Facts]:
-    """The facts in a shard.
+def _read_shard(data: bytes, path: str) -> list[ImageFacts]:
+    """Return the facts in a shard.
 
     Raises:
-        ValueError, ArrowException: it is not what was written under that name.
+        ValueError, ArrowException: the content does not match the file name.
     """
     if hashlib.sha256(data).hexdigest() != PurePosixPath(path).stem:
-        raise ValueError(f"{path} does not hold what its name says")
-    return [Facts(**row) for row in pq.read_table(io.BytesIO(data)).to_pylist()]
+        raise ValueError(f"the content of {path} does not match its name")
+    return [ImageFacts(**row) for row in pq.read_table(io.BytesIO(data)).to_pylist()]

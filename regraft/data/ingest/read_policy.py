@@ -1,4 +1,4 @@
-"""Which files and URLs a text from somebody else may name, and reading only those."""
+"""The policy that limits which files and URLs a request may read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from typing import Any, Self
 from regraft.core.errors import ConfigError, UnusablePhoto
 from regraft.data.ingest.decode import read_bytes
 
-# Each scheme reads one object and leads nowhere else (unlike reference://, zip:// or ::).
+# Each scheme reads a single object and no other location (unlike reference://, zip:// or ::).
 SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "az", "http", "https")
 DEFAULT_MAX_BYTES = 64 * 2**20  # guess: a photo of 100 megapixels fits as JPEG
 
 
 @dataclass(frozen=True)
 class ReadPolicy:
-    """What a served model may open.
+    """The files and URLs that a served model may open.
 
     Args:
-        schemes: of SCHEMES; "file" stands for local paths. () = nothing is opened.
-        max_bytes: size limit of a file, >= 1.
+        schemes: a subset of SCHEMES; "file" stands for local paths. () = nothing may be opened.
+        max_bytes: maximum size of a file in bytes, >= 1.
     """
 
     schemes: tuple[str, ...] = ()
@@ -26,10 +26,10 @@ class ReadPolicy:
 
     @classmethod
     def from_model_config(cls, model_config: Mapping[str, Any] | None) -> Self:
-        """The policy in MLflow's model_config.
+        """Return the policy in MLflow's model_config.
 
         Raises:
-            ConfigError: schemes that are not in SCHEMES, or a size that is no whole number >= 1.
+            ConfigError: a scheme is not in SCHEMES, or the size is not a whole number >= 1.
         """
         config = dict(model_config or {})
         schemes = config.get("image_schemes") or []
@@ -45,15 +45,16 @@ class ReadPolicy:
         return cls(tuple(schemes), max_bytes)
 
     def model_config(self) -> dict[str, Any]:
-        """The policy as model_config; MLflow lets a caller change only keys that are saved."""
+        """Return the policy as model_config; MLflow lets a caller change only stored keys."""
         return {"image_schemes": list(self.schemes), "image_max_bytes": self.max_bytes}
 
 
 def read_allowed(place: str, policy: ReadPolicy) -> bytes:
-    """The bytes of a regular file at a path or URL, if the policy allows it.
+    """Return the bytes of a regular file at a path or URL, if the policy allows it.
 
     Raises:
-        UnusablePhoto: the policy does not allow it (then nothing is opened), or it cannot be read.
+        UnusablePhoto: the policy does not allow the location (then nothing is opened), or the file
+            cannot be read.
     """
     scheme, separator, path = place.partition("://")
     scheme = scheme.lower() if separator else "file"
@@ -64,6 +65,9 @@ def read_allowed(place: str, policy: ReadPolicy) -> bytes:
         place = path if scheme == "file" else f"{scheme}://{path}"
     try:
         return read_bytes(place, policy.max_bytes)
-    except (ConfigError, ValueError) as error:  # no driver; a path or URL that no system takes
-        detail = f"{type(error).__name__}: the place cannot be opened"
+    except (
+        ConfigError,
+        ValueError,
+    ) as error:  # no driver for the scheme, or an invalid path or URL
+        detail = f"{type(error).__name__}: the location cannot be opened"
         raise UnusablePhoto("unreadable", detail) from None

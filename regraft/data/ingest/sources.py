@@ -1,4 +1,4 @@
-"""What is listed where: a folder becomes a list of photos, none of them opened yet."""
+"""Listing of the photos in a folder, without opening them."""
 
 import os
 import unicodedata
@@ -6,11 +6,24 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from regraft.core.errors import ClassVanished, NoPhotos
-from regraft.data.ingest.walk import Found, find_files
+from regraft.data.ingest.walk import FileEntry, find_files
 
 EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".dib")
-) | {".tif", ".tiff"}
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+    }
+)
 SPLITS = {
     "train": "train",
     "val": "validation",
@@ -18,14 +31,16 @@ SPLITS = {
     "validation": "validation",
     "test": "test",
 }
-_LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"))
+_SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"))
 
 
 class Listed(NamedTuple):
-    """One photo as its source names it.
+    """A photo in a folder or manifest.
 
-    label: "" = none yet. labelled_at: ISO 8601 in UTC, so that text sorts as time; "" = not said.
-    is_late: it lies in the inbox.
+    uri: absolute local path or fsspec URL. label: "" = none yet. split: train, validation, test or
+    "" = not given. group: "" = none. slices: cells of the slice columns. labelled_at: time of the
+    label, ISO 8601 in UTC, so that the text order is the time order; "" = unknown. is_late: whether
+    the photo is in the inbox.
     """
 
     uri: str
@@ -38,7 +53,7 @@ class Listed(NamedTuple):
 
 
 class Quarantined(NamedTuple):
-    """One file that is not used, and why; the fields are the quarantine table's columns."""
+    """A file that is not used, with the reason; the fields are columns of the quarantine table."""
 
     path: str
     label: str
@@ -48,11 +63,11 @@ class Quarantined(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """Everything found at one place.
+    """The content of a folder or manifest.
 
     Attributes:
-        photos: in no particular order.
-        quarantined: files known to be unusable without opening them.
+        photos: in any order.
+        quarantined: files that are unusable according to their names or rows.
         n_ignored: hidden files, non-images and repeated manifest rows.
         slice_names: the manifest's extra columns, in the order of Listed.slices.
     """
@@ -64,7 +79,7 @@ class Listing:
 
 
 def printable(name: str) -> str:
-    r"""The name with every byte that is not UTF-8 written as an escape.
+    r"""Return the name with every byte that is not UTF-8 written as an escape.
 
     >>> printable("caf" + chr(0xDCE9) + ".jpg")
     'caf\\xe9.jpg'
@@ -73,31 +88,33 @@ def printable(name: str) -> str:
 
 
 def list_folder(root: str, *, may_wait: bool = False) -> Listing:
-    """The photos in a folder with a folder a class.
+    """Return the photos in a folder with one folder per class.
 
-    The label is the first folder below the root; photos deeper down belong to that label. If the
-    folders right below the root are `train` and at least one of val, valid, validation and test
-    (any case, and nothing else but hidden folders and folders without photos), they are splits, and
+    The label is the first folder below the root; photos in deeper folders have the same label. If
+    the folders directly below the root are `train` and at least one of val, valid, validation and
+    test (in any case; hidden folders and folders without photos are ignored), they are splits, and
     the label is the first folder below them.
 
     Args:
         root: absolute local path or fsspec URL.
-        may_wait: photos outside every class folder have no label yet, instead of going into
-            quarantine; there may be no photo at all; and a class folder without a file that is a
-            photo by its extension puts its files into quarantine, instead of stopping the run.
+        may_wait: whether photos outside class folders are listed without a label, instead of being
+            quarantined. The folder may then be empty, and the files of a class folder without any
+            photo extension are quarantined, instead of stopping the run.
 
     Raises:
-        NoPhotos: no such folder, nothing in it, no folder a class, or splits beside other folders.
-        ClassVanished: a class folder holds files, and none of them is a photo by its extension.
+        NoPhotos: the folder does not exist, has no photos or no class folders, or contains both
+            splits and other folders.
+        ClassVanished: a class folder contains files, but no file with a photo extension.
     """
     files = find_files(root)
     candidates = [file for file in files if is_candidate(file)]
     with_splits = _are_splits({file.parts[0] for file in candidates if len(file.parts) > 1})
     _refuse_mixed(root, candidates, with_splits)
-    lost = _without_candidates([file for file in files if not _is_litter(file)], with_splits)
+    visible = [file for file in files if not _is_system_file(file)]
+    lost = _classes_without_photos(visible, with_splits)
     entries = [_entry(file, with_splits, may_wait) for file in candidates]
     if may_wait:
-        entries += [_no_photo(file, label) for label, odd in lost.items() for file in odd]
+        entries += [_not_a_photo(file, label) for label, group in lost.items() for file in group]
     listing = Listing(
         photos=tuple(entry for entry in entries if isinstance(entry, Listed)),
         quarantined=tuple(entry for entry in entries if isinstance(entry, Quarantined)),
@@ -109,26 +126,26 @@ def list_folder(root: str, *, may_wait: bool = False) -> Listing:
     return listing
 
 
-def is_candidate(file: Found) -> bool:
-    """Whether a file is a photo by its extension, and neither hidden nor a system's litter.
+def is_candidate(file: FileEntry) -> bool:
+    """Return whether a file is a photo by its extension, and neither hidden nor a system file.
 
-    What could not even be listed (`problem`) is one too, so that it is accounted for.
+    A file or folder that could not be listed (`problem`) counts too, so that it is reported.
     """
-    if _is_litter(file):
+    if _is_system_file(file):
         return False
     return bool(file.problem) or _extension(file) in EXTENSIONS
 
 
-def _is_litter(file: Found) -> bool:
-    return any(part.startswith(".") or part.lower() in _LITTER for part in file.parts)
+def _is_system_file(file: FileEntry) -> bool:
+    return any(part.startswith(".") or part.lower() in _SYSTEM_FILES for part in file.parts)
 
 
-def _extension(file: Found) -> str:
+def _extension(file: FileEntry) -> str:
     return os.path.splitext(file.parts[-1])[1].lower()
 
 
-def _refuse_mixed(root: str, candidates: list[Found], with_splits: bool) -> None:
-    """Folders of classes called train and test beside others are splits and a leftover."""
+def _refuse_mixed(root: str, candidates: list[FileEntry], with_splits: bool) -> None:
+    """Raise NoPhotos if the folder contains both splits and other folders."""
     folders = {file.parts[0] for file in candidates if len(file.parts) > 1}
     with_classes = {file.parts[0].lower() for file in candidates if len(file.parts) > 2}
     splits = {folder.lower() for folder in folders} & SPLITS.keys()
@@ -136,41 +153,46 @@ def _refuse_mixed(root: str, candidates: list[Found], with_splits: bool) -> None
         return
     odd = sorted(printable(folder) for folder in folders if folder.lower() not in SPLITS)
     raise NoPhotos(
-        f"Expected only splits ({', '.join(sorted(splits))}) in {root}, found {', '.join(odd)} "
-        f"beside them. Move that out if it is no split, or rename the others if all are classes."
+        f"Expected only splits ({', '.join(sorted(splits))}) in {root}, got {', '.join(odd)} too. "
+        f"Move the other folders out, or rename the splits if all folders are classes."
     )
 
 
-def _without_candidates(files: list[Found], with_splits: bool) -> dict[str, list[Found]]:
-    """{label: its files} of every class of which each file would be ignored."""
+def _classes_without_photos(
+    files: list[FileEntry], with_splits: bool
+) -> dict[str, list[FileEntry]]:
+    """Return {label: files} of each class whose files would all be ignored."""
     seen = {_label(file, with_splits) for file in files if is_candidate(file)}
-    found: dict[str, list[Found]] = {}
+    lost: dict[str, list[FileEntry]] = {}
     for file in files:
         if (label := _label(file, with_splits)) not in seen | {""}:
-            found.setdefault(label, []).append(file)
-    return dict(sorted(found.items()))
+            lost.setdefault(label, []).append(file)
+    return dict(sorted(lost.items()))
 
 
-def _refuse_lost(lost: dict[str, list[Found]]) -> None:
-    """A class of which every file would be ignored is a mistake, not litter."""
+def _refuse_lost(lost: dict[str, list[FileEntry]]) -> None:
+    """Raise ClassVanished if all files of a class would be ignored, which is a mistake."""
     if not lost:
         return
-    counts = "; ".join(
-        f"{label} ({len(files)} files: {', '.join(sorted({_extension_word(f) for f in files}))})"
+    extensions = {
+        label: ", ".join(sorted({_extension_text(file) for file in files}))
         for label, files in lost.items()
+    }
+    counts = "; ".join(
+        f"{label} ({len(files)} files: {extensions[label]})" for label, files in lost.items()
     )
     raise ClassVanished(
-        f"Expected photos in every class folder, found none in {counts}. Photos are files ending "
-        f"in {', '.join(sorted(EXTENSIONS))}. Convert them, or move the folder out."
+        f"Expected photos in every class folder, got none in {counts}. Photos are files with an "
+        f"extension of {', '.join(sorted(EXTENSIONS))}. Convert the files, or move the folder out."
     )
 
 
-def _no_photo(file: Found, label: str) -> Quarantined:
-    detail = f"{_extension_word(file)}; nor is any other file of this class a photo by its name"
-    return Quarantined(printable(file.uri), label, "no photo by its name", detail)
+def _not_a_photo(file: FileEntry, label: str) -> Quarantined:
+    detail = f"{_extension_text(file)}; no file of this class has a photo extension"
+    return Quarantined(printable(file.uri), label, "no photo extension", detail)
 
 
-def _extension_word(file: Found) -> str:
+def _extension_text(file: FileEntry) -> str:
     return _extension(file) or "no extension"
 
 
@@ -180,14 +202,14 @@ def _refuse_nothing(root: str, listing: Listing) -> None:
     reasons = {entry.reason for entry in listing.quarantined}
     if reasons == {"no class folder"}:
         raise NoPhotos(
-            f"Expected a folder a class in {root}, found {len(listing.quarantined)} photos but no "
-            f"folder around them. Make one folder for each class, or write a manifest "
+            f"Expected one folder per class in {root}, got {len(listing.quarantined)} photos "
+            f"without a class folder. Make a folder for each class, or write a manifest "
             f"(image,label)."
         )
     if not reasons:
         raise NoPhotos(
-            f"Expected photos in {root}, found none ({listing.n_ignored} other files). Photos are "
-            f"files ending in {', '.join(sorted(EXTENSIONS))}."
+            f"Expected photos in {root}, got none ({listing.n_ignored} other files). Photos are "
+            f"files with an extension of {', '.join(sorted(EXTENSIONS))}. Check the folder."
         )
 
 
@@ -196,7 +218,7 @@ def _are_splits(folders: set[str]) -> bool:
     return "train" in names and len(names) > 1 and names <= SPLITS.keys()
 
 
-def _entry(file: Found, with_splits: bool, may_wait: bool) -> Listed | Quarantined:
+def _entry(file: FileEntry, with_splits: bool, may_wait: bool) -> Listed | Quarantined:
     folders = file.parts[:-1]
     split = SPLITS[folders[0].lower()] if with_splits and folders else ""
     label = _label(file, with_splits)
@@ -206,12 +228,12 @@ def _entry(file: Found, with_splits: bool, may_wait: bool) -> Listed | Quarantin
     if file.problem:
         return Quarantined(path, label, "unreadable", file.problem)
     if not label and not may_wait:
-        return Quarantined(path, "", "no class folder", "it lies outside every class folder")
+        return Quarantined(path, "", "no class folder", "the file is outside every class folder")
     return Listed(file.uri, label, split)
 
 
-def _label(file: Found, with_splits: bool) -> str:
-    """The class folder that a file lies in; "" = in none."""
+def _label(file: FileEntry, with_splits: bool) -> str:
+    """Return the class folder of a file; "" = none."""
     folders = file.parts[:-1]
     if with_splits:
         folders = folders[1:] if folders and folders[0].lower() in SPLITS else ()

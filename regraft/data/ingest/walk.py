@@ -1,4 +1,4 @@
-"""Every file below a folder, one after the other."""
+"""Listing of all files below a folder."""
 
 import difflib
 import os
@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 from regraft.core.errors import NoPhotos
 from regraft.core.files import access_errors, filesystem, is_url
 
-MISSING = "missing"  # the stamp of a file that is named, and not there
-_Above = frozenset[tuple[int, int]]  # (device, inode) of a folder and of all that it lies in
+MISSING = "missing"  # the stamp of a file that does not exist
+_Above = frozenset[tuple[int, int]]  # (device, inode) of a folder and of its parents
 
 
-class Found(NamedTuple):
-    """One file below a root: its parts from the root down, where it is, and its state.
+class FileEntry(NamedTuple):
+    """A file below a root.
 
-    stamp: changes when the file does; never read as anything but text.
-    problem: why it could not even be listed, "" if it could.
+    parts: the path relative to the root. uri: the absolute path or URL.
+    stamp: a text that changes with the file; its format is not defined.
+    problem: the reason why the file or folder could not be listed, "" = none.
     """
 
     parts: tuple[str, ...]
@@ -27,57 +28,57 @@ class Found(NamedTuple):
     problem: str = ""
 
 
-def find_files(root: str) -> list[Found]:
-    """Every file below a folder, hidden ones too, sorted by path.
+def find_files(root: str) -> list[FileEntry]:
+    """Return every file below a folder, including hidden files, sorted by path.
 
     Args:
-        root: absolute local path or fsspec URL, as `absolute` gives it.
+        root: absolute local path or fsspec URL, in the format of absolute().
 
     Raises:
-        NoPhotos: there is no such folder; names a sibling of nearly that name.
+        NoPhotos: the folder does not exist; the message suggests a folder with a similar name.
     """
     files = _find_remote(root) if is_url(root) else walk_local(root)
     return sorted(files, key=lambda file: file.parts)
 
 
-def walk_files(root: str) -> Iterator[Found]:
-    """As find_files(), in no order and never all of them at once.
+def walk_files(root: str) -> Iterator[FileEntry]:
+    """Yield every file below a folder, in any order; the files are never all in memory.
 
-    Behind a URL it asks once a folder, where find_files() asks for the whole.
+    For a URL, this function sends a request per folder; find_files() sends a single request.
     """
     return _walk_remote(root) if is_url(root) else walk_local(root)
 
 
-def walk_local(root: str) -> Iterator[Found]:
-    """Every file below a folder of this machine, in no order.
+def walk_local(root: str) -> Iterator[FileEntry]:
+    """Yield every file below a folder of this machine, in any order.
 
-    Links are followed, but not back up. A folder that cannot be read comes with its `problem`.
+    Links are followed, except to a parent folder. An unreadable folder has a `problem`.
 
     Raises:
-        NoPhotos: as find_files().
+        NoPhotos: as in find_files().
     """
     if not os.path.isdir(root):
-        raise NoPhotos(f"Expected a folder at {root}, found none. {_sibling_hint(Path(root))}")
+        raise NoPhotos(f"Expected a folder at {root}, got none. {_sibling_hint(Path(root))}")
     pending: list[tuple[str, tuple[str, ...], _Above]] = [(root, (), frozenset())]
     while pending:
         folder, parts, above = pending.pop()
         try:
             state = os.stat(folder)
-            here = above | {(state.st_dev, state.st_ino)}
-            with os.scandir(folder) as names:
-                for name in names:
-                    found = _found(name, parts)
-                    if isinstance(found, Found):
-                        yield found
-                    elif found and found not in here:
-                        pending.append((name.path, (*parts, name.name), here))
+            parents = above | {(state.st_dev, state.st_ino)}
+            with os.scandir(folder) as children:
+                for child in children:
+                    entry = _inspect(child, parts)
+                    if isinstance(entry, FileEntry):
+                        yield entry
+                    elif entry and entry not in parents:
+                        pending.append((child.path, (*parts, child.name), parents))
         except OSError as error:
-            said = f"a folder that cannot be read: {error.strerror}"
-            yield Found((*parts, ""), folder, MISSING, said)
+            problem = f"the folder cannot be read: {error.strerror}"
+            yield FileEntry((*parts, ""), folder, MISSING, problem)
 
 
 def stamp_of(uri: str) -> str:
-    """What changes when the file does; MISSING if it cannot be seen.
+    """Return a text that changes with the file; MISSING if the file cannot be accessed.
 
     Args:
         uri: local path or fsspec URL.
@@ -89,7 +90,7 @@ def stamp_of(uri: str) -> str:
         return _stamp(os.stat(uri))
     except access_errors():
         return MISSING
-    except ValueError:  # no path or URL at all: a port of 99999, a zero byte
+    except ValueError:  # an invalid path or URL: port 99999, a zero byte
         return MISSING
 
 
@@ -97,39 +98,42 @@ def _stamp(state: os.stat_result) -> str:
     return f"{state.st_size}:{state.st_mtime_ns}"
 
 
-def _found(name: "os.DirEntry[str]", parts: tuple[str, ...]) -> Found | tuple[int, int] | None:
-    """A file; of a folder its identity; None for a socket and the like."""
+def _inspect(
+    child: "os.DirEntry[str]", parts: tuple[str, ...]
+) -> FileEntry | tuple[int, int] | None:
+    """Return a file, the identity of a folder, or None for sockets and similar."""
     try:
-        state = name.stat()
-    except OSError:  # a dangling or looping link: named, and found missing when it is read
-        return Found((*parts, name.name), name.path, MISSING)
+        state = child.stat()
+    except OSError:  # a broken or circular link: listed, and reported as missing when it is read
+        return FileEntry((*parts, child.name), child.path, MISSING)
     if stat.S_ISREG(state.st_mode):
-        return Found((*parts, name.name), name.path, _stamp(state))
+        return FileEntry((*parts, child.name), child.path, _stamp(state))
     return (state.st_dev, state.st_ino) if stat.S_ISDIR(state.st_mode) else None
 
 
-def _find_remote(root: str) -> Iterator[Found]:
+def _find_remote(root: str) -> Iterator[FileEntry]:
     fs, top = filesystem(root)
     details: dict[str, dict[str, Any]] = fs.find(top, detail=True)
     if not details and not fs.exists(top):
-        raise NoPhotos(f"Expected a folder at {root}, found nothing there. Check the address.")
+        raise NoPhotos(f"Expected a folder at {root}, got none. Check the address.")
     for path, info in details.items():
         parts = tuple(path.removeprefix(top.rstrip("/")).strip("/").split("/"))
-        yield Found(parts, fs.unstrip_protocol(path), _told(info))
+        yield FileEntry(parts, fs.unstrip_protocol(path), _remote_stamp(info))
 
 
-def _walk_remote(root: str) -> Iterator[Found]:
+def _walk_remote(root: str) -> Iterator[FileEntry]:
     fs, top = filesystem(root)
     fs.invalidate_cache(top)
     for folder, _, files in fs.walk(top, detail=True):
         below = folder.removeprefix(top).strip("/")
         parts = tuple(below.split("/")) if below else ()
         for name, info in files.items():
-            yield Found((*parts, name), fs.unstrip_protocol(info["name"]), _told(info))
-        fs.invalidate_cache(folder)  # else it remembers every folder it has seen
+            uri = fs.unstrip_protocol(info["name"])
+            yield FileEntry((*parts, name), uri, _remote_stamp(info))
+        fs.invalidate_cache(folder)  # otherwise fsspec caches the listing of every folder
 
 
-def _told(info: dict[str, Any]) -> str:
+def _remote_stamp(info: dict[str, Any]) -> str:
     return str(sorted(info.items(), key=str))
 
 

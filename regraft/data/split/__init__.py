@@ -1,16 +1,17 @@
-"""Split: which photo is trained on, which chooses, which judges."""
+"""Split: the photos for training, for validation and for the test."""
 
-from regraft.data.split.copies import connected, find_near_pairs
-from regraft.data.split.table import RELABELLED, WAITING, WIDENED, Splits, split
-from regraft.data.split.widening import Widening
+from regraft.data.split.extension import SplitExtension
+from regraft.data.split.sampling import stratified_head
+from regraft.data.split.table import RELABELLED, TEST_EXTENDED, WAITING, Splits, split
+from regraft.data.split.units import unit_numbers
 
 __all__ = [
     "RELABELLED",
+    "TEST_EXTENDED",
     "WAITING",
-    "WIDENED",
+    "SplitExtension",
     "Splits",
-    "Widening",
-    "connected",
-    "find_near_pairs",
     "split",
+    "stratified_head",
+    "unit_numbers",
 ]

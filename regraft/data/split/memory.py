@@ -1,4 +1,4 @@
-"""Which side a photo was given before: shards that are only ever added to."""
+"""The recorded split of each photo, in shards that are only ever added."""
 
 import contextlib
 import hashlib
@@ -11,19 +11,22 @@ import pyarrow as pa
 from filelock import FileLock
 
 from regraft.core.errors import DataError
-from regraft.core.files import absolute, is_url, listed, write_once
+from regraft.core.files import absolute, is_url, list_files, write_if_absent
 
-# Thumbnail, hash and group are kept so that a copy of a photo that has left still finds its side.
-COLUMNS = ("sha256", "side", "group", "phash", "thumbnail")
-_JUDGES_MORE = {"test": 0, "validation": 1, "train": 2}
+# Thumbnail, hash and group are stored so that a new copy of a deleted photo gets the same split.
+COLUMNS = ("sha256", "split", "group", "phash", "thumbnail")
+_PRIORITY = {"test": 0, "validation": 1, "train": 2}
 
 
 @contextlib.contextmanager
-def locked(url: str) -> Iterator[None]:
-    """Nobody else on this machine reads and adds to this memory meanwhile.
+def memory_lock(url: str) -> Iterator[None]:
+    """Lock the memory for other processes of this machine for the duration of the block.
 
-    A remote memory has no lock: two runs at once may give a new photo two sides, and from then on
-    the one that judges more counts (see recall).
+    A remote memory has no lock. Two concurrent runs may assign a new photo to different splits; see
+    load_assignments() for the split that counts afterwards.
+
+    Args:
+        url: the folder of the memory, local path or fsspec URL; "" = no memory.
     """
     if not url or is_url(absolute(url)):
         yield
@@ -34,43 +37,46 @@ def locked(url: str) -> Iterator[None]:
         yield
 
 
-def recall(url: str) -> pd.DataFrame:
-    """What is remembered: one row a photo content, columns as COLUMNS, sorted by sha256.
+def load_assignments(url: str) -> pd.DataFrame:
+    """Return the recorded photos: one row per content, columns as COLUMNS, sorted by sha256.
+
+    If a photo is recorded in several splits, test takes priority over validation, and validation
+    over train.
 
     Args:
-        url: the memory's folder, local path or fsspec URL; "" = no memory, no rows.
+        url: the folder of the memory, local path or fsspec URL; "" = no memory, no rows.
 
     Raises:
         DataError: a shard cannot be read.
     """
-    nothing = pd.DataFrame({column: pd.Series(dtype=object) for column in COLUMNS})
+    empty = pd.DataFrame({column: pd.Series(dtype=object) for column in COLUMNS})
     if not url:
-        return nothing
-    fs, names = listed(absolute(url), ".parquet")
+        return empty
+    fs, names = list_files(absolute(url), ".parquet")
     shards = [_read_shard(fs.cat_file(name), name) for name in names]
     if not shards:
-        return nothing
+        return empty
     remembered = pd.concat(shards)
-    order = remembered["side"].map(_JUDGES_MORE)
+    order = remembered["split"].map(_PRIORITY)
     remembered = remembered.assign(order=order).sort_values(["sha256", "order"])
     return remembered.drop_duplicates("sha256")[list(COLUMNS)].reset_index(drop=True)
 
 
-def remember(url: str, photos: pd.DataFrame) -> None:
-    """Adds photos to the memory, as one shard named by its content; no shard for none.
+def save_assignments(url: str, photos: pd.DataFrame) -> None:
+    """Add photos to the memory as a shard that is named by its content; no photos, no shard.
 
     Args:
-        url: as in recall; "" = no memory, nothing is written.
+        url: as in load_assignments(); "" = no memory, nothing is written.
         photos: columns as COLUMNS, at least.
     """
     shard = photos[list(COLUMNS)].drop_duplicates("sha256").sort_values("sha256")
     if not url or shard.empty:
         return
-    lines = "\n".join(shard["sha256"] + " " + shard["side"])
+    lines = "\n".join(shard["sha256"] + " " + shard["split"])
     name = hashlib.sha256(lines.encode()).hexdigest()[:32]
     buffer = io.BytesIO()
     shard.to_parquet(buffer, index=False)
-    write_once(f"{absolute(url)}/{name}.parquet", buffer.getvalue())
+    write_if_absent(f"{absolute(url)}/{name}.parquet", buffer.getvalue())
 
 
 def _read_shard(data: bytes, name: str) -> pd.DataFrame:
@@ -78,6 +84,7 @@ def _read_shard(data: bytes, name: str) -> pd.DataFrame:
         return pd.read_parquet(io.BytesIO(data), columns=list(COLUMNS))
     except (ValueError, OSError, pa.ArrowException) as error:
         raise DataError(
-            f"Expected a shard of the split's memory in {name}, got something else ({error}). "
-            f"Restore it from a backup; without it, photos may change sides."
+            f"Expected a shard of the split memory in {name}, got other content ({error}). Restore "
+            f"the shard from a backup, because photos may change split without it. If an older "
+            f"Regraft wrote the shard, choose another folder in split.memory_url."
         ) from None

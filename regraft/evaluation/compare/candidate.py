@@ -1,4 +1,4 @@
-"""A backbone in one word: a source, and for a file what it is for and which one it must be."""
+"""A backbone as a single string: its source, and for a file also its architecture and sha256."""
 
 import re
 
@@ -10,17 +10,17 @@ from regraft.core.errors import ConfigError
 _ARCHITECTURE = re.compile(r"@(?=(?:timm|torchvision):)")
 
 
-def config_of(candidate: str) -> BackboneConfig:
-    """The configuration that one candidate means.
+def parse_candidate(candidate: str) -> BackboneConfig:
+    """Return the configuration of a candidate.
 
     Args:
         candidate: bundled:NAME, timm:NAME, torchvision:NAME[/WEIGHTS], bundle:URL, or
             file:PATH@ARCHITECTURE[@SHA256] with timm:NAME or torchvision:NAME as architecture.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: it has another form.
 
-    >>> config_of("file:mine.safetensors@timm:resnet18").architecture
+    >>> parse_candidate("file:mine.safetensors@timm:resnet18").architecture
     'timm:resnet18'
     """
     source, *rest = _ARCHITECTURE.split(candidate, maxsplit=1)
@@ -34,23 +34,23 @@ def config_of(candidate: str) -> BackboneConfig:
     return config
 
 
-def settings_of(candidate: str) -> tuple[str, ...]:
-    """What --set must be given for a training that starts from the candidate.
+def config_overrides(candidate: str) -> tuple[str, ...]:
+    """Return the values of --set for a training that starts from the candidate.
 
-    >>> settings_of("file:mine.safetensors@timm:resnet18")
+    >>> config_overrides("file:mine.safetensors@timm:resnet18")
     ('backbone.source=file:mine.safetensors', 'backbone.architecture=timm:resnet18')
     """
-    fields = config_of(candidate).model_dump(include={"source", "architecture", "sha256"})
+    fields = parse_candidate(candidate).model_dump(include={"source", "architecture", "sha256"})
     return tuple(f"backbone.{name}={value}" for name, value in fields.items() if value)
 
 
-def label_of(candidate: str) -> str:
-    """The candidate for a picture: of a file, its name and what it is for.
+def short_name(candidate: str) -> str:
+    """Return the candidate's name for a picture: of a file, its name and its architecture.
 
-    >>> label_of("file:/far/away/mine.safetensors@timm:resnet18")
+    >>> short_name("file:/far/away/mine.safetensors@timm:resnet18")
     'mine.safetensors (timm:resnet18)'
     """
-    config = config_of(candidate)
+    config = parse_candidate(candidate)
     name = config.source.rstrip("/").rpartition("/")[2]
     return f"{name} ({config.architecture})" if config.architecture else name
 

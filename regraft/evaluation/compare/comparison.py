@@ -1,4 +1,4 @@
-"""The bake-off: every backbone on the same photos and folds, a table, a front and a choice."""
+"""The comparison of all backbones on the same photos and folds: a table and a choice."""
 
 import logging
 from collections.abc import Sequence
@@ -9,36 +9,36 @@ import pandas as pd
 
 from regraft.core.config import BackboneConfig, EmbedConfig, SplitConfig, TuneConfig
 from regraft.core.errors import TrainingDiverged, WeightsError, WeightsNotFound
-from regraft.data.split import Splits
-from regraft.evaluation.compare.candidate import config_of
+from regraft.core.intervals import wilson_interval
+from regraft.data.split import Splits, unit_numbers
+from regraft.evaluation.compare.candidate import parse_candidate
 from regraft.evaluation.compare.choice import Bools, Choice, Floats, Speed, choose, pareto_front
-from regraft.evaluation.compare.folds import folds_of, units_of
-from regraft.evaluation.compare.measure import Measured, Task, measure
-from regraft.evaluation.evaluate import wilson
+from regraft.evaluation.compare.folds import make_folds
+from regraft.evaluation.compare.measure import BackboneScores, ComparisonTask, measure
 from regraft.model.embed import NO_STORE
 from regraft.stats import paired_interval
 
 CONFIDENCE = 0.95
-# An accuracy of 4000 photos is known to +- 1.5 points or better; more would only take longer.
+# 4000 photos give an accuracy to within 1.5 points; more photos only take longer.
 MAX_PHOTOS = 4000
-CANNOT_BE_HAD = (WeightsError, TrainingDiverged)
+UNAVAILABLE = (WeightsError, TrainingDiverged)
 
 logger = logging.getLogger("regraft.compare")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What each backbone can do with these photos, and which one is worth its milliseconds.
+    """The scores of each backbone and the chosen backbone.
 
     Attributes:
-        table: one row a backbone, the most accurate first, those that cannot be had last: source,
+        table: a row a backbone, the most accurate first, unavailable backbones last: source,
             embedding_dim, million_parameters, knn (accuracy in [0, 1]), probe (accuracy) with its
-            95 % interval probe_low and probe_high, logme, ms (a photo) with its quartiles ms_low
-            and ms_high, weights_mb, memory_mb, p_value (of being as good as the best), on_front,
+            95 % interval probe_low and probe_high, ms (a photo) with its quartiles ms_low and
+            ms_high, weights_mb, memory_mb, p_value (of equal accuracy with the best), on_front,
             is_chosen (bools), sha256 (of the weights), error ("" = none).
-        chosen: its source, as it was given.
-        reason: one sentence.
-        n_photos: that each of them was judged on.
+        chosen: the source of the chosen backbone, as it was given.
+        reason: why it was chosen, in one sentence.
+        n_photos: number of photos that each backbone was judged on.
     """
 
     table: pd.DataFrame
@@ -57,9 +57,9 @@ def choose_backbone(
     tune: TuneConfig,
     store: EmbedConfig,
 ) -> BackboneConfig:
-    """The backbone that config means; for the source "auto", the choice among its candidates.
+    """Return the configuration of the backbone; for the source "auto", of the best candidate.
 
-    Any other source is answered with the same config, and nothing is computed.
+    For any other source, config is returned and nothing is computed.
 
     Raises:
         As compare().
@@ -68,7 +68,7 @@ def choose_backbone(
         return config
     comparison = compare(splits, config.candidates, split, tune, store)
     logger.info("%s", comparison)
-    return config_of(comparison.chosen)
+    return parse_candidate(comparison.chosen)
 
 
 def compare(
@@ -78,70 +78,71 @@ def compare(
     tune: TuneConfig,
     store: EmbedConfig = NO_STORE,
 ) -> Comparison:
-    """The backbones judged on the photos of train and validation; the test photos stay unseen.
+    """Return the comparison of the backbones on the photos of train and validation.
 
-    Every photo is answered by heads that were neither solved nor chosen on it, a copy of it or its
-    group. Of more than MAX_PHOTOS photos a part is used, the same for each backbone.
+    The test photos are not used. Each photo is judged by heads that were not solved or chosen on
+    it, on a copy of it, or on its group. Of more than MAX_PHOTOS photos a part is used, the same
+    for each backbone.
 
     Args:
-        splits: what split() made.
-        candidates: at least one, as config_of() reads them; repeated ones count once.
-        split: what the sides were made with; its near_duplicate_bits are used.
-        tune: precision, device, seed of the folds, and how heads are solved.
-        store: where embeddings are kept; a training of the same photos finds them there.
+        splits: from split().
+        candidates: at least one, as parse_candidate() reads them; repeated ones count once.
+        split: configuration of the splits; its near_duplicate_bits are used.
+        tune: precision, device, seed of the folds, and the configuration of the head.
+        store: of embeddings; a training on the same photos reuses them.
 
     Raises:
-        ConfigError: a candidate that cannot be meant.
-        WeightsNotFound: not one of them can be had.
-        DataError: the photos cannot be cut into folds.
+        ConfigError: a candidate of an unknown form.
+        WeightsNotFound: no candidate is available.
+        DataError: the photos cannot be divided into folds.
     """
-    configs = {candidate: config_of(candidate) for candidate in candidates}
+    configs = {candidate: parse_candidate(candidate) for candidate in candidates}
     task = _task(splits, split, tune)
-    measured: dict[str, Measured] = {}
+    scores: dict[str, BackboneScores] = {}
     errors: dict[str, str] = {}
     for number, (candidate, config) in enumerate(configs.items(), start=1):
         logger.info("compare: %d of %d, %s", number, len(configs), candidate)
         try:
-            measured[candidate] = measure(config, task, tune, store)
-        except CANNOT_BE_HAD as error:
-            logger.warning("compare: %s cannot be had: %s", candidate, error)
+            scores[candidate] = measure(config, task, tune, store)
+        except UNAVAILABLE as error:
+            logger.warning("compare: %s is not available: %s", candidate, error)
             errors[candidate] = str(error)
-    if not measured:
-        raise WeightsNotFound(_none_left(errors))
-    return _comparison(measured, errors)
+    if not scores:
+        raise WeightsNotFound(_none_available(errors))
+    return _comparison(scores, errors)
 
 
-def _task(splits: Splits, split: SplitConfig, tune: TuneConfig) -> Task:
-    photos = _drawn(pd.concat([splits.train, splits.validation], ignore_index=True))
+def _task(splits: Splits, split: SplitConfig, tune: TuneConfig) -> ComparisonTask:
+    photos = _sample(pd.concat([splits.train, splits.validation], ignore_index=True))
     y = pd.Index(splits.classes).get_indexer(pd.Index(photos["label"])).astype(np.int64)
-    units = units_of(photos, split.near_duplicate_bits)
-    return Task(photos, y, splits.classes, folds_of(y, units, tune.seed))
+    units = unit_numbers(photos, split.near_duplicate_bits, by_group=True)
+    return ComparisonTask(photos, y, splits.classes, make_folds(y, units, tune.seed))
 
 
-def _drawn(photos: pd.DataFrame) -> pd.DataFrame:
-    """At most about MAX_PHOTOS of the photos, of each class its share: the lowest hashes."""
+def _sample(photos: pd.DataFrame) -> pd.DataFrame:
+    """Return about MAX_PHOTOS photos at most: of each class the same share, by lowest sha256."""
     ranks = photos.sort_values("sha256").groupby("label").cumcount()
     sizes = photos.groupby("label")["label"].transform("size")
     share = min(1.0, MAX_PHOTOS / len(photos))
-    drawn = photos[ranks.reindex(photos.index) < np.ceil(share * sizes)]
-    return pd.DataFrame(drawn).reset_index(drop=True)
+    sample = photos[ranks.reindex(photos.index) < np.ceil(share * sizes)]
+    return pd.DataFrame(sample).reset_index(drop=True)
 
 
-def _none_left(errors: dict[str, str]) -> str:
-    told = " ".join(f"{candidate}: {error}" for candidate, error in errors.items())
-    return f"Expected at least one backbone that can be had, got none of {len(errors)}. {told}"
+def _none_available(errors: dict[str, str]) -> str:
+    causes = " ".join(f"{candidate}: {error}" for candidate, error in errors.items())
+    return f"Expected at least one available backbone, got none of {len(errors)}. {causes}"
 
 
-def _comparison(measured: dict[str, Measured], errors: dict[str, str]) -> Comparison:
-    hits = np.array([one.probe for one in measured.values()])  # (M, N)
-    costs = [(one.cost.ms, one.cost.ms_low, one.cost.ms_high) for one in measured.values()]
-    speed = Speed(*np.array(costs).T)
-    choice, sources, ms = choose(hits, speed), list(measured), speed.ms
-    table = pd.DataFrame([_row(*item) for item in measured.items()]).assign(
+def _comparison(scores: dict[str, BackboneScores], errors: dict[str, str]) -> Comparison:
+    hits = np.array([backbone.probe for backbone in scores.values()])  # (M, N)
+    costs = [backbone.cost for backbone in scores.values()]
+    speed = Speed(*np.array([(cost.ms, cost.ms_low, cost.ms_high) for cost in costs]).T)
+    choice, sources, ms = choose(hits, speed), list(scores), speed.ms
+    table = pd.DataFrame([_row(*item) for item in scores.items()]).assign(
         p_value=choice.p_values,
         on_front=pareto_front(hits.mean(axis=1), ms),
         is_chosen=np.arange(len(ms)) == choice.chosen,
-        sha256=[one.sha256 for one in measured.values()],
+        sha256=[backbone.sha256 for backbone in scores.values()],
         error="",
     )
     table = table.sort_values(["probe", "ms"], ascending=[False, True], kind="stable")
@@ -156,18 +157,17 @@ def _comparison(measured: dict[str, Measured], errors: dict[str, str]) -> Compar
     return Comparison(whole.reset_index(drop=True), sources[choice.chosen], reason, hits.shape[1])
 
 
-def _row(source: str, one: Measured) -> dict[str, object]:
-    interval = wilson(int(one.probe.sum()), len(one.probe), CONFIDENCE)
-    cost = asdict(one.cost)
+def _row(source: str, backbone: BackboneScores) -> dict[str, object]:
+    interval = wilson_interval(int(backbone.probe.sum()), len(backbone.probe), CONFIDENCE)
+    cost = asdict(backbone.cost)
     return {
         "source": source,
-        "embedding_dim": one.embedding_dim,
+        "embedding_dim": backbone.embedding_dim,
         "million_parameters": cost.pop("million_parameters"),
-        "knn": float(one.knn.mean()),
+        "knn": float(backbone.knn.mean()),
         "probe": interval.value,
         "probe_low": interval.low,
         "probe_high": interval.high,
-        "logme": one.logme,
         **cost,
     }
 
@@ -175,15 +175,15 @@ def _row(source: str, one: Measured) -> dict[str, object]:
 def _reason(choice: Choice, sources: list[str], hits: Bools, ms: Floats) -> str:
     accuracy, n = hits.mean(axis=1), hits.shape[1]
     at, best = choice.chosen, choice.best
-    told = f"{accuracy[at]:.1%} of {n} photos right at {ms[at]:.3g} ms a photo"
+    scores = f"{accuracy[at]:.1%} of {n} photos correct at {ms[at]:.3g} ms a photo"
     if len(sources) == 1:
-        return f"the only one that can be had: {told}"
+        return f"the only available backbone: {scores}"
     if at == best:
-        return f"the most accurate, and what is clearly faster is shown to be worse: {told}"
-    only_one, only_best = (hits[at] & ~hits[best]).sum(), (hits[best] & ~hits[at]).sum()
-    low, high = paired_interval(n, int(only_one), int(only_best))
+        return f"the most accurate; every clearly faster backbone is shown to be worse: {scores}"
+    only_chosen, only_best = (hits[at] & ~hits[best]).sum(), (hits[best] & ~hits[at]).sum()
+    low, high = paired_interval(n, int(only_chosen), int(only_best))
     return (
-        f"the fastest that is not shown to be worse: {told}, against {accuracy[best]:.1%} at "
+        f"the fastest that is not shown to be worse: {scores}, against {accuracy[best]:.1%} at "
         f"{ms[best]:.3g} ms of {sources[best]} (p = {choice.p_values[at]:.2g}; 95 % interval of "
         f"the difference {low:+.1%} to {high:+.1%})"
     )

@@ -1,4 +1,4 @@
-"""One backbone on all the photos: how well its embeddings tell the classes apart, at what cost."""
+"""The cross-validated accuracy and the cost of a backbone on all photos."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,17 +11,16 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from regraft.core.config import BackboneConfig, EmbedConfig, TuneConfig
 from regraft.core.errors import TrainingDiverged
-from regraft.evaluation.compare.cost import Cost, cost_of
 from regraft.evaluation.compare.folds import Fold, Ints
-from regraft.evaluation.compare.logme import logme
+from regraft.evaluation.cost import Cost, measure_cost
 from regraft.model.classifier import ImageClassifier, load_pretrained
 from regraft.model.embed import Rows, choose_compute, embed, judging_compute
 from regraft.model.pixels import photos_of
 from regraft.training.tune import SolvedHead, solve_head
-from regraft.training.tune.head import Embedded
+from regraft.training.tune.head import LabelledEmbeddings
 
 # Source: scikit-learn's default. Caron et al. 2021 find 20 best on ImageNet, but a class of a small
-# data set may have no 20 photos.
+# data set may have fewer than 20 photos.
 N_NEIGHBOURS = 5
 
 Floats = NDArray[np.float32]
@@ -29,10 +28,10 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Task:
+class ComparisonTask:
     """The photos that all backbones are judged on.
 
-    photos: (N rows) with the columns path, sha256 and side. y: (N,) positions in classes.
+    photos: (N rows) with the columns path, sha256 and split. y: (N,) positions in classes.
     """
 
     photos: pd.DataFrame
@@ -42,96 +41,101 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was found out about a backbone.
+class BackboneScores:
+    """The measured accuracy and cost of a backbone.
 
-    knn, probe: (N,) bool, whether each photo was told right while it was not trained on.
+    knn, probe: (N,) bool, whether each photo was predicted correctly in the fold that judges it.
     """
 
     sha256: str
     embedding_dim: int
     knn: Bools
     probe: Bools
-    logme: float
     cost: Cost
 
 
-def measure(config: BackboneConfig, task: Task, tune: TuneConfig, store: EmbedConfig) -> Measured:
-    """The backbone's answers to the photos, cross-validated, and its cost.
+def measure(
+    config: BackboneConfig, task: ComparisonTask, tune: TuneConfig, store: EmbedConfig
+) -> BackboneScores:
+    """Return the cross-validated scores of the backbone and its cost.
 
     Raises:
-        UnknownBackbone, WeightsNotFound: it cannot be had.
+        UnknownBackbone, WeightsNotFound: the backbone is not available.
         TrainingDiverged: its embeddings are not finite.
     """
     classifier = load_pretrained(config, task.classes)
-    x = _embeddings(classifier, task.photos, tune, store)
+    x = _embeddings(classifier, task.photos, tune, store)  # (N, D)
     if not np.isfinite(x).all():
         raise TrainingDiverged(
-            f"Expected finite embeddings from {config.source}, got some that are not. Its weights "
-            "are damaged, or set tune.precision=fp32."
+            f"Expected finite embeddings from {config.source}, got NaN or infinity. Set "
+            "tune.precision=fp32; if this does not help, its weights are damaged."
         )
-    return Measured(
+    return BackboneScores(
         sha256=classifier.card.backbone.sha256,
         embedding_dim=x.shape[1],
         knn=_hits(task, lambda fold: neighbours(x, task.y, fold)),
         probe=_hits(task, lambda fold: probe(x, task.y, fold, tune)),
-        logme=logme(x, task.y),
-        cost=cost_of(classifier, photos_of(task.photos)),
+        cost=measure_cost(classifier, photos_of(task.photos)),
     )
 
 
 def neighbours(x: Floats, y: Ints, fold: Fold) -> Ints:
-    """What the N_NEIGHBOURS most similar training photos say of each photo that judges.
+    """Return the k-nearest-neighbours prediction for each photo of fold.judge.
 
-    Similar is what has a large cosine, so the length of an embedding counts for nothing.
+    The similarity is the cosine, so the length of an embedding does not matter.
     """
     k = min(N_NEIGHBOURS, len(fold.train))
     model = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
-    said: Ints = model.fit(x[fold.train], y[fold.train]).predict(x[fold.judge])
-    return said
+    predicted: Ints = model.fit(x[fold.train], y[fold.train]).predict(x[fold.judge])
+    return predicted
 
 
 def probe(x: Floats, y: Ints, fold: Fold, tune: TuneConfig) -> Ints:
-    """What the solved head says of each photo that judges; its penalty is chosen within training.
+    """Return the solved head's prediction for each photo of fold.judge.
 
-    A class that the training photos of the fold lack cannot be named: its photos count as wrong.
+    The penalty is chosen within fold.train. A class without a photo in fold.train cannot be
+    predicted: its photos count as wrong.
     """
-    chosen, _ = _solved(x, y, (fold.fit, fold.choose), tune)
-    settled = tune.model_copy(update={"head_l2": (chosen.best.l2,)})
-    head, known = _solved(x, y, (fold.train, fold.choose), settled)
-    said: Ints = known[(x[fold.judge] @ head.weight.T + head.bias).argmax(axis=1)]
-    return said
+    first, _ = _solve(x, y, (fold.fit, fold.choose), tune)
+    fixed = tune.model_copy(update={"head_l2": (first.best.l2,)})
+    head, classes = _solve(x, y, (fold.train, fold.choose), fixed)
+    scores = x[fold.judge] @ head.weight.T + head.bias  # (n_judge, K)
+    predicted: Ints = classes[scores.argmax(axis=1)]
+    return predicted
 
 
-def _solved(
-    x: Floats, y: Ints, sides: tuple[Ints, Ints], tune: TuneConfig
+def _solve(
+    x: Floats, y: Ints, parts: tuple[Ints, Ints], tune: TuneConfig
 ) -> tuple[SolvedHead, Ints]:
-    """A head over the classes that occur on the first side, and these classes."""
-    known = np.unique(y[sides[0]])
-    judged = sides[1][np.isin(y[sides[1]], known)]
-    parts = (sides[0], judged if len(judged) else sides[0])
+    """Return a head over the classes of the first part, and these classes.
+
+    parts: positions of the photos to solve on, and of the photos to validate on.
+    """
+    fit, held_out = parts
+    classes = np.unique(y[fit])
+    held_out = held_out[np.isin(y[held_out], classes)]
     train, validation = (
-        Embedded(Rows.of(torch.from_numpy(x[part])), np.searchsorted(known, y[part]))
-        for part in parts
+        LabelledEmbeddings(Rows.of(torch.from_numpy(x[part])), np.searchsorted(classes, y[part]))
+        for part in (fit, held_out if len(held_out) else fit)
     )
-    return solve_head(train, validation, len(known), tune), known
+    return solve_head(train, validation, len(classes), tune), classes
 
 
-def _hits(task: Task, answers: Callable[[Fold], Ints]) -> Bools:
+def _hits(task: ComparisonTask, predict: Callable[[Fold], Ints]) -> Bools:
     hits = np.zeros(len(task.y), bool)
     for fold in task.folds:
-        hits[fold.judge] = answers(fold) == task.y[fold.judge]
+        hits[fold.judge] = predict(fold) == task.y[fold.judge]
     return hits
 
 
 def _embeddings(
     classifier: ImageClassifier, photos: pd.DataFrame, tune: TuneConfig, store: EmbedConfig
 ) -> Floats:
-    """(N, D) of each side as fine_tune() computes it, so that it finds them in the store."""
-    found = np.zeros((len(photos), classifier.card.backbone.embedding_dim), np.float32)
-    for side, compute in (("train", choose_compute(tune)), ("validation", judging_compute())):
-        here = (photos["side"] == side).to_numpy()
-        if here.any():
-            rows = embed(classifier, photos_of(photos[here]), compute, store)
-            found[here] = rows.all().float().numpy()
-    return found
+    """Return the embeddings (N, D), each split computed as in fine_tune(), which reuses them."""
+    embeddings = np.zeros((len(photos), classifier.card.backbone.embedding_dim), np.float32)
+    for split, compute in (("train", choose_compute(tune)), ("validation", judging_compute())):
+        is_in_split = (photos["split"] == split).to_numpy()
+        if is_in_split.any():
+            rows = embed(classifier, photos_of(photos[is_in_split]), compute, store)
+            embeddings[is_in_split] = rows.all().float().numpy()
+    return embeddings

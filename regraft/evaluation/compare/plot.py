@@ -1,17 +1,18 @@
-"""The comparison as a picture: accuracy against milliseconds, drawn without a screen."""
+"""The comparison as a figure: accuracy against milliseconds."""
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from regraft.evaluation.compare.candidate import label_of
+from regraft.evaluation.compare.candidate import short_name
 from regraft.evaluation.compare.comparison import Comparison
 
 
 def plot(comparison: Comparison) -> Figure:
-    """Each backbone's probe accuracy and its 95 % interval against its milliseconds a photo.
+    """Return a figure of each backbone's probe accuracy against its milliseconds a photo.
 
-    Those on the Pareto front are filled and joined; the chosen one has a ring.
+    The bars are the 95 % interval and the quartiles. Backbones on the Pareto front are filled and
+    joined by a line; the chosen backbone has a ring.
     """
     table = comparison.table[comparison.table["error"] == ""].sort_values("ms")
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -19,7 +20,7 @@ def plot(comparison: Comparison) -> Figure:
         xlabel="milliseconds a photo (fp32, forward pass; bars: quartiles)",
         ylabel=f"probe accuracy ({comparison.n_photos} photos; bars: 95 %)",
         xscale="log",
-        title=f"chosen: {label_of(comparison.chosen)}",
+        title=f"chosen: {short_name(comparison.chosen)}",
     )
     front = table[table["on_front"].astype(bool)]
     axes.plot(front["ms"], front["probe"], color="tab:blue", linestyle="--", linewidth=1)
@@ -32,7 +33,7 @@ def plot(comparison: Comparison) -> Figure:
         if row["is_chosen"]:
             axes.plot(x, y, "o", color="tab:red", mfc="none", markersize=16)
         axes.annotate(
-            label_of(row["source"]), (x, y), (8, 8), textcoords="offset points", fontsize=8
+            short_name(row["source"]), (x, y), (8, 8), textcoords="offset points", fontsize=8
         )
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.xaxis.set_major_formatter("{x:g}")

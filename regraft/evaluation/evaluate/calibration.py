@@ -1,4 +1,4 @@
-"""Whether "90 % sure" is right nine times in ten, and the temperature that makes it so."""
+"""Calibration of the confidence by a temperature, and the calibration error."""
 
 import math
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from regraft.model.embed import probabilities
 
-TEMPERATURES = (0.05, 20.0)  # searched; an optimum at a bound is no optimum
-MIN_PHOTOS = 20  # guess: one number fitted to fewer photos says more about them than about the rest
+TEMPERATURES = (0.05, 20.0)  # bounds of the search; a minimum at a bound is rejected
+MIN_PHOTOS = 20  # guess: a number fitted to fewer photos overfits them
 
 
 @dataclass(frozen=True)
-class Answers:
+class LabelledLogits:
     """Logits (N, K) of N photos and their true positions (N,) int64."""
 
     scores: Tensor
@@ -25,18 +25,18 @@ class Answers:
 
     @property
     def predicted(self) -> Tensor:
-        """(N,) positions of the highest logits."""
+        """Positions of the highest logits, (N,)."""
         return self.scores.argmax(dim=1)
 
     @property
     def correct(self) -> Tensor:
-        """(N,) bool, whether that was right."""
+        """Whether the prediction is correct, (N,) bool."""
         return self.predicted == self.codes
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The temperature and what it does to the test photos; ece in [0, 1], nll in nats a photo."""
+    """The temperature and its effect on the test photos; ece in [0, 1], nll in nats a photo."""
 
     temperature: float
     ece_before: float
@@ -46,8 +46,11 @@ class Calibration:
     reliability: pd.DataFrame
 
 
-def calibrate(validation: Answers, test: Answers, n_bins: int) -> Calibration:
-    """The temperature fitted on validation, measured on test; the table is the one after it."""
+def calibrate(validation: LabelledLogits, test: LabelledLogits, n_bins: int) -> Calibration:
+    """Return the temperature fitted on validation, and its effect on test.
+
+    The reliability table is the one after the temperature.
+    """
     temperature = fit_temperature(validation.scores, validation.codes)
     before, after = (_reliability(test, t, n_bins) for t in (1.0, temperature))
     return Calibration(
@@ -61,7 +64,7 @@ def calibrate(validation: Answers, test: Answers, n_bins: int) -> Calibration:
 
 
 def mean_nll(scores: Tensor, codes: Tensor, temperature: float) -> float:
-    """Mean negative log-probability of the true class, nats a photo; NaN for no photo.
+    """Return the mean negative log-probability of the true class, in nats; NaN without photos.
 
     Args:
         scores: (N, K) logits.
@@ -72,10 +75,10 @@ def mean_nll(scores: Tensor, codes: Tensor, temperature: float) -> float:
 
 
 def fit_temperature(scores: Tensor, codes: Tensor) -> float:
-    """The temperature with the least NLL on the validation photos; 1 where none can be fitted.
+    """Return the temperature with the smallest NLL on the validation photos; 1 if none is fitted.
 
-    None can be fitted to fewer than MIN_PHOTOS photos, to a single class, to photos that are all
-    judged rightly (sharper would always be better), or where the optimum lies at a bound.
+    None is fitted to fewer than MIN_PHOTOS photos, to a single class, to photos whose predictions
+    are all correct (a lower temperature would always be better), or if the minimum is at a bound.
 
     Args:
         scores: (N, K) logits of validation photos.
@@ -87,16 +90,16 @@ def fit_temperature(scores: Tensor, codes: Tensor) -> float:
     if too_few or bool((scores.argmax(dim=1) == codes).all()):
         return 1.0
     bounds = (math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda log_t: mean_nll(scores, codes, math.exp(log_t)), bounds=bounds, method="bounded"
     )
     margin = 0.01
-    at_a_bound = not bounds[0] + margin < found.x < bounds[1] - margin
-    return 1.0 if at_a_bound else math.exp(float(found.x))
+    at_a_bound = not bounds[0] + margin < minimum.x < bounds[1] - margin
+    return 1.0 if at_a_bound else math.exp(float(minimum.x))
 
 
-def bins_of(confidence: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
-    """(N,) the bin (low, high] of each confidence in [0, 1], from 0 to n_bins - 1."""
+def assign_bins(confidence: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
+    """Return the bin (low, high] of each confidence in [0, 1], (N,), from 0 to n_bins - 1."""
     edges = np.linspace(0, 1, n_bins + 1)
     return np.clip(np.digitize(confidence, edges, right=True) - 1, 0, n_bins - 1)
 
@@ -104,17 +107,19 @@ def bins_of(confidence: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
 def reliability_table(
     confidence: NDArray[np.float64], correct: NDArray[np.bool_], n_bins: int
 ) -> pd.DataFrame:
-    """A row a bin (low, high]: n, mean confidence, accuracy; both NaN in an empty bin.
+    """Return a row a bin: low, high, n, mean confidence, accuracy.
+
+    A bin is (low, high]. In an empty bin, confidence and accuracy are NaN.
 
     Args:
         confidence: (N,) probability of the predicted class, in [0, 1].
-        correct: (N,) whether it was right.
+        correct: (N,) whether it is correct.
         n_bins: bins of equal width, >= 1.
 
     Source: Guo et al. 2017, section 2.
     """
     edges = np.linspace(0, 1, n_bins + 1)
-    bins = bins_of(confidence, n_bins)
+    bins = assign_bins(confidence, n_bins)
     photos = pd.DataFrame({"bin": bins, "confidence": confidence, "correct": correct})
     table = photos.groupby("bin").agg(
         n=("correct", "size"), confidence=("confidence", "mean"), accuracy=("correct", "mean")
@@ -127,7 +132,9 @@ def reliability_table(
 
 
 def calibration_error(reliability: pd.DataFrame) -> float:
-    """The expected calibration error in [0, 1]: mean |accuracy - confidence|, bins by their n.
+    """Return the expected calibration error in [0, 1].
+
+    It is the mean of |accuracy - confidence| over the bins, weighted by their n.
 
     Source: Guo et al. 2017, eq. 3.
     """
@@ -136,6 +143,6 @@ def calibration_error(reliability: pd.DataFrame) -> float:
     return float((gap * filled.n).sum() / filled.n.sum())
 
 
-def _reliability(test: Answers, temperature: float, n_bins: int) -> pd.DataFrame:
+def _reliability(test: LabelledLogits, temperature: float, n_bins: int) -> pd.DataFrame:
     confidence = probabilities(test.scores, temperature).amax(dim=1)  # (N,)
     return reliability_table(confidence.numpy(), test.correct.numpy(), n_bins)

@@ -1,4 +1,4 @@
-"""The challenger's examination: every test photo once, and the report as one value."""
+"""The evaluation of a challenger on the test photos, and its report as a single value."""
 
 from dataclasses import dataclass
 
@@ -9,45 +9,50 @@ from torch import Tensor
 
 from regraft.core.config import EmbedConfig, EvaluateConfig
 from regraft.core.errors import EmptySplit
+from regraft.core.intervals import Interval, wilson_interval
 from regraft.data.split import Splits
 from regraft.evaluation.evaluate.abstention import coverage_of
-from regraft.evaluation.evaluate.calibration import Answers, calibrate
-from regraft.evaluation.evaluate.gallery import gallery
+from regraft.evaluation.evaluate.calibration import LabelledLogits, calibrate
+from regraft.evaluation.evaluate.gallery import make_gallery
 from regraft.evaluation.evaluate.label_errors import likely_label_errors
 from regraft.evaluation.evaluate.metrics import (
-    Interval,
     class_codes,
     class_table,
     confusion_table,
     macro_f1,
     slice_table,
     top_k_interval,
-    wilson,
 )
-from regraft.evaluation.evaluate.provenance import class_counts, facts
+from regraft.evaluation.evaluate.provenance import class_counts, collect_facts
 from regraft.model.embed import NO_STORE, logits, probabilities
 from regraft.model.freeze import FreezeAudit
 from regraft.model.pixels import photos_of
-from regraft.training.transfer import TransferGain
+from regraft.stats import TransferGain
 from regraft.training.tune import Challenger
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """All that is known about a challenger; the report page is drawn from this value alone.
+    """The results of a challenger; the report page is rendered from this value alone.
 
-    interval_level: confidence of every interval, in (0, 1).
-    n: test photos. accuracy: over exactly those. baseline: train's largest class, always said.
-    top_k: k, 0 where omitted (two classes: every photo would be a hit).
-    macro_f1: over the classes that occur in test.
-    temperature: fitted on validation; ece_*, nll_* (nats a photo) on test, before and after it.
-    per_class, confusion, reliability, coverage, slices: of the test photos, probabilities after
-        temperature; coverage: see coverage_table().
-    predictions: a row a test and a validation photo: path, sha256, label, side, predicted,
-        confidence, loss (nats), and "prob:CLASS" for each class in order.
-    transfer: what the pretrained weights were worth, on a sample of the photos.
-    label_errors: among test and validation. gallery: pictures, see gallery().
-    The rest says what was trained on what, by which rules, and what was left out.
+    Attributes:
+        interval_level: confidence of every interval, in (0, 1).
+        n: test photos. accuracy: over all of them. baseline: of always predicting baseline_label,
+            the largest class of train.
+        top_k: k; 0 if it is left out (with two classes every photo would be a hit).
+        macro_f1: over the classes that occur in test.
+        temperature: fitted on validation. ece_*, nll_* (nats a photo): on test, before and after
+            the temperature.
+        per_class, confusion, reliability, coverage, slices: of the test photos, with probabilities
+            after the temperature; coverage: see coverage_table().
+        predictions: a row a test or validation photo: path, sha256, label, split, predicted,
+            confidence, loss (nats), and "prob:CLASS" for each class in order.
+        transfer: the gain from the pretrained weights, on a sample of the photos.
+        label_errors: among test and validation. gallery: pictures, see make_gallery().
+        facts: see collect_facts(). config: of the training, by "section.key".
+        class_counts: photos of each class and split.
+        plan, audit, history, selected_phase, stopped: of the training, see Challenger.
+        quarantine, leaks: of the splits, see Splits.
     """
 
     classes: tuple[str, ...]
@@ -79,7 +84,7 @@ class EvaluationReport:
     plan: pd.DataFrame
     audit: FreezeAudit
     history: pd.DataFrame
-    kept_phase: str
+    selected_phase: str
     stopped: str
     quarantine: pd.DataFrame
     leaks: pd.DataFrame
@@ -94,16 +99,16 @@ class EvaluationReport:
 
 
 @dataclass(frozen=True)
-class _Side:
-    """The photos of one side and what the classifier answered."""
+class _JudgedSplit:
+    """The photos of a split and their logits."""
 
     photos: pd.DataFrame
-    answers: Answers
+    logits: LabelledLogits
 
 
 @dataclass(frozen=True)
 class _Quality:
-    """The numbers about the test photos, by their names in the report."""
+    """The metrics of the test photos, by their names in the report."""
 
     n: int
     accuracy: Interval
@@ -124,29 +129,29 @@ def evaluate(
     config: EvaluateConfig,
     store: EmbedConfig = NO_STORE,
 ) -> EvaluationReport:
-    """The report on the challenger, from one pass over the test and the validation photos.
+    """Return the report on the challenger, from its logits for the test and validation photos.
 
     Args:
-        transfer: measured on the same splits; the report hands it on.
-        store: where a pass over them may already be, and is kept.
+        transfer: measured on the same splits; it is copied into the report.
+        store: of embeddings; new ones are written to it.
 
     Raises:
         EmptySplit: there is no test photo.
-        DataError: a test or validation label that the classifier does not know.
+        DataError: a test or validation label is not among the classifier's classes.
     """
     held_out = pd.concat([splits.test, splits.validation])
     scores = logits(challenger.classifier, photos_of(held_out), store)
-    return judge(challenger, transfer, splits, scores, config)
+    return evaluate_logits(challenger, transfer, splits, scores, config)
 
 
-def judge(
+def evaluate_logits(
     challenger: Challenger,
     transfer: TransferGain,
     splits: Splits,
     scores: Tensor,
     config: EvaluateConfig,
 ) -> EvaluationReport:
-    """The report on the challenger, from its logits.
+    """Return the report on the challenger, from its logits.
 
     Args:
         scores: (n_test + n_validation, K) in the order of splits.test, then splits.validation.
@@ -158,15 +163,15 @@ def judge(
     n_test = len(splits.test)
     if n_test == 0:
         raise EmptySplit(
-            f"Expected test photos to judge by in {splits.source}, got none. "
-            "Raise split.test_fraction, or add photos to the test side."
+            f"Expected test photos in {splits.source}, got none. "
+            "Raise split.test_fraction, or add photos to the test split."
         )
-    test = _side(splits.test, scores[:n_test], classes)
-    validation = _side(splits.validation, scores[n_test:], classes)
+    test = _judged_split(splits.test, scores[:n_test], classes)
+    validation = _judged_split(splits.validation, scores[n_test:], classes)
     quality = _quality(test, splits.train, classes, config)
-    calibration = calibrate(validation.answers, test.answers, config.n_bins)
+    calibration = calibrate(validation.logits, test.logits, config.n_bins)
     predictions = pd.concat(
-        [_predictions(side, calibration.temperature, classes) for side in (test, validation)],
+        [_predictions(part, calibration.temperature, classes) for part in (test, validation)],
         ignore_index=True,
     )
     label_errors = _label_errors(predictions, classes)
@@ -179,42 +184,41 @@ def judge(
         coverage=coverage_of(predictions[: len(splits.test)]),
         predictions=predictions,
         label_errors=label_errors,
-        gallery=gallery(predictions, label_errors, splits.leaks, config.n_gallery),
-        facts=facts(challenger, splits),
+        gallery=make_gallery(predictions, label_errors, splits.leaks, config.n_gallery),
+        facts=collect_facts(challenger, splits),
         config=dict(challenger.classifier.card.config),
         class_counts=class_counts(splits, classes),
         plan=challenger.plan.table(),
         audit=challenger.audit,
         history=challenger.history,
-        kept_phase=challenger.kept_phase,
+        selected_phase=challenger.selected_phase,
         stopped=challenger.stopped,
         quarantine=splits.quarantine,
         leaks=splits.leaks,
     )
 
 
-def _side(photos: pd.DataFrame, scores: Tensor, classes: tuple[str, ...]) -> _Side:
+def _judged_split(photos: pd.DataFrame, scores: Tensor, classes: tuple[str, ...]) -> _JudgedSplit:
     codes = torch.from_numpy(class_codes(photos.label, classes))  # (N,)
-    return _Side(photos.reset_index(drop=True), Answers(scores, codes))
+    return _JudgedSplit(photos.reset_index(drop=True), LabelledLogits(scores, codes))
 
 
 def _quality(
-    test: _Side, train: pd.DataFrame, classes: tuple[str, ...], config: EvaluateConfig
+    test: _JudgedSplit, train: pd.DataFrame, classes: tuple[str, ...], config: EvaluateConfig
 ) -> _Quality:
-    answers = test.answers
-    codes, predicted = answers.codes.numpy(), answers.predicted.numpy()
-    correct = answers.correct.numpy()
+    codes, predicted = test.logits.codes.numpy(), test.logits.predicted.numpy()
+    correct = test.logits.correct.numpy()
     n, confidence = len(codes), config.confidence
     n_train = train.label.value_counts().reindex(list(classes), fill_value=0)
     majority = str(n_train.idxmax())
     k = min(config.top_k, len(classes) - 1) if len(classes) > 2 else 0
     return _Quality(
         n=n,
-        accuracy=wilson(int(correct.sum()), n, confidence),
-        baseline=wilson(int((test.photos.label == majority).sum()), n, confidence),
+        accuracy=wilson_interval(int(correct.sum()), n, confidence),
+        baseline=wilson_interval(int((test.photos.label == majority).sum()), n, confidence),
         baseline_label=majority,
         top_k=k,
-        top_k_accuracy=top_k_interval(codes, answers.scores.numpy(), k, confidence),
+        top_k_accuracy=top_k_interval(codes, test.logits.scores.numpy(), k, confidence),
         macro_f1=macro_f1(codes, predicted),
         per_class=class_table(codes, predicted, classes, n_train, confidence),
         confusion=confusion_table(codes, predicted, classes),
@@ -222,19 +226,19 @@ def _quality(
     )
 
 
-def _predictions(side: _Side, temperature: float, classes: tuple[str, ...]) -> pd.DataFrame:
-    answers = side.answers
-    shares = probabilities(answers.scores, temperature)  # (N, K)
+def _predictions(part: _JudgedSplit, temperature: float, classes: tuple[str, ...]) -> pd.DataFrame:
+    scores, codes = part.logits.scores, part.logits.codes
+    probs = probabilities(scores, temperature)  # (N, K)
     loss = torch.nn.functional.cross_entropy(
-        answers.scores.double() / temperature, answers.codes, reduction="none"
+        scores.double() / temperature, codes, reduction="none"
     )  # (N,)
-    table = side.photos.loc[:, ["path", "sha256", "label", "side"]].assign(
-        predicted=np.array(classes, dtype=object)[answers.predicted.numpy()],
-        confidence=shares.amax(dim=1).numpy(),
+    table = part.photos.loc[:, ["path", "sha256", "label", "split"]].assign(
+        predicted=np.array(classes, dtype=object)[part.logits.predicted.numpy()],
+        confidence=probs.amax(dim=1).numpy(),
         loss=loss.numpy(),
     )
     columns = [f"prob:{name}" for name in classes]
-    return pd.concat([table, pd.DataFrame(shares.numpy(), columns=columns)], axis=1)
+    return pd.concat([table, pd.DataFrame(probs.numpy(), columns=columns)], axis=1)
 
 
 def _label_errors(predictions: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:

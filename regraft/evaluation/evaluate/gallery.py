@@ -1,4 +1,4 @@
-"""Small pictures for the report: the worst mistakes, the doubtful labels, the leaks."""
+"""Small pictures for the report: the worst mistakes, likely label errors, and leaks."""
 
 import io
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _Row = tuple[str, str, str, str, float, str]
 
 
 def thumbnail(path: str) -> bytes:
-    """The photo as JPEG, its longer side at most THUMBNAIL_SIDE pixels."""
+    """Return the photo as JPEG, its longer side at most THUMBNAIL_SIDE pixels."""
     photo = read_photo(path, NO_LIMIT, 2 * THUMBNAIL_SIDE)
     photo.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
@@ -24,16 +24,16 @@ def thumbnail(path: str) -> bytes:
 
 
 def worst_mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The test photos that were judged wrongly, the highest loss first."""
-    test = predictions[predictions.side == "test"]
+    """Return the wrongly predicted test photos, the highest loss first."""
+    test = predictions[predictions.split == "test"]
     wrong = test[test.predicted != test.label]
     return wrong.sort_values("loss", ascending=False, kind="stable", ignore_index=True)
 
 
-def gallery(
+def make_gallery(
     predictions: pd.DataFrame, label_errors: pd.DataFrame, leaks: pd.DataFrame, n_photos: int
 ) -> pd.DataFrame:
-    """A row a picture, at most n_photos of each kind (n_photos pairs of leaks), each with its JPEG.
+    """Return a row a picture with its JPEG: at most n_photos of each kind, of leaks n_photos pairs.
 
     Returns:
         kind ("mistake", "label_error", "leak"), path, label, predicted, confidence, note, jpeg.
@@ -63,7 +63,7 @@ def _mistakes(wrong: pd.DataFrame) -> Iterator[_Row]:
 
 def _label_errors(doubtful: pd.DataFrame) -> Iterator[_Row]:
     for photo in doubtful.to_dict("records"):
-        note = f"{100 * photo['self_confidence']:.1f} % for its label, in {photo['side']}"
+        note = f"{100 * photo['self_confidence']:.1f} % for its label, in {photo['split']}"
         suggested, confidence = photo["suggested"], photo["suggested_confidence"]
         yield "label_error", photo["path"], photo["label"], suggested, confidence, note
 
@@ -75,5 +75,5 @@ def _leaks(leaks: pd.DataFrame) -> Iterator[_Row]:
             path = leak[f"{prefix}path"]
             if path not in shown:
                 shown.add(path)
-                side, label = leak[f"{prefix}side"], leak[f"{prefix}label"]
-                yield "leak", path, label, "", float("nan"), side
+                split, label = leak[f"{prefix}split"], leak[f"{prefix}label"]
+                yield "leak", path, label, "", float("nan"), split

@@ -1,4 +1,4 @@
-"""Photos whose label is probably wrong, by confident learning."""
+"""Likely label errors, by confident learning."""
 
 import numpy as np
 import pandas as pd
@@ -10,24 +10,25 @@ from regraft.evaluation.evaluate.metrics import Codes
 def likely_label_errors(
     photos: pd.DataFrame, codes: Codes, probabilities: NDArray[np.float64], classes: tuple[str, ...]
 ) -> pd.DataFrame:
-    """The photos that are confidently of another class than their label, the clearest first.
+    """Return the photos whose label is likely wrong, the clearest first.
 
-    A class's threshold is the mean probability that its own photos give it. A photo counts as
-    confidently of class j if its probability of j reaches j's threshold. Where the most probable
-    such class is not the label, and the label is not the prediction either, the label is likely
-    wrong. A class without held-out photos has no threshold and is never suggested.
+    The threshold of a class is the mean of its probability over the photos with this label. A photo
+    is confidently of a class if its probability reaches the threshold. The label is likely wrong if
+    the most probable confident class is another one, and the prediction is not the label either. A
+    class without held-out photos has no threshold and is never suggested.
 
     Args:
-        photos: N rows with path, label and side, none of them trained on.
+        photos: N rows with path, label and split; no training photos.
         codes: (N,) positions of the labels.
         probabilities: (N, K), rows sum to 1.
         classes: K names in order.
 
     Returns:
-        path, label, suggested, side, self_confidence, suggested_confidence.
+        path, label, suggested, split, self_confidence, suggested_confidence.
 
-    Source: Northcutt, Jiang & Chuang 2021, eq. 1 and the method C of section 3.2; that a photo
-        whose label is the prediction is let go is cleanlab's filter.py (find_label_issues).
+    Source: Northcutt, Jiang & Chuang 2021, eq. 1 and the method C of section 3.2. To leave out a
+        photo whose label is the prediction is the rule of cleanlab's filter.py
+        (find_label_issues).
     """
     n_classes = len(classes)
     rows = np.arange(len(codes))
@@ -40,7 +41,7 @@ def likely_label_errors(
     doubtful = (
         (confident.max(axis=1) > 0) & (suggested != codes) & (probabilities.argmax(axis=1) != codes)
     )
-    table = photos.loc[:, ["path", "label", "side"]].reset_index(drop=True)
+    table = photos.loc[:, ["path", "label", "split"]].reset_index(drop=True)
     table.insert(2, "suggested", np.array(classes, dtype=object)[suggested])
     table["self_confidence"] = self_confidence
     table["suggested_confidence"] = probabilities[rows, suggested]

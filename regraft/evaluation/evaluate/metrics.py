@@ -1,54 +1,24 @@
-"""Counts of hits and what they say, each share with its interval; undefined shares are NaN."""
+"""Metrics of predictions; each share has an interval, and an undefined share is NaN."""
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, f1_score, top_k_accuracy_score
 
 from regraft.core.errors import DataError
+from regraft.core.intervals import Interval, wilson_interval
 
 SLICE_PREFIX = "slice:"
 Codes = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A share in [0, 1] and its bounds; all NaN where nothing was counted."""
-
-    value: float
-    low: float
-    high: float
-
-
-def wilson(n_hits: int, n: int, confidence: float) -> Interval:
-    """The share of hits with its Wilson interval; NaN if n is 0.
-
-    Args:
-        n_hits: in [0, n].
-        n: trials, >= 0.
-        confidence: of the interval, in (0, 1).
-
-    Source: Wilson 1927; Brown, Cai & DasGupta 2001 recommend it for small n. scipy computes it.
-
-    >>> wilson(9, 10, 0.95).value
-    0.9
-    """
-    if n == 0:
-        return Interval(math.nan, math.nan, math.nan)
-    bounds = binomtest(int(n_hits), int(n)).proportion_ci(confidence, method="wilson")
-    return Interval(n_hits / n, float(bounds.low), float(bounds.high))
-
-
 def class_codes(labels: "pd.Series[str]", classes: tuple[str, ...]) -> Codes:
-    """The position of each label in classes, (N,); a class without photos shifts nothing.
+    """Return the position of each label in classes, (N,).
 
     Raises:
-        DataError: a label that the classifier does not know.
+        DataError: a label is not in classes.
     """
     codes = pd.Index(classes).get_indexer(pd.Index(labels))
     unknown = labels[codes < 0]
@@ -64,32 +34,34 @@ def class_codes(labels: "pd.Series[str]", classes: tuple[str, ...]) -> Codes:
 def top_k_interval(
     codes: Codes, scores: NDArray[np.float64], k: int, confidence: float
 ) -> Interval:
-    """The share of photos whose label is among the k highest scores; NaN if k is 0 (omitted).
+    """Return the share of photos whose label is among the k highest scores; NaN if k is 0.
 
     Args:
         codes: (N,) true positions.
         scores: (N, K), K > k.
     """
     if k == 0:
-        return wilson(0, 0, confidence)
+        return wilson_interval(0, 0, confidence)
     n_classes = scores.shape[1]
     hits = top_k_accuracy_score(codes, scores, k=k, labels=range(n_classes), normalize=False)
-    return wilson(int(hits), len(codes), confidence)
+    return wilson_interval(int(hits), len(codes), confidence)
 
 
 def macro_f1(codes: Codes, predicted: Codes) -> float:
-    """The unweighted mean F1 of the classes that occur among the true labels, in [0, 1].
+    """Return the unweighted mean F1 of the classes among the true labels, in [0, 1].
 
-    A class that the test photos lack is left out: its recall is undefined, and neither 0 nor 1
-    would be true. A class that is there and never predicted counts as 0.
+    A class without test photos is left out, because its recall is undefined. A class with test
+    photos that is never predicted counts as 0.
     """
     present = np.unique(codes)
     return float(f1_score(codes, predicted, labels=present, average="macro", zero_division=0.0))
 
 
 def confusion_table(codes: Codes, predicted: Codes, classes: tuple[str, ...]) -> pd.DataFrame:
-    """A row for each (label, predicted) that happened, with n >= 1, in the order of the classes."""
-    counts = confusion_matrix(codes, predicted, labels=range(len(classes)))  # (K, K) true x said
+    """Return a row for each pair (label, predicted) with n >= 1, in the order of the classes."""
+    counts = confusion_matrix(
+        codes, predicted, labels=range(len(classes))
+    )  # (K, K) true x predicted
     rows, columns = np.nonzero(counts)
     names = np.array(classes, dtype=object)
     return pd.DataFrame(
@@ -104,19 +76,23 @@ def class_table(
     n_train: "pd.Series[int]",
     confidence: float,
 ) -> pd.DataFrame:
-    """A row a class: n, n_train, precision and recall with intervals, f1; NaN where undefined.
+    """Return a row a class: n, n_train, precision and recall with intervals, f1.
+
+    Undefined numbers are NaN.
 
     Args:
         codes, predicted: (N,) positions in classes.
-        n_train: photos a class in train, indexed by class; a class may be missing.
+        n_train: photos of each class in train, indexed by class; a class may be missing.
         confidence: of the intervals.
     """
-    counts = confusion_matrix(codes, predicted, labels=range(len(classes)))  # (K, K) true x said
-    hits, n, n_said = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
-    precision = [wilson(h, said, confidence) for h, said in zip(hits, n_said, strict=True)]
-    recall = [wilson(h, true, confidence) for h, true in zip(hits, n, strict=True)]
-    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that is meant
-        f1 = 2 * hits / (n + n_said)
+    counts = confusion_matrix(
+        codes, predicted, labels=range(len(classes))
+    )  # (K, K) true x predicted
+    hits, n, n_predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    precision = [wilson_interval(*pair, confidence) for pair in zip(hits, n_predicted, strict=True)]
+    recall = [wilson_interval(*pair, confidence) for pair in zip(hits, n, strict=True)]
+    with np.errstate(invalid="ignore"):  # 0 / 0 gives the wanted NaN
+        f1 = 2 * hits / (n + n_predicted)
     return pd.DataFrame(
         {
             "label": list(classes),
@@ -136,9 +112,9 @@ def class_table(
 def slice_table(
     photos: pd.DataFrame, correct: NDArray[np.bool_], confidence: float, max_values: int
 ) -> pd.DataFrame:
-    """Accuracy in every slice, the least accurate first: column, value, n, accuracy, low, high.
+    """Return a row a slice, the least accurate first: column, value, n, accuracy, low, high.
 
-    A column "slice:NAME" is used if it has 2 to max_values values; an empty cell is the value
+    A column "slice:NAME" is used if it has 2 to max_values values; an empty cell has the value
     "(missing)".
     """
     rows = [
@@ -152,7 +128,7 @@ def slice_table(
 def slices_of(
     photos: pd.DataFrame, max_values: int
 ) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
-    """Each slice of the photos: the name of its column, its value, and (N,) who belongs to it."""
+    """Yield each slice of the photos: its column, its value, and its members (N,) bool."""
     for column in photos.columns:
         if column.startswith(SLICE_PREFIX):
             cells = [str(c) if pd.notna(c) else "(missing)" for c in photos[column]]
@@ -163,5 +139,5 @@ def slices_of(
 
 
 def _slice_row(correct: NDArray[np.bool_], confidence: float) -> tuple[int, float, float, float]:
-    share = wilson(int(correct.sum()), len(correct), confidence)
+    share = wilson_interval(int(correct.sum()), len(correct), confidence)
     return len(correct), share.value, share.low, share.high

@@ -1,4 +1,4 @@
-"""What the challenger was made from, as text that a reader can check."""
+"""The origin of a challenger: photos, backbone, run and library versions, as text."""
 
 import pandas as pd
 
@@ -7,13 +7,13 @@ from regraft.training.tune import Challenger
 
 
 def class_counts(splits: Splits, classes: tuple[str, ...]) -> pd.DataFrame:
-    """Photos a class and side, a row a class in order; 0 where a class is missing."""
+    """Return the number of photos of each class and split, a row a class in order."""
     counts = splits.counts.reindex(list(classes), fill_value=0)
     return counts.rename_axis(index="label", columns=None).reset_index()
 
 
-def facts(challenger: Challenger, splits: Splits) -> dict[str, str]:
-    """Photos, backbone, run and library versions, in the order in which they are read."""
+def collect_facts(challenger: Challenger, splits: Splits) -> dict[str, str]:
+    """Return the facts by their names, in the order in which the report shows them."""
     card = challenger.classifier.card
     backbone = card.backbone
     task = backbone.source_task
@@ -21,11 +21,11 @@ def facts(challenger: Challenger, splits: Splits) -> dict[str, str]:
     return {
         "source": splits.source,
         "dataset digest": splits.digest,
-        **{f"{side} photos": str(count) for side, count in n.items()},
-        "files ignored (no photos)": str(splits.n_ignored),
+        **{f"{split} photos": str(count) for split, count in n.items()},
+        "files ignored (not photos)": str(splits.n_ignored),
         "photos that have a copy": str(splits.n_duplicates),
         "photos in quarantine": str(len(splits.quarantine)),
-        "photos leaked between sides": str(len(splits.leaks)),
+        "leaks between splits": str(len(splits.leaks)),
         **splits.late_facts,
         "backbone": backbone.source,
         "architecture": backbone.architecture,
@@ -33,7 +33,7 @@ def facts(challenger: Challenger, splits: Splits) -> dict[str, str]:
         "licence of the weights": task.licence,
         "sha256 of the weights": backbone.sha256,
         "freeze policy": challenger.plan.policy,
-        "phase kept": challenger.kept_phase,
+        "selected phase": challenger.selected_phase,
         "training stopped": challenger.stopped,
         "thawed part trained as": challenger.trained_as or "nothing thawed",
         "MLflow run": challenger.run_id,

@@ -1,24 +1,27 @@
-"""The report page: one HTML file that a reviewer can act on, without network or script."""
+"""The HTML pages of an evaluation, a verdict and a drift report, without network and scripts."""
 
-from regraft.evaluation.report.drift import DriftView, FindingView, StrangeView, render_drift
+from regraft.evaluation.report.drift import (
+    DistantPhotoView,
+    DriftTestView,
+    DriftView,
+    render_drift,
+)
 from regraft.evaluation.report.page import render
 from regraft.evaluation.report.verdict import (
     FlipView,
     GuardView,
     ScoreView,
-    Standing,
     VerdictView,
     render_verdict,
 )
 
 __all__ = [
+    "DistantPhotoView",
+    "DriftTestView",
     "DriftView",
-    "FindingView",
     "FlipView",
     "GuardView",
     "ScoreView",
-    "Standing",
-    "StrangeView",
     "VerdictView",
     "render",
     "render_drift",

@@ -1,43 +1,42 @@
-"""A look at new photos as a reader wants it: a page of its own."""
+"""The page of a drift report."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 
+from regraft.core.outcomes import DriftOutcome
 from regraft.evaluation.report.environment import environment
 
-Answer = Literal["drifted", "quiet", "open"]
-TITLES: dict[Answer, str] = {
-    "drifted": "Of another kind",
-    "quiet": "As the model knows them",
-    "open": "Too few photos to say",
+TITLES: dict[DriftOutcome, str] = {
+    "drifted": "Distribution shift",
+    "stable": "No distribution shift",
+    "inconclusive": "Too few photos to test",
 }
 MAX_CLASSES = 30  # rows of the table; the others are counted
 MAX_UNUSABLE = 50
 
 
 @dataclass(frozen=True)
-class FindingView:
-    """A test: its outcome (drifted, quiet, untested), p-values (NaN if untested), the effect."""
+class DriftTestView:
+    """A test: its outcome, its p-values (NaN if nothing was tested) and the effect in words."""
 
     name: str
-    outcome: str
-    said: str
+    outcome: DriftOutcome
+    effect: str
     p_value: float
     corrected: float
 
 
 @dataclass(frozen=True)
-class StrangeView:
-    """A photo unlike those that were learned from; jpeg: small, empty if it cannot be read.
+class DistantPhotoView:
+    """A photo that is far from the training photos; jpeg: small, empty if it cannot be read.
 
-    distance: 1 = as far as the farthest of what is usual.
+    distance: above 1 it is far.
     """
 
     path: str
-    said: str
+    predicted: str
     confidence: float
     distance: float
     jpeg: bytes
@@ -45,32 +44,34 @@ class StrangeView:
 
 @dataclass(frozen=True)
 class DriftView:
-    """What was looked at, what was found, and what of it can be seen.
+    """The content of the page.
 
-    photos: what the user named. facts: (what, said), for instance the model and the time.
-    shares: label, training, estimated, low, high, n_said; largest move first. photos are counted.
+    photos: the place that the user named. facts: (name, value), for instance the model and the
+        time.
+    shares: label, training, estimated, low, high, n_predicted; the largest change first.
+    n_photos: distinct readable photos; n_far: those with a distance above 1.
     """
 
-    answer: Answer
+    outcome: DriftOutcome
     reason: str
     photos: str
     level: float
     facts: tuple[tuple[str, str], ...]
-    findings: tuple[FindingView, ...]
+    tests: tuple[DriftTestView, ...]
     shares: pd.DataFrame
-    strange: tuple[StrangeView, ...]
+    most_distant: tuple[DistantPhotoView, ...]
     n_photos: int
     n_far: int
     unusable: pd.DataFrame
 
     @property
     def title(self) -> str:
-        """The answer in words."""
-        return TITLES[self.answer]
+        """The outcome in words."""
+        return TITLES[self.outcome]
 
     @property
     def marks(self) -> Iterator[dict[str, float | str]]:
-        """The shares of the classes that are shown, on a scale that ends at the largest of them."""
+        """The shares of the classes that are shown, scaled so that the largest is 1."""
         shown = self.shares.head(MAX_CLASSES)
         top = max(float(shown[["training", "high"]].to_numpy().max(initial=0.0)), 1e-9)
         for row in shown.to_dict("records"):
@@ -79,11 +80,11 @@ class DriftView:
 
 
 def render_drift(view: DriftView, title: str) -> str:
-    """The page as HTML text: no script, no request; names from outside are escaped.
+    """Return the page as HTML text without scripts and requests; names from outside are escaped.
 
     Args:
         title: of the page, for instance the model's name and version.
     """
     template = environment(view.photos).get_template("drift.html")
     limits = {"max_classes": MAX_CLASSES, "max_unusable": MAX_UNUSABLE}
-    return template.render(look=view, title=title, **limits)
+    return template.render(view=view, title=title, **limits)

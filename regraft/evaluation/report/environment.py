@@ -1,4 +1,4 @@
-"""How the templates are filled: escaped, with the words and numbers of the report."""
+"""The Jinja environment of the pages, with filters for numbers, paths and pictures."""
 
 import base64
 from pathlib import PurePath
@@ -11,12 +11,12 @@ from regraft.core import pages
 from regraft.evaluation.report.findings import UNDEFINED, bounds, percent, points
 
 
-def environment(source: str, *rooms: str) -> Environment:
-    """Jinja with our templates and filters; everything that is filled in is escaped.
+def environment(source: str, *packages: str) -> Environment:
+    """Return a Jinja environment with the report's templates; inserted values are escaped.
 
     Args:
-        source: paths below it are shown without it.
-        rooms: later rooms whose templates are of this kind too.
+        source: the folder of the photos; paths below it are shown relative to it.
+        packages: further packages with templates, highest priority first.
     """
     filters: pages.Filters = {
         "bounds": bounds,
@@ -27,11 +27,11 @@ def environment(source: str, *rooms: str) -> Environment:
         "rows": _rows,
         "short": lambda path: short_path(path, source),
     }
-    return pages.environment((*rooms, "regraft.evaluation.report"), filters)
+    return pages.environment((*packages, "regraft.evaluation.report"), filters)
 
 
 def short_path(path: str, source: str) -> str:
-    """The path below the source, or its last three parts if it lies elsewhere.
+    """Return the path relative to the source, or its last three parts if it is elsewhere.
 
     >>> short_path("/photos/cat/1.jpg", "/photos"), short_path("/a/b/c/d.jpg", "list.csv")
     ('cat/1.jpg', 'b/c/d.jpg')

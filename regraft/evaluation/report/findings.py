@@ -1,4 +1,4 @@
-"""What a reviewer should look at first, in sentences."""
+"""The most important findings of a report, as sentences."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,17 +7,18 @@ from typing import Literal
 import pandas as pd
 from markupsafe import Markup
 
-from regraft.data.split import RELABELLED, WAITING, WIDENED
-from regraft.evaluation.evaluate import EvaluationReport, Interval
+from regraft.core.intervals import Interval
+from regraft.data.split import RELABELLED, TEST_EXTENDED, WAITING
+from regraft.evaluation.evaluate import EvaluationReport
 
 UNDEFINED = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
-Tone = Literal["bad", "look", "good"]
+Tone = Literal["bad", "warn", "good"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence with its names escaped, the section that shows more, and how grave it is."""
+    """A sentence with escaped names, the section with the details, and the severity."""
 
     tone: Tone
     section: str
@@ -25,19 +26,19 @@ class Finding:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """The share as a percentage with a no-break space; UNDEFINED where it is NaN."""
+    """Return the share as a percentage with a no-break space; UNDEFINED for NaN."""
     return UNDEFINED if pd.isna(share) else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def bounds(low: float, high: float, digits: int = 1) -> str:
-    """An interval's bounds as percentages, "80.4-90.5 %" with an en dash; UNDEFINED for NaN."""
+    """Return an interval as percentages, "80.4-90.5 %" with an en dash; UNDEFINED for NaN."""
     if pd.isna(low):
         return UNDEFINED
     return f"{100 * low:.{digits}f}\N{EN DASH}{percent(high, digits)}"
 
 
 def points(gain: float, digits: int = 1) -> str:
-    """The difference of two shares in points, signed.
+    """Return the difference of two shares in points, with a sign.
 
     >>> points(0.432)
     '+43.2'
@@ -46,16 +47,26 @@ def points(gain: float, digits: int = 1) -> str:
 
 
 def findings(report: EvaluationReport) -> tuple[Finding, ...]:
-    """The sentences, what endangers the numbers themselves first."""
+    """Return the findings, those that question the numbers themselves first."""
     parts = (
-        *(_baseline, _transfer, _leaks, _label_errors, _classes, _pair, _slices, _quarantine),
-        *(_calibration, _waiting, _relabelled, _wider_test),
+        _baseline,
+        _transfer,
+        _leaks,
+        _label_errors,
+        _classes,
+        _pair,
+        _slices,
+        _quarantine,
+        _calibration,
+        _waiting,
+        _relabelled,
+        _extended_test,
     )
     return tuple(finding for part in parts for finding in part(report))
 
 
 def confused_pairs(report: EvaluationReport) -> pd.DataFrame:
-    """label, predicted, n of the mistakes, the most frequent first."""
+    """Return label, predicted and n of the mistakes, the most frequent first."""
     table = report.confusion
     wrong = table[table.label != table.predicted]
     return wrong.sort_values("n", ascending=False, kind="stable", ignore_index=True)
@@ -64,7 +75,8 @@ def confused_pairs(report: EvaluationReport) -> pd.DataFrame:
 def _baseline(report: EvaluationReport) -> Iterator[Finding]:
     if report.accuracy.low <= report.baseline.high:
         text = Markup(
-            "Not clearly better than always saying <b>{}</b>: the intervals {} and {} overlap."
+            "Not shown to be better than always predicting <b>{}</b>: the intervals {} and {} "
+            "overlap."
         ).format(report.baseline_label, _bounds(report.accuracy), _bounds(report.baseline))
         yield Finding("bad", "headline", text)
 
@@ -76,53 +88,51 @@ def _transfer(report: EvaluationReport) -> Iterator[Finding]:
     )
     if transfer.is_negative:
         text = Markup(
-            "<b>Negative transfer</b>: the pretrained weights are worse here than random ones "
-            "({}). Choose a backbone whose source task is nearer to these photos."
+            "<b>Negative transfer</b>: the pretrained weights are worse here than random weights "
+            "({}). Choose a backbone whose source task is more similar to these photos."
         )
         yield Finding("bad", "headline", text.format(gain))
     elif transfer.is_unproven:
-        text = Markup(
-            "Whether the pretrained weights help is unproven: random ones may do as well ({})."
-        )
-        yield Finding("look", "headline", text.format(gain))
+        text = Markup("The pretrained weights are not shown to be better than random weights ({}).")
+        yield Finding("warn", "headline", text.format(gain))
 
 
 def _leaks(report: EvaluationReport) -> Iterator[Finding]:
     n = len(report.leaks)
     if n:
         text = Markup(
-            "<b>{}</b>: the same or nearly the same photo, or one group, stood on two sides ({})."
+            "<b>{}</b>: copies, near copies or photos of a group were in two splits ({})."
         ).format(_plural(n, "leak"), _counted(report.leaks.action))
-        yield Finding("look", "leaks", text)
+        yield Finding("warn", "leaks", text)
 
 
 def _label_errors(report: EvaluationReport) -> Iterator[Finding]:
     n = len(report.label_errors)
     if n:
-        n_test = int((report.label_errors.side == "test").sum())
+        n_test = int((report.label_errors.split == "test").sum())
         text = Markup(
-            "<b>{}</b> among test and validation, {} of them in test: check these first, "
-            "they may cost accuracy that the model has."
+            "<b>{}</b> in test and validation, {} of them in test: check these first, "
+            "because wrong labels lower the measured accuracy."
         ).format(_plural(n, "likely wrong label"), n_test)
-        yield Finding("look", "labels", text)
+        yield Finding("warn", "labels", text)
 
 
 def _classes(report: EvaluationReport) -> Iterator[Finding]:
     seen = report.per_class[report.per_class.n > 0]
     weakest = seen.iloc[int(seen.recall.argmin())]
     if weakest.recall < 1:
-        n_found = round(weakest.recall * weakest.n)
-        text = Markup("Weakest class: <b>{}</b>, {} of {} found ({}), {}.").format(
+        n_correct = round(weakest.recall * weakest.n)
+        text = Markup("Weakest class: <b>{}</b>, {} of {} photos correct ({}), {}.").format(
             weakest.label,
-            n_found,
+            n_correct,
             weakest.n,
             bounds(weakest.recall_low, weakest.recall_high, 0),
             _plural(weakest.n_train, "training photo"),
         )
-        yield Finding("look", "classes", text)
-    silent = seen[seen.precision.isna()]
-    if len(silent):
-        text = Markup("Never predicted: <b>{}</b>.").format(", ".join(silent.label))
+        yield Finding("warn", "classes", text)
+    unpredicted = seen[seen.precision.isna()]
+    if len(unpredicted):
+        text = Markup("Never predicted: <b>{}</b>.").format(", ".join(unpredicted.label))
         yield Finding("bad", "classes", text)
 
 
@@ -130,20 +140,20 @@ def _pair(report: EvaluationReport) -> Iterator[Finding]:
     pairs = confused_pairs(report)
     if len(pairs):
         worst = pairs.iloc[0]
-        back = pairs[(pairs.label == worst.predicted) & (pairs.predicted == worst.label)]
-        text = Markup(
-            "Most confused: <b>{}</b> taken for <b>{}</b> {}, the other way round {}."
-        ).format(worst.label, worst.predicted, _times(worst.n), _times(back.n.sum()))
-        yield Finding("look", "confusion", text)
+        reverse = pairs[(pairs.label == worst.predicted) & (pairs.predicted == worst.label)]
+        text = Markup("Most confused: <b>{}</b> predicted as <b>{}</b> {}, the reverse {}.").format(
+            worst.label, worst.predicted, _times(worst.n), _times(reverse.n.sum())
+        )
+        yield Finding("warn", "confusion", text)
     else:
-        yield Finding("good", "confusion", Markup("No test photo was judged wrongly."))
+        yield Finding("good", "confusion", Markup("Every test photo was predicted correctly."))
 
 
 def _slices(report: EvaluationReport) -> Iterator[Finding]:
     behind = report.slices[report.slices.high < report.accuracy.value]
     if len(behind):
         worst = behind.iloc[int(behind.accuracy.argmin())]
-        text = Markup("Clearly worse where {} is <b>{}</b>: {} on {}.").format(
+        text = Markup("Significantly worse if {} is <b>{}</b>: {} on {}.").format(
             worst.column, worst.value, percent(worst.accuracy), _plural(worst.n, "photo")
         )
         yield Finding("bad", "slices", text)
@@ -152,48 +162,50 @@ def _slices(report: EvaluationReport) -> Iterator[Finding]:
 def _quarantine(report: EvaluationReport) -> Iterator[Finding]:
     n = len(report.quarantine)
     if n:
-        text = Markup("<b>{}</b> in quarantine, used nowhere: {}.").format(
+        text = Markup("<b>{}</b> in quarantine, not used: {}.").format(
             _plural(n, "file"), _counted(report.quarantine.reason)
         )
-        yield Finding("look", "quarantine", text)
+        yield Finding("warn", "quarantine", text)
 
 
 def _calibration(report: EvaluationReport) -> Iterator[Finding]:
     if report.temperature == 1.0:
         text = Markup(
-            "Confidence is uncorrected (no temperature could be fitted): it is off by {}."
+            "The confidence is not calibrated, because no temperature could be fitted. "
+            "Calibration error: {}."
         )
-        yield Finding("look", "calibration", text.format(percent(report.ece_after)))
+        yield Finding("warn", "calibration", text.format(percent(report.ece_after)))
         return
     better = report.ece_after <= report.ece_before
     text = Markup(
-        "Confidence is off by <b>{}</b> on average ({} before the temperature {:.2f} that "
-        "validation chose)."
+        "Calibration error: <b>{}</b> ({} before the temperature {:.2f}, which was fitted on "
+        "validation)."
     ).format(percent(report.ece_after), percent(report.ece_before), report.temperature)
-    yield Finding("good" if better else "look", "calibration", text)
+    yield Finding("good" if better else "warn", "calibration", text)
 
 
 def _waiting(report: EvaluationReport) -> Iterator[Finding]:
     n = int(report.facts.get(WAITING) or 0)
     if n:
-        text = Markup("<b>{}</b> in the inbox without a label, used nowhere until there is one.")
-        yield Finding("look", "origin", text.format(_plural(n, "photo")))
+        text = Markup("<b>{}</b> in the inbox without a label, not used until labelled.")
+        yield Finding("warn", "origin", text.format(_plural(n, "photo")))
 
 
 def _relabelled(report: EvaluationReport) -> Iterator[Finding]:
     n = int(report.facts.get(RELABELLED) or 0)
     if n:
-        text = Markup("<b>{}</b> with another label than at first: the newest counts.")
-        yield Finding("look", "origin", text.format(_plural(n, "photo")))
+        text = Markup("<b>{}</b> with a changed label: the newest label is used.")
+        yield Finding("warn", "origin", text.format(_plural(n, "photo")))
 
 
-def _wider_test(report: EvaluationReport) -> Iterator[Finding]:
-    added = report.facts.get(WIDENED)
+def _extended_test(report: EvaluationReport) -> Iterator[Finding]:
+    added = report.facts.get(TEST_EXTENDED)
     if added:
         text = Markup(
-            "The frozen test side took in new photos, <b>{}</b>: earlier accuracies are of fewer."
+            "The frozen test split was extended by new photos, <b>{}</b>: earlier accuracies were "
+            "measured on fewer photos."
         )
-        yield Finding("look", "origin", text.format(added))
+        yield Finding("warn", "origin", text.format(added))
 
 
 def _bounds(share: Interval) -> str:

@@ -1,16 +1,16 @@
-"""The confusion matrix as cells to be coloured."""
+"""The cells of the confusion matrix."""
 
 from dataclasses import dataclass
 
 from regraft.evaluation.evaluate import EvaluationReport
 
-MAX_CLASSES = 100  # guess: 10 000 cells still scroll well on a phone; beyond, pairs say more
-N_WIDE = 12  # guess: up to so many columns, the numbers stand in large cells
+MAX_CLASSES = 100  # guess: 10 000 cells still scroll well on a phone; above, pairs are clearer
+N_WIDE = 12  # guess: up to so many columns, the cells are large
 
 
 @dataclass(frozen=True)
 class Cell:
-    """n photos of the row's class were judged as the column's; share of the row, in [0, 1]."""
+    """n photos of the row's class with the predicted class; share of the row, in [0, 1]."""
 
     predicted: str
     n: int
@@ -19,7 +19,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """A true class, its photos, a cell a class in order."""
+    """A true class, the number of its photos, and a cell a class in order."""
 
     label: str
     n: int
@@ -28,14 +28,14 @@ class MatrixRow:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A row a class; empty if there are more than MAX_CLASSES classes."""
+    """A row a class; empty if there are more than MAX_CLASSES classes. dense: small cells."""
 
     rows: tuple[MatrixRow, ...]
     dense: bool
 
 
 def matrix(report: EvaluationReport) -> Matrix:
-    """The matrix in the order of the classes."""
+    """Return the matrix in the order of the classes."""
     classes = report.classes
     if len(classes) > MAX_CLASSES:
         return Matrix((), dense=True)

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page."""
+"""The evaluation report as a self-contained HTML page."""
 
 from regraft.evaluation.evaluate import EvaluationReport, coverage_at
 from regraft.evaluation.report.environment import environment
@@ -7,11 +7,11 @@ from regraft.evaluation.report.matrix import matrix
 from regraft.evaluation.report.plots import coverage_curve, learning_curves, reliability_bars
 from regraft.evaluation.report.verdict import VerdictView
 
-MAX_ROWS = 50  # of a list of files; the rest is counted, and whole in the run's artifacts
-TARGET_RISKS = (0.01, 0.02, 0.05, 0.1)  # guess: what is asked of a model that may be unsure
+MAX_ROWS = 50  # of a list of files; the whole list is in the run's artifacts
+TARGET_RISKS = (0.01, 0.02, 0.05, 0.1)  # guess: useful limits of the share of wrong answers
 
 SECTIONS = (
-    ("first", "Look first"),
+    ("first", "Findings"),
     ("mistakes", "Mistakes"),
     ("labels", "Labels"),
     ("confusion", "Confusion"),
@@ -27,12 +27,12 @@ SECTIONS = (
 
 
 def render(report: EvaluationReport, title: str, verdict: VerdictView | None = None) -> str:
-    """The page as HTML text: styles, plots and photos inside, no script, no request.
+    """Return the page as HTML text, with styles, plots and photos, without scripts and requests.
 
     Args:
-        report: all that is shown; names from outside (classes, paths, reasons) are escaped.
+        report: names from outside (classes, paths, reasons) are escaped.
         title: of the page, for instance the model's name.
-        verdict: the promotion's outcome, None before there is one.
+        verdict: of the promotion, None if there is none yet.
     """
     answered = coverage_at(report.coverage, TARGET_RISKS, report.interval_level)
     context = {
@@ -47,7 +47,9 @@ def render(report: EvaluationReport, title: str, verdict: VerdictView | None = N
         "answered": answered,
         "coverage": coverage_curve(report.coverage, answered),
         "pictures": dict(zip(report.gallery.path, report.gallery.jpeg, strict=True)),
-        "sections": [item for item in SECTIONS if item[0] != "slices" or len(report.slices)],
+        "sections": [
+            (anchor, name) for anchor, name in SECTIONS if anchor != "slices" or len(report.slices)
+        ],
         "max_rows": MAX_ROWS,
     }
     return environment(report.facts.get("source", "")).get_template("page.html").render(context)

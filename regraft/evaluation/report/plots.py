@@ -1,4 +1,4 @@
-"""Where the lines, bars and ticks of the plots stand, in the units of an SVG viewBox."""
+"""Positions of the lines, bars and ticks of the plots, in the units of an SVG viewBox."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from regraft.evaluation.report.findings import percent
 
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 44, 348, 12, 190
-N_STEPS = 200  # of the coverage-risk curve: more would be no pixel apart
-MIN_ANSWERED = 10  # guess: the wrong share of fewer photos jumps too wildly to be read
-MAX_X_TICKS = 8  # labels of an epoch each; more would touch on a phone
+N_STEPS = 200  # of the coverage-risk curve: more would be closer than a pixel
+MIN_ANSWERED = 10  # guess: with fewer photos, the share of wrong answers is too noisy
+MAX_X_TICKS = 8  # labels of epochs; more would overlap on a phone
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its name and its (x, y) points; where a value is missing there is no point."""
+    """A line: its name and its (x, y) points; a missing value has no point."""
 
     name: str
     points: tuple[tuple[float, float], ...]
@@ -35,7 +35,7 @@ class Series:
 
 @dataclass(frozen=True)
 class LinePlot:
-    """A line a series over numbered or named positions; best is the x of the kept one."""
+    """A line a series over numbered or named positions; best: the x of the selected position."""
 
     title: str
     x_title: str
@@ -47,7 +47,7 @@ class LinePlot:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bin of the reliability diagram: its accuracy as a bar, its photos as a bar below."""
+    """A bin of the reliability diagram: a bar of the accuracy, and below a bar of the photos."""
 
     x: float
     width: float
@@ -59,7 +59,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class CoverageCurve:
-    """The share of wrong answers over the share of photos answered; dots: the table's rows."""
+    """The share of wrong answers over the share of answered photos; dots: the table's rows."""
 
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
@@ -68,9 +68,9 @@ class CoverageCurve:
 
 
 def learning_curves(history: pd.DataFrame) -> tuple[LinePlot, ...]:
-    """Loss and accuracy over the epochs of the thawed part, or over the head's penalties.
+    """Return loss and accuracy over the epochs of the thawed part, or over the head's penalties.
 
-    A single row is a point and no curve: then nothing is plotted.
+    With a single row there is no curve, so nothing is returned.
     """
     tuned = history[history.phase == "tune"]
     rows = tuned if len(tuned) else history[history.phase == "head"]
@@ -96,7 +96,7 @@ def _line_plot(
 ) -> LinePlot:
     values = rows[list(columns)].to_numpy(dtype=float)  # (epochs, 2)
     is_share = titles[0] == "Accuracy"
-    locator = MaxNLocator(4, steps=[1, 2, 5, 10])  # these steps always meet 1, the top of a share
+    locator = MaxNLocator(4, steps=[1, 2, 5, 10])  # these steps always include 1, the largest share
     ticks = np.asarray(locator.tick_values(np.nanmin(values), np.nanmax(values)))
     ticks = ticks[ticks < 1.0001] if is_share else ticks
     x = np.linspace(LEFT + 8, RIGHT - 8, len(labels))
@@ -134,7 +134,7 @@ def _points(
 
 
 def reliability_bars(reliability: pd.DataFrame) -> tuple[Bar, ...]:
-    """A bar for each bin that holds photos; the plot is the unit square, 0 to 100 wide and high."""
+    """Return a bar for each bin with photos; the plot is 100 units wide and high."""
     filled = reliability[reliability.n > 0]
     return tuple(
         Bar(
@@ -151,15 +151,15 @@ def reliability_bars(reliability: pd.DataFrame) -> tuple[Bar, ...]:
 
 
 def coverage_curve(coverage: pd.DataFrame, marked: pd.DataFrame) -> CoverageCurve:
-    """The curve from MIN_ANSWERED photos on, as coarse as a screen; the marked rows are dots.
+    """Return the curve for at least MIN_ANSWERED answered photos, in N_STEPS steps at most.
 
     Args:
-        coverage: of coverage_table(), not empty.
-        marked: rows of coverage_at(); those that answer nothing are left out.
+        coverage: from coverage_table(), not empty.
+        marked: rows of coverage_at(), drawn as dots; rows without an answer are left out.
     """
     drawn = coverage[coverage.n >= min(MIN_ANSWERED, coverage.n.max())]
     step = np.ceil(drawn.coverage * N_STEPS)
-    drawn = drawn[step != step.shift(-1)]  # the last of each step, so the end is always there
+    drawn = drawn[step != step.shift(-1)]  # the last of each step, so the end is included
     locator = MaxNLocator(4, steps=[1, 2, 5, 10])
     ticks = np.asarray(locator.tick_values(0.0, max(float(drawn.risk.max()), 0.01)))
     label = _percent if ticks[1] - ticks[0] > 0.0099 else percent

@@ -1,25 +1,24 @@
-"""The verdict as a reader wants it: on top of the report page, or as a page of its own."""
+"""The verdict as HTML: a section at the top of the report page, or a page of its own."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
-from regraft.evaluation.evaluate import Interval
+from regraft.core.intervals import Interval
+from regraft.core.outcomes import CheckOutcome, VerdictStatus
 from regraft.evaluation.report.environment import environment
 
-Standing = Literal["promote", "keep", "hold", "wait", "serves"]
-TITLES: dict[Standing, str] = {
+TITLES: dict[VerdictStatus, str] = {
     "promote": "Promoted to champion",
     "keep": "Not promoted",
     "hold": "Not decided",
-    "wait": "Waits for approval",
-    "serves": "Serves already",
+    "pending": "Waits for approval",
+    "serving": "Serves already",
 }
 
 
 @dataclass(frozen=True)
 class ScoreView:
-    """A contender's name, and its accuracy on the photos that were compared."""
+    """A model's name, and its accuracy on the compared photos."""
 
     name: str
     accuracy: Interval
@@ -27,35 +26,40 @@ class ScoreView:
 
 @dataclass(frozen=True)
 class GuardView:
-    """A line: what was looked at, how it came out (passed, failed, open, noted), and the number."""
+    """A row of the table of guards; message: a sentence with the number."""
 
     name: str
-    outcome: str
-    said: str
+    outcome: CheckOutcome
+    message: str
 
 
 @dataclass(frozen=True)
 class FlipView:
-    """A photo that was right before and is wrong now; jpeg: small, empty if it cannot be read."""
+    """A negative flip: a photo that was correct before and is wrong now.
+
+    predicted: the wrong class. confidence: in [0, 1]. jpeg: a thumbnail, empty if the photo cannot
+    be read.
+    """
 
     path: str
     label: str
-    said: str
+    predicted: str
     confidence: float
     jpeg: bytes
 
 
 @dataclass(frozen=True)
 class VerdictView:
-    """Who serves, why, and what it rests on.
+    """What the template shows of a verdict.
 
-    standing: what becomes of the challenger. scores, counts: empty without a champion; counts are
-    (what, photos) and sum to the photos that were compared.
-    n_flips: all of them; flips: those that are shown.
-    footnote: what a reader needs to find the verdict again.
+    status: of the challenger.
+    scores, counts: empty without a champion; counts are (caption, photos), and their sum is the
+        number of compared photos.
+    n_flips: all negative flips; flips: those with a thumbnail on the page.
+    footnote: the id of the verdict and its error rate.
     """
 
-    standing: Standing
+    status: VerdictStatus
     reason: str
     scores: tuple[ScoreView, ...] = ()
     counts: tuple[tuple[str, int], ...] = ()
@@ -66,21 +70,22 @@ class VerdictView:
 
     @property
     def title(self) -> str:
-        """The standing in words."""
-        return TITLES[self.standing]
+        """The status in words."""
+        return TITLES[self.status]
 
     @property
     def shares(self) -> Iterator[tuple[str, int, float]]:
-        """(what, photos, share in [0, 1]) of the counts."""
+        """(caption, photos, share in [0, 1]) of the counts."""
         n = sum(count for _, count in self.counts)
-        return ((what, count, count / n) for what, count in self.counts)
+        return ((caption, count, count / n) for caption, count in self.counts)
 
 
 def render_verdict(verdict: VerdictView, title: str) -> str:
-    """The page of a verdict alone, as HTML text; names from outside are escaped.
+    """Return the page of a verdict without a report, as HTML; values are escaped.
 
     Args:
-        title: of the page, for instance the model's name and version.
+        verdict: what the page shows.
+        title: of the page, for example the model's name and version.
     """
     template = environment("").get_template("verdict_page.html")
     return template.render(verdict=verdict, title=title)

@@ -1,4 +1,4 @@
-"""A pretrained backbone: its module, its ordered blocks, its own preprocessing, its source task."""
+"""A pretrained backbone: module, ordered blocks, preprocessing, and source task."""
 
 from regraft.model.backbone.architecture import (
     Block,

@@ -1,4 +1,4 @@
-"""An architecture by name, "timm:NAME" or "torchvision:NAME", without classifier and weights."""
+"""An architecture by name ("timm:NAME", "torchvision:NAME"), without classifier and weights."""
 
 import difflib
 import math
@@ -19,11 +19,12 @@ from torch import nn
 from regraft.core.errors import UnknownBackbone
 
 LIBRARIES = ("timm", "torchvision")
-TWO_EXITS = ("googlenet", "inception_v3")  # they also rescale their input, with default weights
+# With default weights these architectures also rescale their input.
+TWO_CLASSIFIERS = ("googlenet", "inception_v3")
 
 
 class Preprocessing(BaseModel):
-    """What a photo goes through before the backbone, as its weights were trained.
+    """The preprocessing of a photo for the backbone, as in the training of its weights.
 
     size: side of the square crop, pixels. resize: the shorter side before the crop, pixels.
     mean, std: of red, green, blue on the scale [0, 1].
@@ -39,7 +40,7 @@ class Preprocessing(BaseModel):
 
 @dataclass(frozen=True)
 class Block:
-    """A stretch of the backbone that is thawed as one; parameters by name, in order."""
+    """A part of the backbone that is frozen or thawed as a whole; parameter names in order."""
 
     name: str
     parameters: tuple[str, ...]
@@ -47,7 +48,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Body:
-    """The module without classifiers, (B, 3, S, S) -> (B, D), where they stood, and its side S."""
+    """The module without classifiers, (B, 3, S, S) -> (B, D); their names; its input side S."""
 
     module: nn.Module
     head_prefixes: tuple[str, ...]
@@ -55,20 +56,20 @@ class Body:
 
     @cached_property
     def embedding_dim(self) -> int:
-        """D, by a pass of zeros: who has it from a card need not pay for that."""
+        """Return D, computed by a forward pass of zeros on first access."""
         self.module.eval()
         with torch.inference_mode():
             return int(self.module(torch.zeros(1, 3, self.side, self.side)).shape[-1])
 
 
 def build_body(architecture: str) -> Body:
-    """The architecture with random weights; its classifier is an identity.
+    """Return the architecture with random weights; its classifier is an identity.
 
     Args:
         architecture: "timm:NAME" or "torchvision:NAME".
 
     Raises:
-        UnknownBackbone: neither library, or the library has no such name (the nearest are listed).
+        UnknownBackbone: unknown library or name; the message lists the nearest names.
 
     >>> build_body("torchvision:resnet18").embedding_dim
     512
@@ -82,10 +83,10 @@ def build_body(architecture: str) -> Body:
 
 
 def preprocessing_of(architecture: str, version: str = "") -> Preprocessing:
-    """The preprocessing that the library states for its weights of this architecture.
+    """Return the preprocessing that the library declares for its weights of this architecture.
 
     Args:
-        version: torchvision's name of the weights, such as IMAGENET1K_V1; "" = the default ones.
+        version: torchvision's name of the weights, such as IMAGENET1K_V1; "" = the default.
     """
     library, _, name = architecture.partition(":")
     if library == "torchvision":
@@ -110,11 +111,11 @@ def preprocessing_of(architecture: str, version: str = "") -> Preprocessing:
 
 
 def ordered_blocks(module: nn.Module) -> tuple[Block, ...]:
-    """The module's parameters cut into blocks, input side first.
+    """Return the module's parameters grouped into blocks, input side first.
 
-    A block is the outermost numbered part that has parts of its own ("blocks.6", "layer4",
-    "features.3"). What stands before the first is "stem"; a norm or a 1x1 layer that follows a
-    block belongs to it. A module without numbered parts is one block.
+    A block is the outermost numbered submodule that has submodules with parameters ("blocks.6",
+    "layer4", "features.3"). Parameters before the first block are "stem". A norm or a 1x1 layer
+    after a block belongs to that block. A module without numbered submodules is one block.
     """
     owners = dict(_numbered_parts(module, ""))
     blocks: dict[str, list[str]] = {}
@@ -148,7 +149,7 @@ def _timm_body(name: str) -> Body:
 
 
 def _torchvision_body(name: str) -> Body:
-    if name in TWO_EXITS:
+    if name in TWO_CLASSIFIERS:
         raise _without_embedding(name)
     module = torchvision.models.get_model(name, weights=None)
     linears = [path for path, part in module.named_modules() if isinstance(part, nn.Linear)]
@@ -162,8 +163,8 @@ def _torchvision_body(name: str) -> Body:
 
 def _without_embedding(name: str) -> UnknownBackbone:
     return UnknownBackbone(
-        f"torchvision:{name} does not end in one linear layer, so its embedding cannot be taken. "
-        "Choose another network, such as torchvision:resnet18."
+        f"torchvision:{name} does not end in one linear layer, so it has no embedding. "
+        "Choose another architecture, such as torchvision:resnet18."
     )
 
 
@@ -174,7 +175,7 @@ def _torchvision_names() -> list[str]:
 
 def _unknown(architecture: str, library: str, name: str) -> str:
     if library not in LIBRARIES:
-        return f"Expected timm:NAME or torchvision:NAME as an architecture, got {architecture!r}."
-    known = timm.list_models(pretrained="." in name) if library == "timm" else _torchvision_names()
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        return f"Expected an architecture timm:NAME or torchvision:NAME, got {architecture!r}."
+    names = timm.list_models(pretrained="." in name) if library == "timm" else _torchvision_names()
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     return f"{library} has no architecture {name!r}. Nearest: {', '.join(near) or 'none'}."

@@ -1,4 +1,4 @@
-"""From a source's name to a backbone with its weights in place."""
+"""Loading a backbone with its weights from the name of a source."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ from regraft.model.backbone.weights import (
 
 
 class SourceTask(BaseModel):
-    """What the backbone learned before: the data, how many classes, under which licence."""
+    """The task that the weights were trained on: data, number of classes, licence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     data: str
@@ -36,7 +36,7 @@ class SourceTask(BaseModel):
 
 
 class BackboneInfo(BaseModel):
-    """All about a backbone but its weights; sha256 is the weights file's."""
+    """The metadata of a backbone; sha256 is that of the weights file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     source: str
@@ -49,21 +49,21 @@ class BackboneInfo(BaseModel):
 
 @dataclass(frozen=True)
 class Backbone:
-    """The pretrained body, (B, 3, S, S) -> (B, D), and what must travel with it."""
+    """The pretrained body, (B, 3, S, S) -> (B, D), and its metadata."""
 
     info: BackboneInfo
     module: nn.Module
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """Its blocks, input side first."""
+        """Return the blocks, input side first."""
         return ordered_blocks(self.module)
 
 
 def pinned(config: BackboneConfig) -> BackboneConfig:
-    """A source that is a file, with the sha256 of what it holds now; any other as it is.
+    """Return the configuration with the sha256 of the present file, if the source is a file.
 
-    Another file under its name would be another network, and a cache would not notice.
+    With another file under the same name, the network would change and a cache would not notice.
 
     Raises:
         WeightsError: as read_weights().
@@ -75,11 +75,11 @@ def pinned(config: BackboneConfig) -> BackboneConfig:
 
 
 def load_backbone(config: BackboneConfig) -> Backbone:
-    """The backbone with its pretrained weights, checked.
+    """Return the backbone with its pretrained weights, verified.
 
     Raises:
-        UnknownBackbone: a source or a name that nobody knows.
-        WeightsNotFound, WeightsMismatch, UnsafeWeights: as read_weights.
+        UnknownBackbone: unknown source or architecture.
+        WeightsNotFound, WeightsMismatch, UnsafeWeights: as read_weights().
     """
     library, _, name = config.source.partition(":")
     version = ""
@@ -108,7 +108,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
 
 
 def _bundled(name: str) -> tuple[Body, str, WeightsFile]:
-    """These packages name the tensors otherwise than timm, but keep its order."""
+    """Return the network of a package; its tensors are in timm's order, with other names."""
     file = bundled_weights(name)
     architecture = f"timm:tf_{name}"
     names = timm.create_model(f"tf_{name}", pretrained=False).state_dict()
@@ -120,34 +120,34 @@ def _check(config: BackboneConfig, file: WeightsFile) -> None:
     if config.sha256 and file.sha256 != config.sha256:
         raise WeightsMismatch(
             f"Expected sha256 {config.sha256} for {config.source}, got {file.sha256}. "
-            "Correct backbone.sha256, or find out who changed the file."
+            "Correct backbone.sha256, or find out why the file changed."
         )
 
 
 def _fill(body: Body, tensors: dict[str, Tensor], source: str) -> None:
-    """Copies the tensors into the body; only the old classifiers' may be left over.
+    """Copy the tensors into the body; only those of the old classifiers may remain.
 
-    torch compares the names, since its modules know their own older names for the same tensors.
+    torch compares the names, because its modules map their own older names of the same tensors.
     """
     heads = tuple(f"{prefix}." for prefix in body.head_prefixes)
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}
+    wanted = {name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}
     shapes = {name: tensor.shape for name, tensor in body.module.state_dict().items()}
-    misshapen = sorted(n for n, t in kept.items() if shapes.get(n, t.shape) != t.shape)
-    fitting = {name: tensor for name, tensor in kept.items() if name not in misshapen}
+    misshapen = sorted(n for n, t in wanted.items() if shapes.get(n, t.shape) != t.shape)
+    fitting = {name: tensor for name, tensor in wanted.items() if name not in misshapen}
     compared = body.module.load_state_dict(fitting, strict=False)
-    missing, left_over = sorted({*compared.missing_keys} - {*misshapen}), compared.unexpected_keys
-    if missing or left_over or misshapen:
+    missing, unexpected = sorted({*compared.missing_keys} - {*misshapen}), compared.unexpected_keys
+    if missing or unexpected or misshapen:
         raise WeightsMismatch(
             f"{source} does not fit the architecture: {len(missing)} tensors missing, "
-            f"{len(left_over)} left over, {len(misshapen)} of another shape "
-            f"(first: {(missing + left_over + misshapen)[0]}). Correct backbone.architecture."
+            f"{len(unexpected)} unexpected, {len(misshapen)} of another shape "
+            f"(first: {(missing + unexpected + misshapen)[0]}). Correct backbone.architecture."
         )
 
 
 def _source_task(source: str, architecture: str) -> SourceTask:
     library, _, name = architecture.partition(":")
     if source.startswith("file:"):
-        return SourceTask(data="stated by whoever made the file", n_classes=0, licence="unknown")
+        return SourceTask(data="unknown (weights from a file)", n_classes=0, licence="unknown")
     if library == "torchvision":
         meta = torchvision.models.get_model_weights(name).DEFAULT.meta
         n_classes = len(meta["categories"])

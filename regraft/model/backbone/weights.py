@@ -1,4 +1,4 @@
-"""Where weights lie, and how they are read without ever running what is in them."""
+"""Weights files: their locations, and reading them without executing their content."""
 
 import hashlib
 import io
@@ -35,7 +35,7 @@ BUNDLED = {
 }
 
 
-# Source: torchvision/models/densenet.py, _load_state_dict: its files still hold "norm.1" for norm1.
+# Source: torchvision/models/densenet.py, _load_state_dict: its files contain "norm.1" for norm1.
 OLD_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
@@ -48,16 +48,16 @@ class WeightsFile:
 
 
 def read_weights(url: str, sha256: str = "") -> WeightsFile:
-    """The tensors in a .safetensors or a torch file, read without unpickling objects.
+    """Return the tensors of a .safetensors or a torch file, read without unpickling objects.
 
     Args:
         url: local path or fsspec URL.
-        sha256: what the file must have; "" = any (or a prefix, as torchvision's file names carry).
+        sha256: expected digest, or its prefix (as in torchvision's file names); "" = any.
 
     Raises:
-        WeightsNotFound: no file there.
-        WeightsMismatch: another sha256, or the file is damaged.
-        UnsafeWeights: the file holds more than tensors.
+        WeightsNotFound: there is no such file.
+        WeightsMismatch: the sha256 differs, or the file is damaged.
+        UnsafeWeights: the file contains more than tensors.
     """
     try:
         with fsspec.open(url, "rb") as file:
@@ -66,19 +66,19 @@ def read_weights(url: str, sha256: str = "") -> WeightsFile:
         raise WeightsNotFound(f"Expected a weights file at {url}, found none.") from None
     except (OSError, ValueError, ImportError) as error:
         raise WeightsNotFound(
-            f"Expected a weights file at {url}, but it cannot be opened ({error}). Correct the "
-            "address, or install what fsspec needs for it."
+            f"Expected a weights file at {url}, but opening it failed ({error}). Correct the "
+            "address, or install the package that fsspec needs for it."
         ) from None
-    found = hashlib.sha256(data).hexdigest()
-    if not found.startswith(sha256):
+    digest = hashlib.sha256(data).hexdigest()
+    if not digest.startswith(sha256):
         raise WeightsMismatch(
-            f"Expected sha256 {sha256} for {url}, got {found}. Fetch the file again."
+            f"Expected sha256 {sha256} for {url}, got {digest}. Download the file again."
         )
-    return WeightsFile(_tensors(data, url), found)
+    return WeightsFile(_tensors(data, url), digest)
 
 
 def bundled_weights(name: str) -> WeightsFile:
-    """The weights that an installed package carries: no network is needed."""
+    """Return the weights of an installed package; needs no network."""
     if name not in BUNDLED:
         raise UnknownBackbone(
             f"Expected bundled:NAME with NAME one of {', '.join(BUNDLED)}, got {name!r}."
@@ -88,12 +88,12 @@ def bundled_weights(name: str) -> WeightsFile:
 
 
 def torchvision_weights(name: str, version: str) -> WeightsFile:
-    """The weights "NAME/VERSION" of torchvision, from torch's hub folder or fetched into it."""
+    """Return torchvision's weights from torch's hub folder; download them if missing."""
     versions = torchvision.models.get_model_weights(name).__members__
     version = version or "DEFAULT"
     if version not in versions:
         raise UnknownBackbone(
-            f"torchvision:{name} has no weights {version!r}. Known: {', '.join(versions)}."
+            f"torchvision:{name} has no weights {version!r}. Available: {', '.join(versions)}."
         )
     url = versions[version].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
@@ -107,20 +107,20 @@ def torchvision_weights(name: str, version: str) -> WeightsFile:
 
 
 def timm_weights(name: str) -> WeightsFile:
-    """The default weights of a timm model, from the hub's cache or fetched into it."""
+    """Return the default weights of a timm model from the hub's cache; download them if missing."""
     repository = timm.get_pretrained_cfg(name).hf_hub_id
     if not repository:
         raise WeightsNotFound(
-            f"timm:{name} names no weights on the hub. Give yours as file:PATH with "
-            f"backbone.architecture=timm:{name}."
+            f"timm:{name} has no weights on the hub. Set backbone.source=file:PATH and "
+            f"backbone.architecture=timm:{name} to use your own."
         )
     try:
         path = huggingface_hub.hf_hub_download(repository, "model.safetensors")
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
         raise WeightsNotFound(
-            f"The weights of timm:{name} are not on this machine and the hub does not answer. Put "
-            f"model.safetensors of {repository} somewhere and give it as backbone.source=file:PATH "
-            f"with backbone.architecture=timm:{name}; or use bundled:efficientnet_lite0."
+            f"The weights of timm:{name} are not on this machine and the hub does not answer. Save "
+            f"model.safetensors of {repository}, then set backbone.source=file:PATH and "
+            f"backbone.architecture=timm:{name}; or use bundled:efficientnet_lite0."
         ) from None
     return read_weights(path)
 
@@ -132,8 +132,8 @@ def _download(url: str, path: Path) -> None:
         torch.hub.download_url_to_file(url, str(path), sha256, progress=sys.stderr.isatty())
     except OSError as error:
         raise WeightsNotFound(
-            f"The weights are not on this machine and cannot be fetched ({error}). Put {path.name} "
-            f"(from {url}) at {path}; or use bundled:efficientnet_lite0."
+            f"The weights are not on this machine and cannot be downloaded ({error}). Save "
+            f"{path.name} (from {url}) as {path}; or use bundled:efficientnet_lite0."
         ) from None
 
 
@@ -142,21 +142,21 @@ def _tensors(data: bytes, url: str) -> dict[str, Tensor]:
         if url.endswith(".safetensors"):
             return dict(load_safetensors(data))
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # its text advises to load the file all the same: not repeated
+    except pickle.UnpicklingError:  # its message recommends unsafe loading: not repeated
         raise UnsafeWeights(
-            f"{url} holds more than tensors, so loading it could run code; it was not loaded. "
-            "Save the state dict as .safetensors and give that."
+            f"{url} contains more than tensors, so loading it could execute code. It was "
+            "not loaded. Save the state dict as .safetensors and use that file."
         ) from None
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsMismatch(
-            f"{url} cannot be read as weights ({reason}). Fetch it again."
+            f"{url} cannot be read as weights ({reason}). Download it again."
         ) from None
     return _state_dict(content, url)
 
 
 def _state_dict(content: object, url: str) -> dict[str, Tensor]:
-    """The mapping of tensors in what training scripts save, with or without a wrapper."""
+    """Return the tensors by name; training scripts may have wrapped them in another mapping."""
     for wrapper in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

@@ -1,52 +1,52 @@
-"""What a frozen network makes of photos: computed once for each photo, kept, read by all."""
+"""Embeddings by a frozen network: computed once per photo, stored, and shared by all commands."""
 
-from regraft.model.embed.change import Change
+from regraft.model.embed.cache_key import CacheKey, embedding_code_fingerprint
 from regraft.model.embed.compute import Compute, choose_compute, judging_compute, keep_freed_memory
 from regraft.model.embed.embed import (
     NO_STORE,
-    Found,
-    Passage,
+    EmbeddingResult,
+    EmbeddingSpec,
+    count_stored,
     embed,
-    find_rows,
+    embeddings_for,
     head_scores,
     logits,
-    n_known,
-    passage,
     probabilities,
-    rows_of,
+    spec_for,
+    try_embeddings_for,
 )
+from regraft.model.embed.eviction import PartitionUse, contents, count_photos, evict_lru
 from regraft.model.embed.network import BATCH_SIZE, UNTRACEABLE, forward, prepared, trace
-from regraft.model.embed.recipe import Recipe, maker
-from regraft.model.embed.room import ShelfUse, contents, count_photos, make_room
+from regraft.model.embed.perturbations import Perturbation
 from regraft.model.embed.rows import Rows
 
 __all__ = [
     "BATCH_SIZE",
     "NO_STORE",
     "UNTRACEABLE",
-    "Change",
+    "CacheKey",
     "Compute",
-    "Found",
-    "Passage",
-    "Recipe",
+    "EmbeddingResult",
+    "EmbeddingSpec",
+    "PartitionUse",
+    "Perturbation",
     "Rows",
-    "ShelfUse",
     "choose_compute",
     "contents",
     "count_photos",
+    "count_stored",
     "embed",
-    "find_rows",
+    "embedding_code_fingerprint",
+    "embeddings_for",
+    "evict_lru",
     "forward",
     "head_scores",
     "judging_compute",
     "keep_freed_memory",
     "logits",
-    "make_room",
-    "maker",
-    "n_known",
-    "passage",
     "prepared",
     "probabilities",
-    "rows_of",
+    "spec_for",
     "trace",
+    "try_embeddings_for",
 ]

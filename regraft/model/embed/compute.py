@@ -1,4 +1,4 @@
-"""Where and how precisely a network computes."""
+"""The device and the precision of a network's computation."""
 
 import ctypes
 import os
@@ -11,9 +11,9 @@ import torch
 from regraft.core.config import TuneConfig
 from regraft.core.errors import ConfigError
 
-# Numbers of glibc's options. Source: its malloc.h. Releases before 2.35 take 32 MiB at most.
+# Option numbers of glibc. Source: malloc.h. Releases before 2.35 accept 32 MiB at most.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_INT, _LARGEST_OF_OLD = 2**31 - 1, 32 * 2**20
+_MAX_INT, _MAX_BEFORE_2_35 = 2**31 - 1, 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Compute:
 
 
 def choose_compute(config: TuneConfig) -> Compute:
-    """The device and precision that the configuration means on this machine.
+    """Return the device and the precision that the configuration selects on this machine.
 
     Raises:
-        ConfigError: cuda asked for and none there.
+        ConfigError: the configuration requires cuda and torch finds no GPU.
     """
     cuda = torch.cuda.is_available()
     if config.device == "cuda" and not cuda:
-        raise ConfigError("tune.device is cuda, but torch sees no GPU here. Use auto or cpu.")
+        raise ConfigError("tune.device is cuda, but torch finds no GPU. Use auto or cpu.")
     device = torch.device("cuda" if cuda and config.device != "cpu" else "cpu")
     if config.precision == "auto":
         fast_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
@@ -45,7 +45,10 @@ def choose_compute(config: TuneConfig) -> Compute:
 
 
 def judging_compute() -> Compute:
-    """fp32 on the best device: what is judged and served is the same with and without bf16."""
+    """Return fp32 on the best device, for evaluation and prediction.
+
+    Their results are therefore the same on machines with and without bf16.
+    """
     return Compute(torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.float32)
 
 
@@ -56,11 +59,12 @@ def _cpu_has_bf16() -> bool:
 
 @cache
 def keep_freed_memory() -> None:
-    """Lets what one layer or batch has freed serve the next, for the rest of the process.
+    """Configure glibc to reuse freed memory, for the rest of the process.
 
-    By default glibc gives large blocks back to the system, which must map and clear them anew for
-    each layer of each batch: about twice as fast without (measured, docs/performance.md).
-    Elsewhere, with another allocator, or where the user set glibc's own variables, nothing changes.
+    By default glibc returns large blocks to the system, which maps and clears them again for each
+    layer of each batch. Without that a pass is about twice as fast (measured,
+    docs/performance.md). Nothing changes on other systems, with another allocator, or if the user
+    has set glibc's own variables.
     """
     is_set = any(
         name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
@@ -68,7 +72,7 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] != "glibc" or is_set:
         return
     allocator = ctypes.CDLL(None)
-    # A refusal is 0. The second option alone would fix the first where it stands, at 128 kB.
-    sizes = (_LARGEST_INT, _LARGEST_OF_OLD)
+    # mallopt returns 0 on failure. Setting the second option alone would fix the first at 128 kB.
+    sizes = (_MAX_INT, _MAX_BEFORE_2_35)
     if any(allocator.mallopt(_M_MMAP_THRESHOLD, size) for size in sizes):
-        allocator.mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)
+        allocator.mallopt(_M_TRIM_THRESHOLD, _MAX_INT)

@@ -1,4 +1,4 @@
-"""Numbers a photo, in the order of the photos, wherever they lie."""
+"""The values of each photo, in the order of the photos, on disk or in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rows:
-    """(N, ...) numbers, a row a photo, read in pieces: the parts may lie on disk.
+    """(N, ...) values, one row per photo, read in chunks: the parts may be on disk.
 
     Attributes:
-        parts: each (n, ...), mapped from a shard or in memory; all of one type and shape.
-        part, row: (N,) where the numbers of each photo lie: parts[part[i]][row[i]].
+        parts: each (n, ...), memory-mapped from a shard or in memory; all of one dtype and shape.
+        part, row: (N,) the position of each photo's values: parts[part[i]][row[i]].
     """
 
     parts: tuple[Tensor, ...]
@@ -23,28 +23,35 @@ class Rows:
     row: NDArray[np.int64]
 
     @classmethod
-    def of(cls, numbers: Tensor) -> "Rows":
-        """The (N, ...) numbers as rows in memory."""
-        return cls((numbers,), np.zeros(len(numbers), np.int64), np.arange(len(numbers)))
+    def of(cls, values: Tensor) -> "Rows":
+        """Return the (N, ...) values as rows in memory."""
+        return cls((values,), np.zeros(len(values), np.int64), np.arange(len(values)))
 
     def __len__(self) -> int:
         return len(self.row)
 
     @property
     def n_bytes(self) -> int:
-        """What all of them take."""
+        """Return the size of all rows in bytes."""
         return len(self) * self.parts[0][:1].nbytes if self.parts else 0
 
     def take(self, positions: NDArray[np.int64] | list[int]) -> Tensor:
-        """(len(positions), ...) the numbers of these photos, in this order; (0, 0) of no rows."""
+        """Return the rows of the given photos.
+
+        Args:
+            positions: positions of photos, in any order.
+
+        Returns:
+            (len(positions), ...) in the order of positions; (0, 0) if there are no parts.
+        """
         if not len(positions):
             return self.parts[0][:0] if self.parts else torch.zeros(0, 0)
         parts, rows = self.part[positions].tolist(), self.row[positions].tolist()
-        # A view a row: on two cores five times faster than an index a part (measured).
+        # One view per row is five times faster on two cores than one index per part (measured).
         return torch.stack([self.parts[part][row] for part, row in zip(parts, rows, strict=True)])
 
     def chunks(self, size: int) -> Iterator[Tensor]:
-        """The numbers of all photos in order, at most `size` photos at a time; only to be read."""
+        """Yield the rows of all photos in order, at most `size` photos at a time, read-only."""
         in_order = len(self.parts) == 1 and bool((np.diff(self.row) == 1).all())
         for at in range(0, len(self), size):
             positions = np.arange(at, min(at + size, len(self)))
@@ -55,5 +62,5 @@ class Rows:
                 yield self.take(positions)
 
     def all(self) -> Tensor:
-        """(N, ...) at once in memory; (0, 0) for no photo."""
+        """Return all rows (N, ...) in memory; (0, 0) for no photos."""
         return self.take(np.arange(len(self))) if len(self) else torch.zeros(0, 0)

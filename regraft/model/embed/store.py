@@ -1,14 +1,14 @@
-"""The store of rows: shards that are only ever added to, named by the hash of their bytes.
+"""The embedding store: append-only shards, each named by the sha256 of its bytes.
 
-<url>/<recipe key>/recipe.json          what the rows of this shelf are; its time is the last use
-<url>/<recipe key>/<sha256>.safetensors the rows of some photos; its header says of which photos
+<url>/<cache key digest>/cache_key.json       describes the rows; its time is the last use
+<url>/<cache key digest>/<sha256>.safetensors the rows of some photos; its header lists them
 
-There is no index to go stale: a shard says itself what it holds, in its first bytes. So any number
-of writers may add at once, a killed one leaves whole shards, a shard with a flipped bit no longer
-has its name, and only shards that hold a photo that is asked for are read to their end.
+There is no index that could become stale: the header of a shard lists its photos. Any number of
+processes can add shards at the same time, a killed process leaves only complete shards, a damaged
+shard no longer matches its name, and only shards with a requested photo are read completely.
 
-The store is a help, never a condition: where it cannot be read or written, that is said, and the
-photos count as new.
+The store is optional: if it cannot be read or written, a warning is logged and the photos count as
+new.
 """
 
 import hashlib
@@ -24,45 +24,53 @@ from fsspec.spec import AbstractFileSystem
 from safetensors import SafetensorError
 from torch import Tensor
 
-from regraft.core.files import absolute, access_errors, filesystem, listed, write_once, write_whole
-from regraft.model.embed.recipe import Recipe
+from regraft.core.files import (
+    absolute,
+    access_errors,
+    filesystem,
+    list_files,
+    write_atomic,
+    write_if_absent,
+)
+from regraft.model.embed.cache_key import CacheKey
 
 logger = logging.getLogger("regraft.embed")
 
-SHARD_PHOTOS = 2048  # what a killed run may lose; 5 MB of embeddings, 40 MB at a boundary (lite0)
-HEAD_BYTES = 65 * 2 * SHARD_PHOTOS + 4096  # of a shard, read to know its photos: 65 bytes each
-RECIPE_FILE = "recipe.json"
+# A killed run loses at most one shard; 5 MB of embeddings, 40 MB of values at a cut (lite0).
+SHARD_PHOTOS = 2048
+HEAD_BYTES = 65 * 2 * SHARD_PHOTOS + 4096  # start of a shard with its list of photos, 65 bytes each
+CACHE_KEY_FILE = "cache_key.json"
 SUFFIX = ".safetensors"
-DAMAGES = (SafetensorError, ValueError, KeyError, TypeError)  # what reading broken bytes raises
+DAMAGES = (SafetensorError, ValueError, KeyError, TypeError)  # errors of reading a damaged file
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The rows (n, ...) of n photos, by the sha256 of their files."""
+    """The rows (n, ...) of n photos, identified by the sha256 of their files."""
 
     photos: tuple[str, ...]
     rows: Tensor
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """The part of a store that holds one recipe's rows; with "" as url nothing is kept."""
+class EmbeddingPartition:
+    """The rows of one cache key in a store; with url "" nothing is stored."""
 
     url: str
-    recipe: Recipe
+    cache_key: CacheKey
 
     @property
     def folder(self) -> str:
-        """Where its shards lie."""
-        return f"{absolute(self.url)}/{self.recipe.key}"
+        """Return the folder of the shards."""
+        return f"{absolute(self.url)}/{self.cache_key.digest}"
 
     def read(self, wanted: Iterable[str]) -> Iterator[Shard]:
-        """Shards that together hold all rows of the wanted photos that are kept.
+        """Yield shards that together hold all stored rows of the wanted photos.
 
-        A damaged shard is removed, and said so.
+        A damaged shard is removed with a warning.
 
         Args:
-            wanted: photos, by sha256.
+            wanted: sha256 of the photos.
         """
         if not self.url:
             return
@@ -74,82 +82,91 @@ class Shelf:
                 yield shard
 
     def photos(self) -> set[str]:
-        """Whose rows are kept, by sha256; only the heads of the shards are read."""
+        """Return the sha256 of all stored photos. Only the shards' headers are read."""
         heads = _listed(self.folder) if self.url else ()
         return {sha256 for _, photos in heads for sha256 in photos}
 
     def add(self, shard: Shard) -> Shard:
-        """Keeps the shard: the same rows, on disk if that worked; if not, it is only said."""
+        """Store the shard and return the same rows, on disk if possible.
+
+        A failure to write is logged as a warning.
+        """
         if not self.url:
             return shard
-        head = {"hashes": " ".join((self.recipe.key, *shard.photos))}
+        head = {"hashes": " ".join((self.cache_key.digest, *shard.photos))}
         data = safetensors.torch.save({"rows": shard.rows.contiguous()}, head)
         url = f"{self.folder}/{hashlib.sha256(data).hexdigest()}{SUFFIX}"
         try:
-            write_once(url, data)
+            write_if_absent(url, data)
         except access_errors() as error:
             logger.warning(
-                "embed: %d photos cannot be kept in %s (%s): they will be computed again.",
-                *(len(shard.photos), self.url, _said(error)),
+                "embed: %d photos cannot be stored in %s (%s): they will be computed again.",
+                len(shard.photos),
+                self.url,
+                _error_text(error),
             )
             return shard
         fs, path = filesystem(url)
-        # Mapped, the rows take no memory that the system cannot have back.
+        # The system can reclaim the memory of mapped rows.
         is_local = isinstance(fs, LocalFileSystem)
         return (_verified(fs, path, shard.photos) if is_local else None) or shard
 
     def touch(self) -> None:
-        """Marks the shelf as used now; a store that may only be read keeps its times."""
+        """Record that the partition is used now; a read-only store keeps its times."""
         if self.url:
             try:
-                write_whole(f"{self.folder}/{RECIPE_FILE}", self.recipe.model_dump_json().encode())
+                write_atomic(
+                    f"{self.folder}/{CACHE_KEY_FILE}", self.cache_key.model_dump_json().encode()
+                )
             except access_errors() as error:
-                logger.debug("embed: %s cannot be written (%s).", self.url, _said(error))
+                logger.debug("embed: %s cannot be written (%s).", self.url, _error_text(error))
 
 
 def photos_in(head: bytes, key: str) -> tuple[str, ...]:
-    """The photos whose rows a shard holds, in order.
+    """Return the photos of a shard, in the order of its rows.
 
     Args:
         head: the shard's first HEAD_BYTES, or all of it.
-        key: of the recipe that the rows have to be of.
+        key: digest of the expected cache key.
 
     Raises:
-        ValueError, KeyError, TypeError: it does not begin as a shard of this recipe.
+        ValueError, KeyError, TypeError: the bytes are not the start of a shard with this cache key.
     """
     size = int.from_bytes(head[:8], "little")
-    recipe, *photos = json.loads(head[8 : 8 + size])["__metadata__"]["hashes"].split(" ")
-    if recipe != key:
-        raise ValueError(f"it holds rows of another recipe, {recipe[:12]}")
+    digest, *photos = json.loads(head[8 : 8 + size])["__metadata__"]["hashes"].split(" ")
+    if digest != key:
+        raise ValueError(f"it holds rows of another cache key, {digest[:12]}")
     return tuple(photos)
 
 
 def discard(fs: AbstractFileSystem, path: str) -> bool:
-    """Removes a file of the store: whether it is gone, through whomever."""
+    """Remove a file of the store. Return whether it is gone, also if another process removed it."""
     try:
         fs.rm_file(path)
     except FileNotFoundError:
         return True
     except access_errors() as error:
-        logger.warning("embed: %s cannot be removed (%s).", path, _said(error))
+        logger.warning("embed: %s cannot be removed (%s).", path, _error_text(error))
         return False
     return True
 
 
 def _listed(folder: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Every shard of the folder, in the order of names, and its photos."""
+    """Yield the path and the photos of every shard in the folder, in the order of names."""
     try:
-        fs, paths = listed(folder, SUFFIX)
+        fs, paths = list_files(folder, SUFFIX)
         heads = fs.cat_ranges(paths, 0, HEAD_BYTES, on_error="return")
     except access_errors() as error:
-        logger.warning("embed: %s cannot be read (%s): all photos are new.", folder, _said(error))
+        logger.warning(
+            "embed: %s cannot be read (%s): all photos are new.", folder, _error_text(error)
+        )
         return
     key = PurePosixPath(folder).name
     for path, head in zip(paths, heads, strict=True):
-        if isinstance(head, FileNotFoundError):  # another process made room meanwhile
+        if isinstance(head, FileNotFoundError):  # evicted by another process
             continue
         if isinstance(head, Exception):
-            logger.warning("embed: %s cannot be read (%s).", path, _said(head))
+            logger.warning("embed: %s cannot be read (%s).", path, _error_text(head))
             continue
         try:
             yield path, photos_in(head, key)
@@ -158,15 +175,15 @@ def _listed(folder: str) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _verified(fs: AbstractFileSystem, path: str, photos: tuple[str, ...]) -> Shard | None:
-    """The shard at the path, mapped if it is a local file; None if it is not whole or is gone."""
+    """Return the shard at the path, memory-mapped if local; None if it is damaged or gone."""
     try:
         return Shard(photos, _rows_at(fs, path, len(photos)))
-    except FileNotFoundError:  # another process made room meanwhile
+    except FileNotFoundError:  # evicted by another process
         return None
     except DAMAGES as error:
         _remove_damaged(fs, path, error)
     except access_errors() as error:
-        logger.warning("embed: %s cannot be read (%s).", path, _said(error))
+        logger.warning("embed: %s cannot be read (%s).", path, _error_text(error))
     return None
 
 
@@ -191,11 +208,13 @@ def _check_name(path: str, sha256: str) -> None:
 
 def _remove_damaged(fs: AbstractFileSystem, path: str, error: Exception) -> None:
     logger.warning(
-        "embed: removed the damaged %s (%s): its photos are computed again.", path, _said(error)
+        "embed: removed the damaged shard %s (%s): its photos will be computed again.",
+        path,
+        _error_text(error),
     )
     discard(fs, path)
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) else ""
     return text or str(error) or type(error).__name__

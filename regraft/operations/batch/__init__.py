@@ -1,35 +1,40 @@
-"""Any number of photos labelled, a shard at a time, into a folder of Parquet files."""
+"""Batch prediction: labels any number of photos, shard by shard, into a folder of Parquet files."""
 
-from regraft.operations.batch.answer import ShardAnswers, answer_shard, schema_of
-from regraft.operations.batch.folder import Answerer, Shard, clear_unfinished
+from regraft.operations.batch.folder import Predictor, Shard, clear_unfinished
 from regraft.operations.batch.plan import BatchPlan, plan
+from regraft.operations.batch.predict import ShardResult, partition_schema, predict_shard
 from regraft.operations.batch.request import (
     BatchRequest,
-    answer,
-    answerer_of,
-    classifier_of,
+    load_classifier,
     plan_batch,
+    resolve_predictor,
+    run_shard,
 )
-from regraft.operations.batch.summary import BatchSummary, answers, current, summarise
+from regraft.operations.batch.summary import (
+    BatchSummary,
+    read_current,
+    read_predictions,
+    summarise,
+)
 from regraft.operations.batch.walk import walk
 
 __all__ = [
-    "Answerer",
     "BatchPlan",
     "BatchRequest",
     "BatchSummary",
+    "Predictor",
     "Shard",
-    "ShardAnswers",
-    "answer",
-    "answer_shard",
-    "answerer_of",
-    "answers",
-    "classifier_of",
+    "ShardResult",
     "clear_unfinished",
-    "current",
+    "load_classifier",
+    "partition_schema",
     "plan",
     "plan_batch",
-    "schema_of",
+    "predict_shard",
+    "read_current",
+    "read_predictions",
+    "resolve_predictor",
+    "run_shard",
     "summarise",
     "walk",
 ]

@@ -1,13 +1,13 @@
-"""Where a batch's files lie: answers that are only ever added to, and what belongs to them.
+"""The output folder of batch prediction: predictions are only added, with plans beside them.
 
-<out>/name=NAME/version=7/content=<hash>/<shard>.parquet   the answers about the photos of a shard
-<out>/_plan/<content>/<source>/<shard>.parquet             which photos those are: path, stamp
-<out>/_gone/<content>/<source>/<shard>.parquet             which of them are so no longer: row, path
-<out>/_writing/                                            what killed ones wrote, for a day
+<out>/name=NAME/version=7/content=<hash>/<shard>.parquet   the predictions of a shard
+<out>/_plan/<content>/<source>/<shard>.parquet             the photos of a shard: path, stamp
+<out>/_gone/<content>/<source>/<shard>.parquet             the outdated rows of a shard: row, path
+<out>/_writing/                                            unfinished files, kept for a day
 
-content: of what answers, 16 hex digits: two models called NAME/7, or one with two thresholds, are
-never mixed. source: of the folder's or the manifest's place, 16 hex digits. What begins with "_" is
-passed over by whatever reads a folder of Parquet files as one table.
+content: hash of the predictor, 16 hex digits, so that predictions of two models called NAME/7, or
+of two thresholds, are never mixed. source: hash of the folder's or the manifest's path, 16 hex
+digits. Readers of a folder of Parquet files skip names that begin with "_".
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict
 
 from regraft.core.errors import ManifestError, StateError
-from regraft.core.files import access_errors, filesystem, listed, write_once, write_whole
+from regraft.core.files import access_errors, filesystem, list_files, write_atomic, write_if_absent
 from regraft.operations.batch.walk import Entry
 
 SUFFIX = ".parquet"
@@ -33,14 +33,14 @@ _N_HEX = 16
 _DAY_S = 86_400
 _PLANNED = pa.schema([("path", pa.binary()), ("stamp", pa.string())])
 _GONE = pa.schema([("row", pa.int32()), ("path", pa.binary())])
-_OURS = re.compile(rf"[0-9a-f]{{64}}{re.escape(SUFFIX)}")
+_SHARD_FILE = re.compile(rf"[0-9a-f]{{64}}{re.escape(SUFFIX)}")
 
 
-class Answerer(BaseModel):
-    """What answers: a version of a model, as unsure as it was asked to be.
+class Predictor(BaseModel):
+    """A model version with its abstention threshold.
 
-    abstain_below: least confidence of an answer, in [0, 1].
-    content: hash of all that decides an answer.
+    abstain_below: minimum confidence of a prediction, in [0, 1].
+    content: hash of everything that determines a prediction.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,160 +51,168 @@ class Answerer(BaseModel):
     content: str
 
     @property
-    def called(self) -> str:
-        """As `predict` calls it."""
+    def reference(self) -> str:
+        """NAME/VERSION, as in the output of `regraft predict`."""
         return f"{self.name}/{self.version}"
 
 
 class Shard(BaseModel):
-    """Some photos that are answered together.
+    """A group of photos that is predicted in one step.
 
-    digest: of its photos, their stamps, their source and what answers; the name of its files.
-    plan_url, answers_url, gone_url: where these are.
-    n_photos: that are as they were when it was planned; 0 = nobody needs its answers.
+    digest: hash of its photos, their stamps, their source and the predictor; the name of its files.
+    plan_url, predictions_url, gone_url: its files.
+    n_photos: photos that are unchanged since the planning; 0 = its predictions are not needed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     digest: str
     plan_url: str
-    answers_url: str
+    predictions_url: str
     gone_url: str
     n_photos: int
 
 
-class Shelf(BaseModel):
-    """The part of an out folder that is about one source and one answerer."""
+class OutputPartition(BaseModel):
+    """The part of an output folder with one source and one predictor."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     out: str
     source: str
-    answerer: Answerer
+    predictor: Predictor
 
     @property
     def plans(self) -> str:
-        """The folder of its plans."""
-        return f"{self.out}/_plan/{self._mine}"
+        """The folder of the plans."""
+        return f"{self.out}/_plan/{self._subfolder}"
 
     @property
     def gone(self) -> str:
-        """The folder of what has gone."""
-        return f"{self.out}/_gone/{self._mine}"
+        """The folder of the lists of outdated rows."""
+        return f"{self.out}/_gone/{self._subfolder}"
 
     @property
-    def answers(self) -> str:
-        """The folder of the answers."""
-        who = self.answerer
-        return f"{self.out}/name={who.name}/version={who.version}/content={who.content[:_N_HEX]}"
+    def predictions(self) -> str:
+        """The folder of the predictions."""
+        predictor, content = self.predictor, self.predictor.content[:_N_HEX]
+        return f"{self.out}/name={predictor.name}/version={predictor.version}/content={content}"
 
     def shard(self, digest: str, n_photos: int) -> Shard:
-        """The shard of this digest."""
-        places = [f"{at}/{digest}{SUFFIX}" for at in (self.plans, self.answers, self.gone)]
-        plan, answers, gone = places
-        urls = {"plan_url": plan, "answers_url": answers, "gone_url": gone}
-        return Shard(digest=digest, n_photos=n_photos, **urls)
+        """Return the shard with this digest."""
+        file = f"{digest}{SUFFIX}"
+        return Shard(
+            digest=digest,
+            plan_url=f"{self.plans}/{file}",
+            predictions_url=f"{self.predictions}/{file}",
+            gone_url=f"{self.gone}/{file}",
+            n_photos=n_photos,
+        )
 
-    def planned(self) -> list[str]:
-        """The digests of the shards that are planned, sorted."""
-        return digests_in(self.plans)
+    def planned_digests(self) -> list[str]:
+        """Return the digests of the planned shards, sorted."""
+        return list_digests(self.plans)
 
     def digest(self, entries: Sequence[Entry]) -> str:
-        """The name of a shard of these photos."""
-        parts = [self.answerer.content.encode(), os.fsencode(self.source)]
+        """Return the digest of a shard with these photos."""
+        parts = [self.predictor.content.encode(), os.fsencode(self.source)]
         for path, stamp in entries:
             parts += [path.hex().encode(), stamp.encode()]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
     @property
-    def _mine(self) -> str:
+    def _subfolder(self) -> str:
         source = hashlib.sha256(os.fsencode(self.source)).hexdigest()
-        return f"{self.answerer.content[:_N_HEX]}/{source[:_N_HEX]}"
+        return f"{self.predictor.content[:_N_HEX]}/{source[:_N_HEX]}"
 
 
-def digests_in(folder: str) -> list[str]:
-    """The digests of the shards that have a file in the folder, sorted.
+def list_digests(folder: str) -> list[str]:
+    """Return the digests of the shards that have a file in the folder, sorted.
 
     Raises:
-        StateError: it cannot be read.
+        StateError: the folder cannot be read.
     """
-    with _usable(folder):
-        _, paths = listed(folder, SUFFIX)
+    with _wrap_access_errors(folder):
+        _, paths = list_files(folder, SUFFIX)
     names = (path.rpartition("/")[2] for path in paths)
-    return [name.removesuffix(SUFFIX) for name in names if _OURS.fullmatch(name)]
+    return [name.removesuffix(SUFFIX) for name in names if _SHARD_FILE.fullmatch(name)]
 
 
-def write_plan(shelf: Shelf, entries: Sequence[Entry]) -> Shard:
-    """The shard of these photos, planned.
+def write_plan(partition: OutputPartition, entries: Sequence[Entry]) -> Shard:
+    """Write the plan of a shard with these photos, and return the shard.
 
     Raises:
-        StateError: it cannot be written.
+        StateError: the plan cannot be written.
     """
-    shard = shelf.shard(shelf.digest(entries), len(entries))
+    shard = partition.shard(partition.digest(entries), len(entries))
     columns = [[path for path, _ in entries], [stamp for _, stamp in entries]]
-    with _usable(shard.plan_url):
-        write_once(shard.plan_url, encoded(pa.table(columns, schema=_PLANNED)))
+    with _wrap_access_errors(shard.plan_url):
+        write_if_absent(shard.plan_url, encode_parquet(pa.table(columns, schema=_PLANNED)))
     return shard
 
 
 def read_plan(shard: Shard) -> list[Entry]:
-    """The photos of a shard, in order.
+    """Return the photos of a shard, in order.
 
     Raises:
-        ManifestError: the file is not what was written.
+        ManifestError: the file is damaged.
     """
     try:
-        table = pq.read_table(io.BytesIO(read(shard.plan_url)), schema=_PLANNED)
+        table = pq.read_table(io.BytesIO(read_bytes(shard.plan_url)), schema=_PLANNED)
     except (pa.ArrowException, ValueError) as error:
         raise ManifestError(
-            f"Expected a plan of Regraft's in {shard.plan_url}, got something else ({error}). "
-            f"Delete that file and {shard.answers_url}: its photos are planned anew."
+            f"Expected a batch plan in {shard.plan_url}, got something else ({error}). "
+            f"Delete this file and {shard.predictions_url}; the photos are then planned again."
         ) from None
     return [Entry(*pair) for pair in zip(*table.to_pydict().values(), strict=True)]
 
 
 def write_gone(shard: Shard, gone: Sequence[tuple[int, bytes]]) -> None:
-    """Says which rows of the shard are no longer so: (row, path) pairs, none of them twice.
+    """Write the outdated rows of the shard.
+
+    Args:
+        gone: distinct (row, path) pairs of photos that were changed or removed; empty deletes the
+            file.
 
     Raises:
-        StateError: it cannot be written.
+        StateError: the file cannot be written.
     """
     fs, path = filesystem(shard.gone_url)
-    with _usable(shard.gone_url):
+    with _wrap_access_errors(shard.gone_url):
         if not gone:
-            with suppress(FileNotFoundError):  # another call was faster
+            with suppress(FileNotFoundError):  # deleted by another call
                 fs.rm_file(path)
             return
         rows, paths = zip(*gone, strict=True)
-        data = encoded(pa.table([list(rows), list(paths)], schema=_GONE))
+        data = encode_parquet(pa.table([list(rows), list(paths)], schema=_GONE))
         if not (fs.exists(path) and fs.cat_file(path) == data):
-            write_whole(shard.gone_url, data)
+            write_atomic(shard.gone_url, data)
 
 
 def read_gone(shard: Shard) -> list[int]:
-    """The rows of the shard that are no longer so; none where nothing is written."""
+    """Return the outdated rows of the shard; empty if there is no file."""
     fs, path = filesystem(shard.gone_url)
     if not fs.exists(path):
         return []
-    table = pq.read_table(io.BytesIO(read(shard.gone_url)), columns=["row"])
+    table = pq.read_table(io.BytesIO(read_bytes(shard.gone_url)), columns=["row"])
     return [int(row) for row in table.column(0).to_pylist()]
 
 
-def write_answers(shard: Shard, table: pa.Table) -> None:
-    """The answers about the shard, whole; if they are there already, they stay.
+def write_predictions(shard: Shard, table: pa.Table) -> None:
+    """Write the predictions of the shard atomically; an existing file stays as it is.
 
     Raises:
-        StateError: they cannot be written.
+        StateError: the file cannot be written.
     """
-    fs, path = filesystem(shard.answers_url)
-    with _usable(shard.answers_url):
+    fs, path = filesystem(shard.predictions_url)
+    with _wrap_access_errors(shard.predictions_url):
         if not isinstance(fs, LocalFileSystem):
-            write_once(shard.answers_url, encoded(table))
+            write_if_absent(shard.predictions_url, encode_parquet(table))
             return
-        # Nothing half written may lie where a reader takes all that it finds for a table.
-        out = shard.answers_url.rpartition("/name=")[0]
+        # Readers take every file in the folder as a part of the table, so none may be partial.
+        out = shard.predictions_url.rpartition("/name=")[0]
         part = f"{out}/_writing/{shard.digest}-{uuid4().hex}{SUFFIX}"
-        write_whole(part, encoded(table))
+        write_atomic(part, encode_parquet(table))
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         if fs.exists(path):
             os.unlink(part)
@@ -213,45 +221,47 @@ def write_answers(shard: Shard, table: pa.Table) -> None:
 
 
 def clear_unfinished(out: str, now: datetime) -> None:
-    """Removes what a killed process was writing; a day old, for others may write now.
+    """Delete unfinished files of killed processes that are older than a day.
+
+    Newer files stay, because another process may still write them.
 
     Args:
-        now: with a zone.
+        now: with a time zone.
     """
     fs, path = filesystem(f"{out}/_writing")
     if not isinstance(fs, LocalFileSystem) or not fs.exists(path):
         return
     for part in fs.ls(path, detail=False):
-        with suppress(OSError):  # another call was faster, or it is somebody else's
+        with suppress(OSError):  # deleted by another call, or owned by another user
             if now.timestamp() - os.stat(part).st_mtime > _DAY_S:
                 os.unlink(part)
 
 
-def exists(url: str) -> bool:
-    """Whether there is a file."""
+def file_exists(url: str) -> bool:
+    """Return whether the file exists."""
     fs, path = filesystem(url)
     return bool(fs.exists(path))
 
 
-def read(url: str) -> bytes:
-    """The bytes of a file."""
+def read_bytes(url: str) -> bytes:
+    """Return the content of a file."""
     fs, path = filesystem(url)
     return bytes(fs.cat_file(path))
 
 
-def encoded(table: pa.Table) -> bytes:
-    """The table as a Parquet file."""
+def encode_parquet(table: pa.Table) -> bytes:
+    """Return the table as the bytes of a Parquet file."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
 
 
 @contextmanager
-def _usable(url: str) -> Iterator[None]:
+def _wrap_access_errors(url: str) -> Iterator[None]:
     try:
         yield
     except access_errors() as error:
         raise StateError(
-            f"Expected to read and write {url}, got: {error}. Free some space or mend the "
-            "permissions there, or choose another place with --out; what is answered stays."
+            f"Expected to read and write {url}, got: {error}. Free some space, correct the "
+            "permissions, or choose another folder with --out; existing predictions stay valid."
         ) from None

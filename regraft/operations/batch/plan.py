@@ -1,7 +1,7 @@
-"""Which photos are answered together: a plan that is only ever added to.
+"""The plan of batch prediction: the assignment of photos to shards, which only ever grows.
 
-A photo stays in the shard that it was given for as long as it is what it was then. So a call with
-three shards' worth of new photos has three shards to answer, and one with no new photo has none.
+A photo stays in its shard until it changes. Therefore a call with new photos for three shards has
+three shards to predict, and a call without new photos has none.
 """
 
 import os
@@ -13,33 +13,33 @@ from regraft.core.errors import NoPhotos
 from regraft.core.files import absolute, is_url
 from regraft.data.ingest.sources import EXTENSIONS
 from regraft.operations.batch.folder import (
-    Answerer,
+    OutputPartition,
+    Predictor,
     Shard,
-    Shelf,
-    digests_in,
+    list_digests,
     read_plan,
     write_gone,
     write_plan,
 )
-from regraft.operations.batch.index import Index, index
+from regraft.operations.batch.index import Index, open_index
 from regraft.operations.batch.walk import is_source, stamped, walk
 
-NAMED = ""  # the source of photos that are named one by one
+NAMED = ""  # the source of photos that are given as single paths
 
 
 class BatchPlan(BaseModel):
-    """What a call has to answer, and what is answered already.
+    """The shards of a call.
 
-    answerer: what answers.
-    shards: of all the photos that are there, by source and digest.
-    todo: those of them whose answers are not there.
-    n_new: photos that no earlier plan had as they are.
-    n_gone: answers about photos that are there no longer, or no longer as they were.
+    predictor: the model version that predicts.
+    shards: all shards with existing photos, by source and digest.
+    todo: the shards without predictions.
+    n_new: photos that are new or changed since the last plan.
+    n_gone: predictions of photos that were changed or removed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    answerer: Answerer
+    predictor: Predictor
     shards: tuple[Shard, ...]
     todo: tuple[Shard, ...]
     n_new: int
@@ -47,28 +47,28 @@ class BatchPlan(BaseModel):
 
     @property
     def n_photos(self) -> int:
-        """Photos that are there."""
+        """Photos that exist now."""
         return sum(shard.n_photos for shard in self.shards)
 
     def __str__(self) -> str:
         return (
             f"predict_plan: {self.n_photos} photos in {len(self.shards)} shards, {self.n_new} of "
-            f"them new; {len(self.todo)} shards to answer"
+            f"them new; {len(self.todo)} shards to predict"
         )
 
 
-def plan(photos: Sequence[str], out: str, answerer: Answerer, shard_photos: int) -> BatchPlan:
-    """The shards of the photos, written down in the out folder.
+def plan(photos: Sequence[str], out: str, predictor: Predictor, shard_photos: int) -> BatchPlan:
+    """Write the plan of the photos to the output folder, and return it.
 
     Args:
         photos: folders, manifests with a column "image", single photos; local paths or URLs.
-        out: folder of the answers; local path or URL.
-        answerer: what will answer.
-        shard_photos: at most so many photos a shard, >= 1.
+        out: folder of the predictions; local path or URL.
+        predictor: the model version that will predict.
+        shard_photos: maximum number of photos in a shard, >= 1.
 
     Raises:
-        NoPhotos: a source has no photo, or is not there. Nothing is written about it then.
-        ManifestError: a manifest without a column "image", or a plan that is damaged.
+        NoPhotos: a source does not exist or has no photos. Its plan is then not written.
+        ManifestError: a manifest has no column "image", or a plan is damaged.
     """
     places = list(dict.fromkeys(absolute(place) for place in photos))
     folders = [place for place in places if is_source(place)]
@@ -76,73 +76,79 @@ def plan(photos: Sequence[str], out: str, answerer: Answerer, shard_photos: int)
     sources = [*folders, *([NAMED] if single else [])]
     plans = []
     for source in sources:
-        shelf = Shelf(out=absolute(out), source=source, answerer=answerer)
-        plans.append(_plan(shelf, single, shard_photos))
+        partition = OutputPartition(out=absolute(out), source=source, predictor=predictor)
+        plans.append(_plan_source(partition, single, shard_photos))
     return BatchPlan(
-        answerer=answerer,
-        shards=tuple(shard for one in plans for shard in one.shards),
-        todo=tuple(shard for one in plans for shard in one.todo),
-        n_new=sum(one.n_new for one in plans),
-        n_gone=sum(one.n_gone for one in plans),
+        predictor=predictor,
+        shards=tuple(shard for each in plans for shard in each.shards),
+        todo=tuple(shard for each in plans for shard in each.todo),
+        n_new=sum(each.n_new for each in plans),
+        n_gone=sum(each.n_gone for each in plans),
     )
 
 
-def _plan(shelf: Shelf, single: list[str], shard_photos: int) -> BatchPlan:
-    with index() as photos:
-        _list(photos, shelf, single)
-        known = [_remembered(photos, shelf, *one) for one in enumerate(shelf.planned())]
-        n_gone = _tell_gone(photos, shelf, known)
-        new = [write_plan(shelf, few) for few in photos.new(shard_photos)]
-    old = [shelf.shard(one.digest, one.n_photos - n) for one, n in zip(known, n_gone, strict=True)]
+def _plan_source(partition: OutputPartition, single: list[str], shard_photos: int) -> BatchPlan:
+    with open_index() as photos:
+        _list_photos(photos, partition, single)
+        planned = [
+            _add_planned(photos, partition, number, digest)
+            for number, digest in enumerate(partition.planned_digests())
+        ]
+        n_gone = _write_gone_rows(photos, partition, planned)
+        new = [write_plan(partition, batch) for batch in photos.new_batches(shard_photos)]
+    old = [
+        partition.shard(shard.digest, shard.n_photos - n)
+        for shard, n in zip(planned, n_gone, strict=True)
+    ]
     shards = [shard for shard in (*old, *new) if shard.n_photos]
-    answered = set(digests_in(shelf.answers))
+    predicted = set(list_digests(partition.predictions))
     return BatchPlan(
-        answerer=shelf.answerer,
+        predictor=partition.predictor,
         shards=tuple(shards),
-        todo=tuple(shard for shard in shards if shard.digest not in answered),
+        todo=tuple(shard for shard in shards if shard.digest not in predicted),
         n_new=sum(shard.n_photos for shard in new),
         n_gone=sum(n_gone),
     )
 
 
-def _remembered(photos: Index, shelf: Shelf, number: int, digest: str) -> Shard:
-    entries = read_plan(shelf.shard(digest, 0))
-    photos.remember(number, entries)
-    return shelf.shard(digest, len(entries))
+def _add_planned(photos: Index, partition: OutputPartition, number: int, digest: str) -> Shard:
+    entries = read_plan(partition.shard(digest, 0))
+    photos.add_planned(number, entries)
+    return partition.shard(digest, len(entries))
 
 
-def _tell_gone(photos: Index, shelf: Shelf, known: list[Shard]) -> list[int]:
-    """Writes down which photos have gone; how many of each shard."""
-    told_before = set(digests_in(shelf.gone))
-    n_gone = [0] * len(known)
-    for number, rows in photos.gone():
-        write_gone(known[number], rows)
+def _write_gone_rows(photos: Index, partition: OutputPartition, planned: list[Shard]) -> list[int]:
+    """Write the rows of changed and removed photos, and return their number for each shard."""
+    written_before = set(list_digests(partition.gone))
+    n_gone = [0] * len(planned)
+    for number, rows in photos.gone_rows():
+        write_gone(planned[number], rows)
         n_gone[number] = len(rows)
-    for shard, n in zip(known, n_gone, strict=True):
-        if not n and shard.digest in told_before:  # its photos are back
+    for shard, n in zip(planned, n_gone, strict=True):
+        if not n and shard.digest in written_before:  # its photos exist again
             write_gone(shard, [])
     return n_gone
 
 
-def _list(photos: Index, shelf: Shelf, single: list[str]) -> None:
-    if shelf.source == NAMED:
-        _refuse_missing(single)
-        photos.see(stamped(single))
+def _list_photos(photos: Index, partition: OutputPartition, single: list[str]) -> None:
+    if partition.source == NAMED:
+        _check_exists(single)
+        photos.add_listed(stamped(single))
     else:
-        photos.see(walk(shelf.source))
-    if not photos.n_listed():
+        photos.add_listed(walk(partition.source))
+    if not photos.count_listed():
         raise NoPhotos(
-            f"Expected photos in {shelf.source}, found none. Photos are files ending in "
+            f"Expected photos in {partition.source}, got none. Photos are files that end in "
             f"{', '.join(sorted(EXTENSIONS))}."
         )
 
 
-def _refuse_missing(single: list[str]) -> None:
-    """A place that is not there and has no photo's name is a folder mistyped, or not mounted."""
+def _check_exists(single: list[str]) -> None:
+    """Raise NoPhotos for a missing path without a photo's extension: probably a folder."""
     for place in single:
         suffix = os.path.splitext(place)[1].lower()
         if suffix not in EXTENSIONS and not is_url(place) and not os.path.lexists(place):
             raise NoPhotos(
-                f"Expected photos at {place}, found nothing there. Check the spelling, and that "
+                f"Expected photos at {place}, but it does not exist. Check the spelling, and that "
                 "its disk is mounted."
             )

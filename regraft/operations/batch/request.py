@@ -1,4 +1,4 @@
-"""Who answers: the version that is asked for, and as unsure as it is told to be."""
+"""A request for batch prediction, and the model version that it refers to."""
 
 from typing import Annotated, Literal
 
@@ -7,20 +7,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from regraft import registry
 from regraft.core.config import BatchConfig, EmbedConfig, Fraction, TrackingConfig
 from regraft.core.errors import ReloadMismatch
-from regraft.evaluation.predict import abstaining
+from regraft.evaluation.predict import with_abstention
 from regraft.model.classifier import ImageClassifier
-from regraft.operations.batch.answer import ONE_NETWORK, ShardAnswers, answer_shard
-from regraft.operations.batch.folder import Answerer, Shard
+from regraft.operations.batch.folder import Predictor, Shard
 from regraft.operations.batch.plan import BatchPlan, plan
+from regraft.operations.batch.predict import ONE_NETWORK, ShardResult, predict_shard
 
 
 class BatchRequest(BaseModel):
-    """What is to be labelled, by what, and where the answers go.
+    """The photos to label, the model, and the output folder.
 
     photos: folders, manifests with a column "image", single photos; local paths or URLs.
-    out: folder of the answers; local path or URL.
+    out: folder of the predictions; local path or URL.
     model: "NAME@ALIAS", "NAME/7" or "NAME"; "" = the only champion.
-    abstain_below: least confidence of an answer; card = as the model's card says.
+    abstain_below: minimum confidence of a prediction, in [0, 1]; card = the model card's value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,53 +32,59 @@ class BatchRequest(BaseModel):
 
 
 def plan_batch(request: BatchRequest, config: BatchConfig, tracking: TrackingConfig) -> BatchPlan:
-    """What is to be answered; see plan() for what is written and raised.
+    """Write the plan of the request, and return it.
 
     Raises:
-        ModelNotFound: no such model.
+        ModelNotFound: the model does not exist.
+        NoPhotos, ManifestError: as plan().
     """
-    answerer = answerer_of(request, tracking)
-    return plan(request.photos, request.out, answerer, config.shard_photos)
+    predictor = resolve_predictor(request, tracking)
+    return plan(request.photos, request.out, predictor, config.shard_photos)
 
 
-def answerer_of(request: BatchRequest, tracking: TrackingConfig) -> Answerer:
-    """The version that the request means now.
+def resolve_predictor(request: BatchRequest, tracking: TrackingConfig) -> Predictor:
+    """Return the version that the request's reference resolves to now.
 
     Raises:
-        ModelNotFound: no such model.
+        ModelNotFound: the model does not exist.
     """
     version = registry.resolve(tracking, request.model)
     classifier = registry.load(tracking, version)
     below = request.abstain_below
     if below == "card":
         below = classifier.card.abstain_below
-    content = abstaining(classifier, below).content_hash
+    content = with_abstention(classifier, below).content_hash
     name, number = version.name, version.version
-    return Answerer(name=name, version=number, abstain_below=below, content=content)
+    return Predictor(name=name, version=number, abstain_below=below, content=content)
 
 
-def answer(
-    shard: Shard, answerer: Answerer, store: EmbedConfig, tracking: TrackingConfig
-) -> ShardAnswers:
-    """The answers about a shard's photos; see answer_shard() and classifier_of()."""
-    with ONE_NETWORK:
-        classifier = classifier_of(answerer, tracking)
-    return answer_shard(shard, classifier, answerer, store)
-
-
-def classifier_of(answerer: Answerer, tracking: TrackingConfig) -> ImageClassifier:
-    """The classifier that was planned with.
+def run_shard(
+    shard: Shard, predictor: Predictor, store: EmbedConfig, tracking: TrackingConfig
+) -> ShardResult:
+    """Load the classifier, write the predictions of a shard, and return what was done.
 
     Raises:
-        ModelNotFound: it has gone from the registry.
-        ReloadMismatch: another one has its name and number now.
+        ModelNotFound, ReloadMismatch: as load_classifier().
+        ManifestError, ConfigError: as predict_shard().
     """
-    version = registry.find(tracking, answerer.name, str(answerer.version))
-    classifier = abstaining(registry.load(tracking, version), answerer.abstain_below)
-    if classifier.content_hash != answerer.content:
+    with ONE_NETWORK:
+        classifier = load_classifier(predictor, tracking)
+    return predict_shard(shard, classifier, predictor, store)
+
+
+def load_classifier(predictor: Predictor, tracking: TrackingConfig) -> ImageClassifier:
+    """Return the classifier of the predictor.
+
+    Raises:
+        ModelNotFound: the version was deleted from the registry.
+        ReloadMismatch: another model has this name and version now.
+    """
+    version = registry.find(tracking, predictor.name, str(predictor.version))
+    classifier = with_abstention(registry.load(tracking, version), predictor.abstain_below)
+    if classifier.content_hash != predictor.content:
         raise ReloadMismatch(
-            f"Expected {answerer.called} to be the model of {answerer.content[:12]} that these "
-            f"shards were planned for, but it is {classifier.content_hash[:12]}. Run the same "
-            "command again: they are planned anew."
+            f"Expected {predictor.reference} to be the model {predictor.content[:12]} of the plan, "
+            f"got the model {classifier.content_hash[:12]}. Run the same command again, which "
+            "makes a new plan."
         )
     return classifier

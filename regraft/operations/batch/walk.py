@@ -1,4 +1,4 @@
-"""Any number of photos, named one after the other: nobody ever holds the whole list."""
+"""Iterators over any number of photos, which never hold the whole list in memory."""
 
 import io
 import os
@@ -17,15 +17,15 @@ from regraft.data.ingest.sources import is_candidate
 from regraft.data.ingest.walk import stamp_of, walk_files
 from regraft.evaluation.predict import is_folder
 
-_N_ROWS = 10_000  # of a manifest that are held at once
-_N_ASKING = 16  # threads: behind a URL, asking is waiting. Guess
+_N_ROWS = 10_000  # rows of a manifest in memory at a time; guess
+_N_THREADS = 16  # for stamps of remote photos, which take a request each; guess
 
 
 class Entry(NamedTuple):
-    """A photo, and what changes when it does.
+    """A photo and its stamp.
 
-    path: local path or fsspec URL, as the file system's bytes: a name need not be UTF-8.
-    stamp: never read as anything but text.
+    path: local path or fsspec URL, as the file system's bytes, because a name need not be UTF-8.
+    stamp: an opaque text that changes when the photo changes.
     """
 
     path: bytes
@@ -33,26 +33,26 @@ class Entry(NamedTuple):
 
 
 def is_source(place: str) -> bool:
-    """Whether a place holds photos, rather than being one.
+    """Return whether a path is a folder or a manifest, and not a single photo.
 
     Args:
-        place: as `absolute` gives it.
+        place: result of `absolute`.
     """
     return is_manifest(place) or is_folder(place)
 
 
 def walk(place: str) -> Iterator[Entry]:
-    """The photos in a folder, to the bottom, or in a manifest with a column "image".
+    """Yield the photos in a folder (recursively), or in a manifest with a column "image".
 
-    In no order, and a photo that a manifest names twice comes twice. Of a folder, what `predict`
-    would pass over is passed over.
+    The order is arbitrary, and duplicates in a manifest are yielded as often as they occur. Files
+    that `regraft predict` skips in a folder are skipped.
 
     Args:
-        place: as `absolute` gives it.
+        place: result of `absolute`.
 
     Raises:
-        NoPhotos: no such manifest.
-        ManifestError: it is no table, or has no column "image".
+        NoPhotos: the manifest does not exist.
+        ManifestError: the manifest is no table, or has no column "image".
     """
     if is_manifest(place):
         yield from _manifest(place)
@@ -62,11 +62,11 @@ def walk(place: str) -> Iterator[Entry]:
 
 
 def stamped(paths: list[str]) -> Iterator[Entry]:
-    """Each of the photos with its stamp, in order."""
-    if not any(is_url(path) for path in paths):  # threads would take ten times as long
+    """Yield the photos with their stamps, in order."""
+    if not any(is_url(path) for path in paths):  # for local files, threads take ten times as long
         yield from (Entry(os.fsencode(path), stamp_of(path)) for path in paths)
         return
-    with ThreadPoolExecutor(_N_ASKING) as pool:
+    with ThreadPoolExecutor(_N_THREADS) as pool:
         for path, stamp in zip(paths, pool.map(stamp_of, paths), strict=True):
             yield Entry(os.fsencode(path), stamp)
 
@@ -84,11 +84,13 @@ def _manifest(place: str) -> Iterator[Entry]:
     except access_errors() as error:
         raise NoPhotos(f"Expected a manifest at {place}: {error}. Check the path.") from None
     except (ValueError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
-        raise ManifestError(f"{place} is no table with a header: {error}. Save it anew.") from None
+        raise ManifestError(
+            f"Expected a table with a header in {place}, got: {error}. Save it again."
+        ) from None
 
 
 def _images(place: str) -> Iterator[list[str]]:
-    """The manifest's column, some thousand rows at a time."""
+    """Yield the column "image" of the manifest, _N_ROWS rows at a time."""
     fs, path = filesystem(place)
     with fs.open(path, "rb") as file:
         if place.lower().endswith(".parquet"):
@@ -105,5 +107,5 @@ def _images(place: str) -> Iterator[list[str]]:
 
 def _check_columns(place: str, names: list[str]) -> None:
     if "image" not in names:
-        found = ",".join(names)
-        raise ManifestError(f"Expected a column image in {place}, got {found}. Rename the column.")
+        got = ",".join(names)
+        raise ManifestError(f"Expected a column image in {place}, got {got}. Rename the column.")

@@ -1,7 +1,7 @@
-"""Who is told of what happened; a target that fails never fails the run."""
+"""Notifications about events to the configured targets; a failed target never fails the run."""
 
-from regraft.operations.notify.message import Message, of_attempt, of_watch
-from regraft.operations.notify.tell import Failure, tell
+from regraft.operations.notify.message import Message, attempt_message, watch_message
+from regraft.operations.notify.send import Failure, send
 from regraft.operations.notify.webhook import signature
 
-__all__ = ["Failure", "Message", "of_attempt", "of_watch", "signature", "tell"]
+__all__ = ["Failure", "Message", "attempt_message", "send", "signature", "watch_message"]

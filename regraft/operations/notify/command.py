@@ -1,4 +1,4 @@
-"""A command that reads what happened from its standard input."""
+"""A target that is a local command, with the message on its standard input."""
 
 import os
 import shlex
@@ -11,10 +11,10 @@ from regraft.operations.notify.message import Message
 
 
 def run(target: Target, message: Message) -> str:
-    """Runs the command; why that failed, "" if it did not.
+    """Run the command and return why it failed, "" if it succeeded.
 
-    Its own process group, killed as a whole when its time is over. What it prints is dropped: it
-    may be anything.
+    The command gets its own process group, which is killed as a whole after timeout_s. Its output
+    is discarded, because it may contain secrets.
     """
     try:
         process = subprocess.Popen(
@@ -25,13 +25,13 @@ def run(target: Target, message: Message) -> str:
             start_new_session=True,
         )
     except OSError as error:
-        return f"it cannot be started ({error.strerror or type(error).__name__})"
+        return f"the command could not be started ({error.strerror or type(error).__name__})"
     try:
         process.communicate(message.payload(), timeout=target.timeout_s)
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError):  # it ended just now
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return f"it did not end in {target.timeout_s:g} s and was killed"
+        return f"the command did not end within {target.timeout_s:g} s and was killed"
     code = process.returncode
-    return f"it ended with {code}" if code else ""
+    return f"the command ended with exit code {code}" if code else ""

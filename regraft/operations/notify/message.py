@@ -1,4 +1,4 @@
-"""What there is to tell, as JSON for machines and as text for people."""
+"""A notification about an event, as JSON for machines and as text for people."""
 
 import hashlib
 import json
@@ -7,26 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from regraft.core.config import Happening
-from regraft.operations.journal import Attempt, Outcome, Watch
+from regraft.core.outcomes import AttemptOutcome, EventType
+from regraft.operations.journal import Attempt, Watch
 
-_HAPPENED: dict[Outcome, Happening] = {
-    "promoted": "promoted",
-    "kept": "kept",
-    "held": "kept",
-    "waiting": "waiting",
-    "skipped": "skipped",
-    "postponed": "skipped",
+_EVENTS: dict[AttemptOutcome, EventType] = {
+    "promote": "promote",
+    "keep": "keep",
+    "hold": "keep",
+    "pending": "pending",
+    "skip": "skip",
+    "postpone": "skip",
     "failed": "failed",
     "killed": "failed",
 }
-_TITLES: dict[Outcome, str] = {
-    "promoted": "version {version} serves now",
-    "kept": "version {version} was not better; the champion serves on",
-    "held": "too few photos to decide about version {version}; the champion serves on",
-    "waiting": "version {version} waits for your approval",
-    "skipped": "nothing to train on",
-    "postponed": "the training was put off",
+_TITLES: dict[AttemptOutcome, str] = {
+    "promote": "version {version} was promoted and serves now",
+    "keep": "version {version} was not better; the champion continues to serve",
+    "hold": "too few photos to judge version {version}; the champion continues to serve",
+    "pending": "version {version} is pending your approval",
+    "skip": "nothing to train on",
+    "postpone": "the training was postponed",
     "failed": "the retraining failed",
     "killed": "the retraining was killed",
 }
@@ -34,14 +34,14 @@ _TITLES: dict[Outcome, str] = {
 
 @dataclass(frozen=True)
 class Message:
-    """One happening, as it is told.
+    """A notification about an event.
 
     model: its name. title: one line. text: some sentences.
-    facts: what a reader or a machine may want beside it, by name.
-    when: it happened, with a time zone.
+    facts: further values by name, for readers and machines.
+    when: time of the event, with a time zone.
     """
 
-    happening: Happening
+    event: EventType
     model: str
     title: str
     text: str
@@ -50,40 +50,40 @@ class Message:
 
     @property
     def delivery_id(self) -> str:
-        """32 hex digits over all that is said: told twice, it can be known again."""
-        said = json.dumps(self._said(), sort_keys=True)
-        return hashlib.sha256(said.encode()).hexdigest()[:32]
+        """32 hex digits of the content; a receiver recognises a repeated message by them."""
+        content = json.dumps(self._fields(), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def payload(self) -> bytes:
-        """The body of a webhook and the input of a command: one JSON object.
+        """Return the body of a webhook and the input of a command: one JSON object.
 
-        delivery_id, timestamp (ISO 8601, UTC, when it happened), happening, model, title, text,
-        facts. A number that JSON does not know is written as text.
+        Its keys are delivery_id, timestamp (of the event; ISO 8601, UTC), event, model, title,
+        text and facts. Non-finite numbers, which JSON does not have, are written as text.
         """
-        return json.dumps({"delivery_id": self.delivery_id, **self._said()}, indent=1).encode()
+        return json.dumps({"delivery_id": self.delivery_id, **self._fields()}, indent=1).encode()
 
-    def plain(self) -> str:
-        """The text and the facts, a line a fact."""
+    def plain_text(self) -> str:
+        """Return the text, then one line per fact."""
         facts = [f"{name}: {value}" for name, value in self.facts.items()]
-        told = f"{self.when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        return "\n".join([self.text, "", *facts, f"when: {told}"])
+        when = f"{self.when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return "\n".join([self.text, "", *facts, f"when: {when}"])
 
-    def _said(self) -> dict[str, object]:
+    def _fields(self) -> dict[str, object]:
         return {
             "timestamp": self.when.astimezone(UTC).isoformat(),
-            "happening": self.happening,
+            "event": self.event,
             "model": self.model,
             "title": self.title,
             "text": self.text,
-            "facts": {name: _written(value) for name, value in self.facts.items()},
+            "facts": {name: _to_json(value) for name, value in self.facts.items()},
         }
 
 
-def of_attempt(attempt: Attempt) -> Message:
-    """What a call of `regraft retrain` came to."""
+def attempt_message(attempt: Attempt) -> Message:
+    """Return the notification about a call of `regraft retrain`."""
     title = _TITLES[attempt.outcome].format(version=attempt.version)
     return Message(
-        happening=_HAPPENED[attempt.outcome],
+        event=_EVENTS[attempt.outcome],
         model=attempt.name,
         title=f"{attempt.name}: {title}",
         text=attempt.reason,
@@ -92,8 +92,8 @@ def of_attempt(attempt: Attempt) -> Message:
     )
 
 
-def of_watch(watch: Watch) -> Message | None:
-    """That new photos are of another kind; None if they are not."""
+def watch_message(watch: Watch) -> Message | None:
+    """Return the notification about drifted photos, None if there is no drift."""
     if not watch.drifted:
         return None
     facts: dict[str, str | int | float] = {
@@ -103,24 +103,24 @@ def of_watch(watch: Watch) -> Message | None:
         "p_value": watch.p_value,
     }
     return Message(
-        happening="drift",
+        event="drift",
         model=watch.name,
-        title=f"{watch.name}: the new photos are of another kind",
+        title=f"{watch.name}: distribution shift in the new photos",
         text=watch.reason,
         facts=facts | ({"page": watch.page} if watch.page else {}),
         when=datetime.fromisoformat(watch.when),
     )
 
 
-def trial(model: str, now: datetime) -> Message:
-    """What is sent only to see whether it arrives."""
-    text = "Nothing happened. This is what `regraft notify test` sends to every target."
-    return Message("kept", model, f"{model}: a test message", text, {"test": 1}, now)
+def sample_message(model: str, now: datetime) -> Message:
+    """Return the message of `regraft notify test`."""
+    text = "Nothing happened. `regraft notify test` sends this message to every target."
+    return Message("keep", model, f"{model}: a test message", text, {"test": 1}, now)
 
 
 def _facts(attempt: Attempt) -> dict[str, str | int | float]:
-    """Only what is known."""
-    known: dict[str, str | int | float | None] = {
+    """Return the values that the attempt has, by name."""
+    values: dict[str, str | int | float | None] = {
         "outcome": attempt.outcome,
         "version": attempt.version,
         "champion": attempt.champion,
@@ -133,9 +133,9 @@ def _facts(attempt: Attempt) -> dict[str, str | int | float]:
         "verdict": attempt.verdict or None,
         "who": attempt.who,
     }
-    return {name: value for name, value in known.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _written(value: str | int | float) -> str | int | float:
-    is_number = isinstance(value, str | int) or math.isfinite(value)
-    return value if is_number else str(value)
+def _to_json(value: str | int | float) -> str | int | float:
+    is_finite = isinstance(value, str | int) or math.isfinite(value)
+    return value if is_finite else str(value)

@@ -1,4 +1,4 @@
-"""The secret of a target, read at the moment when it is needed."""
+"""The secret of a target, read only when it is needed."""
 
 import os
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 from regraft.core.config import Target
 
 
-def secret_of(target: Target) -> str | None:
-    """The secret, "" if the target has none; None if there should be one and is not.
+def read_secret(target: Target) -> str | None:
+    """Return the secret, "" if the target has none, None if it should have one but it is missing.
 
-    A file's line break at the end is no part of it.
+    Whitespace around the secret is removed, such as the line break at the end of a file.
     """
     if not target.has_secret:
         return ""
@@ -17,12 +17,12 @@ def secret_of(target: Target) -> str | None:
         return os.environ.get(target.secret_env, "").strip() or None
     try:
         return Path(target.secret_file).expanduser().read_text(encoding="utf-8").strip() or None
-    except (OSError, UnicodeDecodeError, RuntimeError):  # ~ of a user who has no home
+    except (OSError, UnicodeDecodeError, RuntimeError):  # RuntimeError: ~ of an unknown user
         return None
 
 
-def where_from(target: Target) -> str:
-    """Where the secret is looked for, in words."""
+def format_source(target: Target) -> str:
+    """Return the name of the variable or file that holds the secret, in words."""
     if target.secret_env:
         return f"the environment variable {target.secret_env}"
     return f"the file {target.secret_file}"

@@ -1,8 +1,9 @@
-"""E-mail and every other service, by apprise, which is imported only here and only when needed.
+"""E-mail and other services through apprise, which is imported only here and only when needed.
 
-What apprise and the HTTP client under it log names tokens and whole addresses. So nothing of it is
-let through: it is overheard, and only an error's number or the system's own words are told. Both
-stay muted for as long as the process lives, because a thread that was left behind may yet log.
+apprise and its HTTP client log tokens and whole addresses. Therefore their log lines never reach
+the user's log: a handler captures them, and the error text holds only an error code or the
+operating system's message. Both loggers stay silent until the process ends, because a thread that
+was left behind may still log.
 """
 
 import logging
@@ -17,31 +18,32 @@ from regraft.operations.notify.message import Message
 if TYPE_CHECKING:
     from apprise import Apprise, AppriseAsset
 
-UNKNOWN = "its secret is no address that apprise knows"
-# What may be told of an error: an SMTP code, or the system's own words for an errno.
+UNKNOWN = "the secret is not a URL that apprise supports"
+# The parts of an error that are safe to show: an SMTP code, or the system's message of an errno.
 _CODE = re.compile(r"\((\d{3}), b'|Socket Exception: (\d{3}) |error=(\d{3})\b")
 _ERRNO = re.compile(r"\[Errno -?\d+\] ([A-Z][a-z ]+)")
 _CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"
 
 
-class _Overheard(logging.Handler):
-    """Keeps the lines, in memory only."""
+class LogCapture(logging.Handler):
+    """A handler that keeps log lines in memory only; `lines` holds their texts."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Store the text of the record."""
         self.lines.append(record.getMessage())
 
 
-def mail(target: Target, secret: str, message: Message) -> str:
-    """Sends an e-mail; why it could not be delivered, "" if it was.
+def send_email(target: Target, secret: str, message: Message) -> str:
+    """Send an e-mail and return why it failed, "" if it succeeded.
 
     Args:
         secret: the password, "" for no login.
     """
-    with _overhearing() as heard:
+    with _capture_logs() as capture:
         from apprise.plugins.email import NotifyEmail
 
         account = target.mail
@@ -59,16 +61,20 @@ def mail(target: Target, secret: str, message: Message) -> str:
             asset=_asset(target),
         )
         plugin.socket_connect_timeout = target.timeout_s
-        return _sent(plugin, target, message, heard)
+        return _notify(plugin, target, message, capture)
 
 
-def other(target: Target, secret: str, message: Message) -> str:
-    """Tells a service that the secret, an apprise URL, names; as mail()."""
-    with _overhearing() as heard:
+def send_by_apprise(target: Target, secret: str, message: Message) -> str:
+    """Send the message to a service and return why it failed, "" if it succeeded.
+
+    Args:
+        secret: the service's apprise URL.
+    """
+    with _capture_logs() as capture:
         from apprise import Apprise
 
         plugin = Apprise.instantiate(secret, asset=_asset(target))
-        return _sent(plugin, target, message, heard) if plugin else UNKNOWN
+        return _notify(plugin, target, message, capture) if plugin else UNKNOWN
 
 
 def _asset(target: Target) -> "AppriseAsset":
@@ -84,48 +90,48 @@ def _asset(target: Target) -> "AppriseAsset":
     )
 
 
-def _sent(plugin: "Apprise", target: Target, message: Message, heard: _Overheard) -> str:
+def _notify(plugin: "Apprise", target: Target, message: Message, capture: LogCapture) -> str:
     from apprise import Apprise, NotifyFormat, NotifyType
 
-    tone = {"promoted": NotifyType.SUCCESS, "failed": NotifyType.FAILURE}
+    types = {"promote": NotifyType.SUCCESS, "failed": NotifyType.FAILURE}
     service = Apprise(asset=_asset(target))
     service.add(plugin)
     was_sent = service.notify(
         title=" ".join(message.title.split()),
-        body=message.plain(),
+        body=message.plain_text(),
         body_format=NotifyFormat.TEXT,
-        notify_type=tone.get(message.happening, NotifyType.INFO),
+        notify_type=types.get(message.event, NotifyType.INFO),
     )
-    return "" if was_sent else _why(heard.lines)
+    return "" if was_sent else _failure_cause(capture.lines)
 
 
-def _why(lines: list[str]) -> str:
-    """What is safe to tell of the lines that apprise logged."""
+def _failure_cause(lines: list[str]) -> str:
+    """Return the cause that the log lines name, without any secret."""
     text = "\n".join(lines)
     if _CERTIFICATE in text:
-        return "its certificate is not trusted"
-    if found := [code for line in lines for code in _CODE.findall(line)]:
-        return f"it answered {''.join(found[-1])}"
-    if told := _ERRNO.findall(text):
-        return f"no connection ({told[-1].strip()})"
+        return "the certificate is not trusted"
+    if codes := [code for line in lines for code in _CODE.findall(line)]:
+        return f"it answered {''.join(codes[-1])}"
+    if causes := _ERRNO.findall(text):
+        return f"no connection ({causes[-1].strip()})"
     return "no answer in time" if "timed out" in text else "it was not delivered"
 
 
-def mute() -> None:
-    """From now on, nothing that apprise logs, and no address that urllib3 logs, is seen."""
-    talker = logging.getLogger("apprise")
-    talker.setLevel(logging.DEBUG)
-    talker.propagate = False
-    if not talker.handlers:
-        talker.addHandler(logging.NullHandler())  # else Python prints what nobody handles
+def silence_library_logs() -> None:
+    """Hide all logs of apprise, and those of urllib3 below ERROR, until the process ends."""
+    logger = logging.getLogger("apprise")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())  # without a handler, Python prints to stderr
     logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 @contextmanager
-def _overhearing() -> Iterator[_Overheard]:
-    heard, talker = _Overheard(), logging.getLogger("apprise")
-    talker.addHandler(heard)
+def _capture_logs() -> Iterator[LogCapture]:
+    capture, logger = LogCapture(), logging.getLogger("apprise")
+    logger.addHandler(capture)
     try:
-        yield heard
+        yield capture
     finally:
-        talker.removeHandler(heard)
+        logger.removeHandler(capture)

@@ -1,11 +1,11 @@
-"""A POST of JSON, signed.
+"""A webhook: a signed POST of JSON.
 
-By requests, not by apprise: what a receiver checks is the signature over the very bytes of the
-body, and apprise's own webhook neither signs nor lets its caller see the bytes it sends. Its
-decorator for plugins of one's own would only wrap the same POST.
+Uses requests and not apprise, because the signature is over the exact bytes of the body: apprise's
+own webhook does not sign, and does not expose the bytes that it sends. A custom apprise plugin
+would only wrap the same POST.
 
-X-Regraft-Signature: sha256=HEX    HMAC-SHA256 of the body; absent where the target has no secret
-X-Regraft-Delivery: HEX            the body's delivery_id; the same in every try
+X-Regraft-Signature: sha256=HEX    HMAC-SHA256 of the body; absent if the target has no secret
+X-Regraft-Delivery: HEX            the body's delivery_id; the same for each retry
 """
 
 import hashlib
@@ -17,21 +17,21 @@ import regraft
 from regraft.core.config import Target
 from regraft.operations.notify.message import Message
 
-N_TRIES = 3  # guess: a receiver that restarts is back after a second
-_FIRST_WAIT_S = 0.5  # before the second try, twice that before the third; guess
-_AGAIN = (408, 429)  # and every 5xx: it may be otherwise in a moment
+N_TRIES = 3  # guess: a receiver that restarts is available again after a second
+_FIRST_WAIT_S = 0.5  # before the second try, doubled before the third; guess
+_RETRIED_CODES = (408, 429)  # and every 5xx: the cause is often temporary
 
 
 @dataclass(frozen=True)
-class _Try:
-    """Why it failed, "" if it did not, and whether another try makes sense."""
+class _PostResult:
+    """The result of a POST: why it failed, "" if it succeeded, and whether to retry."""
 
     why: str
-    again: bool = False
+    should_retry: bool = False
 
 
 def signature(secret: str, body: bytes) -> str:
-    """What X-Regraft-Signature says of a body; compare it with hmac.compare_digest.
+    """Return the value of X-Regraft-Signature; compare it with hmac.compare_digest.
 
     >>> signature("key", b"{}")[:16]
     'sha256=a777724d9'
@@ -40,20 +40,21 @@ def signature(secret: str, body: bytes) -> str:
 
 
 def post(target: Target, secret: str, message: Message) -> str:
-    """Posts the message; why it could not be delivered, "" if it was.
+    """Post the message and return why the delivery failed, "" if it succeeded.
 
     Args:
-        target: all its tries together take timeout_s.
-        secret: the key of the signature, "" for none.
+        target: timeout_s limits all tries together.
+        secret: the key of the signature, "" for no signature.
     """
     body = message.payload()
     until = time.monotonic() + target.timeout_s
     wait_s = _FIRST_WAIT_S
     for number in range(1, N_TRIES + 1):
-        tried = _once(target.to, body, _headers(secret, message, body), until - time.monotonic())
-        is_over = number == N_TRIES or time.monotonic() + wait_s >= until
-        if not tried.why or not tried.again or is_over:
-            return f"{tried.why} ({number} tries)" if tried.why and number > 1 else tried.why
+        headers = _headers(secret, message, body)
+        result = _post_once(target.to, body, headers, until - time.monotonic())
+        is_last = number == N_TRIES or time.monotonic() + wait_s >= until
+        if not result.why or not result.should_retry or is_last:
+            return f"{result.why} ({number} tries)" if result.why and number > 1 else result.why
         time.sleep(wait_s)
         wait_s *= 2
     raise AssertionError("the last try returns")
@@ -68,31 +69,31 @@ def _headers(secret: str, message: Message, body: bytes) -> dict[str, str]:
     return headers | ({"X-Regraft-Signature": signature(secret, body)} if secret else {})
 
 
-def _once(url: str, body: bytes, headers: dict[str, str], left_s: float) -> _Try:
+def _post_once(url: str, body: bytes, headers: dict[str, str], timeout_s: float) -> _PostResult:
     import requests
 
     try:
-        # No redirect: what was signed is for this receiver. The do-nothing auth keeps requests from
-        # sending what a ~/.netrc says of the host.
-        answer = requests.post(
+        # No redirects, because the signed message is for this receiver only. The auth function
+        # does nothing; without it, requests would send the credentials of ~/.netrc.
+        response = requests.post(
             url,
             data=body,
             headers=headers,
-            timeout=left_s,
+            timeout=timeout_s,
             allow_redirects=False,
             stream=True,
             auth=lambda request: request,
         )
     except requests.Timeout:
-        return _Try("no answer in time", again=True)
+        return _PostResult("no answer in time", should_retry=True)
     except requests.exceptions.SSLError:
-        return _Try("its certificate is not trusted")
+        return _PostResult("the certificate is not trusted")
     except requests.ConnectionError:
-        return _Try("no connection", again=True)
-    except (requests.RequestException, ValueError) as error:  # its text would tell the URL
-        return _Try(f"it cannot be asked ({type(error).__name__})")
-    answer.close()
-    code = answer.status_code
-    if answer.ok and not answer.is_redirect and code < 300:
-        return _Try("")
-    return _Try(f"it answered {code}", again=code >= 500 or code in _AGAIN)
+        return _PostResult("no connection", should_retry=True)
+    except (requests.RequestException, ValueError) as error:  # its text contains the URL
+        return _PostResult(f"the request failed ({type(error).__name__})")
+    response.close()
+    code = response.status_code
+    if response.ok and not response.is_redirect and code < 300:
+        return _PostResult("")
+    return _PostResult(f"it answered {code}", should_retry=code >= 500 or code in _RETRIED_CODES)

@@ -1,4 +1,4 @@
-"""Retrain: whether it is time to train again, from where, and how an attempt ends.
+"""Retraining: when to train again, the start of the training and the record of each attempt.
 
-Nothing is named here: that nothing has changed is said in seconds, without torch.
+This file imports nothing, so that `regraft retrain` can report "nothing has changed" without torch.
 """

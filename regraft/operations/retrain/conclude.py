@@ -1,4 +1,4 @@
-"""How an attempt ends: written down, and told to whom it may concern, whatever came of it."""
+"""The end of an attempt: its record in the journal, and the notifications about it."""
 
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -6,46 +6,40 @@ from typing import TYPE_CHECKING
 
 from regraft.core.config import Config
 from regraft.core.files import is_url
-from regraft.core.state import who_am_i
+from regraft.core.outcomes import AttemptOutcome, TrainedOutcome, VerdictStatus
+from regraft.core.state import current_user
 from regraft.data.ingest import fingerprint
 from regraft.operations import journal
 from regraft.operations.advice import RetrainAdvice
-from regraft.operations.journal import Attempt, Judged, Outcome
-from regraft.operations.notify import Message, of_attempt, tell
-from regraft.operations.retrain.unchanged import aliases_of, fingerprint_of
+from regraft.operations.journal import Attempt
+from regraft.operations.notify import Message, attempt_message, send
+from regraft.operations.retrain.unchanged import read_aliases, run_fingerprint
 
 if TYPE_CHECKING:
     from regraft.evaluation.evaluate import EvaluationReport
     from regraft.promotion import Verdict
     from regraft.registry.interpolate import Interpolation
 
-OUTCOMES: dict[str, Judged] = {
-    "promote": "promoted",
-    "serves": "promoted",
-    "keep": "kept",
-    "hold": "held",
-    "wait": "waiting",
-}
-_OF_THIS_CALL = ("ingest.photos", "tracking.name")
+_PER_CALL = ("ingest.photos", "tracking.name")  # settings that each call gives anew
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """What an attempt found when it began.
+class RunSnapshot:
+    """The inputs of an attempt at its start.
 
-    began: ISO 8601, UTC. fingerprint: see fingerprint_of(). photos: of the photos alone.
+    started: ISO 8601, UTC. fingerprint: see run_fingerprint(). photos: fingerprint of the photos.
     """
 
-    began: str
+    started: str
     fingerprint: str
     photos: str
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What was trained, and what became of it; the fields are an Attempt's."""
+    """The result of a training and its verdict; the fields are those of an Attempt."""
 
-    outcome: Judged
+    outcome: TrainedOutcome
     reason: str
     version: int
     verdict: str
@@ -64,14 +58,14 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Course:
-    """What came of an attempt that looked at its photos.
+class RunOutcome:
+    """The result of a pipeline run of an attempt.
 
-    n_photos: on all sides. n_waiting: in the inbox, without a label. run: of ZenML.
-    trained: None if nothing was.
+    n_photos: in all splits. n_waiting: photos in the inbox without a label. run: ZenML run name.
+    trained: None without a training.
     """
 
-    beginning: Beginning
+    snapshot: RunSnapshot
     advice: RetrainAdvice
     n_photos: int
     n_waiting: int
@@ -79,8 +73,8 @@ class Course:
     trained: Trained | None = None
 
 
-def begin(config: Config, now: datetime) -> Beginning:
-    """What is found now.
+def take_snapshot(config: Config, now: datetime) -> RunSnapshot:
+    """Return the inputs of an attempt that starts now.
 
     Args:
         now: UTC.
@@ -89,77 +83,77 @@ def begin(config: Config, now: datetime) -> Beginning:
         ConfigError, NoPhotos, ManifestError: as ingest().
     """
     photos = fingerprint(config.ingest)
-    return Beginning(now.isoformat(), fingerprint_of(config, photos), photos)
+    return RunSnapshot(now.isoformat(), run_fingerprint(config, photos), photos)
 
 
-def untrained(
-    config: Config, beginning: Beginning, outcome: Outcome, reason: str, now: datetime
+def attempt_without_training(
+    config: Config, snapshot: RunSnapshot, outcome: AttemptOutcome, reason: str, now: datetime
 ) -> Attempt:
-    """An attempt that judged no model.
+    """Return the record of an attempt that judged no model.
 
     Args:
         now: UTC.
     """
     return Attempt(
         name=config.tracking.name,
-        began=beginning.began,
+        started=snapshot.started,
         ended=now.isoformat(),
-        who=who_am_i(),
+        who=current_user(),
         outcome=outcome,
         reason=reason,
-        fingerprint=beginning.fingerprint,
-        settings=settings_of(config),
+        fingerprint=snapshot.fingerprint,
+        settings=changed_settings(config),
     )
 
 
-def again(last: Attempt, beginning: Beginning, config: Config, now: datetime) -> Attempt:
-    """An attempt that found just what the last one had found.
+def repeat_attempt(last: Attempt, snapshot: RunSnapshot, config: Config, now: datetime) -> Attempt:
+    """Return the record of an attempt whose inputs are those of the last attempt.
 
     Args:
-        last: as unchanged_since(). now: UTC.
+        last: result of find_unchanged_attempt(). now: UTC.
     """
     is_first = last.was_trained or last.advice is not None
-    said = f"nothing has changed since {last.ended[:16]}" if is_first else last.reason
-    attempt = untrained(config, beginning, "skipped", said, now)
+    reason = f"nothing has changed since {last.ended[:16]}" if is_first else last.reason
+    attempt = attempt_without_training(config, snapshot, "skip", reason, now)
     return replace(attempt, n_photos=last.n_photos)
 
 
-def conclude_course(course: Course, config: Config, now: datetime) -> Attempt:
-    """The record of what came of it, after it was written down and told.
+def conclude_run(result: RunOutcome, config: Config, now: datetime) -> Attempt:
+    """Write the record of a pipeline run, send its notifications, and return the record.
 
     Args:
         now: UTC.
     """
-    advice, trained = course.advice, course.trained
-    outcome: Outcome = "postponed" if advice.decision == "postpone" else "skipped"
+    advice, trained = result.advice, result.trained
+    outcome: AttemptOutcome = "postpone" if advice.decision == "postpone" else "skip"
     attempt = replace(
-        untrained(config, course.beginning, outcome, advice.reason, now),
+        attempt_without_training(config, result.snapshot, outcome, advice.reason, now),
         advice=advice,
-        n_photos=course.n_photos,
-        n_waiting=course.n_waiting,
-        run=course.run,
+        n_photos=result.n_photos,
+        n_waiting=result.n_waiting,
+        run=result.run,
         **asdict(trained) if trained else {},
     )
-    if _was_told(attempt, config):
-        told = f"version {attempt.version} serves already"
-        attempt = replace(attempt, outcome="skipped", reason=told, version=None, verdict="")
+    if _is_recorded_promotion(attempt, config):
+        reason = f"version {attempt.version} already serves"
+        attempt = replace(attempt, outcome="skip", reason=reason, version=None, verdict="")
     return conclude(attempt, config)
 
 
 def sum_up(
     verdict: "Verdict", report: "EvaluationReport", started_from: str, blend: "Interpolation"
 ) -> Trained:
-    """A training in a few numbers.
+    """Return the numbers of a training and its verdict.
 
     Args:
-        started_from: in a sentence.
+        started_from: one sentence.
     """
     return Trained(
-        outcome=OUTCOMES[verdict.standing],
+        outcome=outcome_of_verdict(verdict.status),
         reason=verdict.reason,
         version=verdict.challenger,
         verdict=verdict.id,
-        champion=verdict.challenger if verdict.serves else verdict.champion,
+        champion=verdict.challenger if verdict.is_serving else verdict.champion,
         accuracy=report.accuracy.value,
         accuracy_low=report.accuracy.low,
         accuracy_high=report.accuracy.high,
@@ -171,48 +165,53 @@ def sum_up(
     )
 
 
-def settings_of(config: Config) -> dict[str, str]:
-    """What the configuration says other than the defaults, for the next time.
+def outcome_of_verdict(status: VerdictStatus) -> TrainedOutcome:
+    """Return the outcome of an attempt by the status of its verdict."""
+    return "promote" if status == "serving" else status
 
-    Places on this machine are left out, because the state folder may be moved, and those behind a
-    URL stay. Whom to tell is left out too: its addresses are nobody's business who reads a journal.
+
+def changed_settings(config: Config) -> dict[str, str]:
+    """Return the settings that differ from the defaults, for the next attempt.
+
+    Local paths are left out, because the state folder may be moved; URLs stay. The notification
+    targets are left out too, because the journal's readers need not see their addresses.
     """
-    usual = Config().flat()
+    defaults = Config().flat()
     return {
         key: text
         for key, text in config.flat().items()
-        if text != usual[key] and key not in _OF_THIS_CALL and _may_travel(key, text)
+        if text != defaults[key] and key not in _PER_CALL and _is_portable(key, text)
     }
 
 
-def _may_travel(key: str, text: str) -> bool:
+def _is_portable(key: str, text: str) -> bool:
     is_place = key.endswith(("_url", ".uri"))
     return not is_place or (is_url(text) and not text.startswith("sqlite:"))
 
 
 def conclude(attempt: Attempt, config: Config) -> Attempt:
-    """The attempt as it is in the journal, after whoever wants to hear of it was told."""
-    written = replace(attempt, aliases=aliases_of(config.tracking))
-    journal.write(config.retrain.journal_url, written)
-    tell(config.notify, of_attempt(written))
-    if drift := _drift_of(written):
-        tell(config.notify, drift)
+    """Write the attempt to the journal, send its notifications, and return the written record."""
+    written = replace(attempt, aliases=read_aliases(config.tracking))
+    journal.write_record(config.retrain.journal_url, written)
+    send(config.notify, attempt_message(written))
+    if drift := _drift_message(written):
+        send(config.notify, drift)
     return written
 
 
-def _was_told(attempt: Attempt, config: Config) -> bool:
-    """Whether this very promotion was written down before, and the training only repeated it."""
-    if attempt.outcome != "promoted":
+def _is_recorded_promotion(attempt: Attempt, config: Config) -> bool:
+    """Whether the journal already has this promotion, because the run only repeated it."""
+    if attempt.outcome != "promote":
         return False
-    past = journal.attempts(config.retrain.journal_url, attempt.name)
-    return any(one.outcome == "promoted" and one.verdict == attempt.verdict for one in past)
+    past = journal.read_attempts(config.retrain.journal_url, attempt.name)
+    return any(each.outcome == "promote" and each.verdict == attempt.verdict for each in past)
 
 
-def _drift_of(attempt: Attempt) -> Message | None:
-    """The news that the new photos are of another kind, None if they are not."""
+def _drift_message(attempt: Attempt) -> Message | None:
+    """Return the notification about drifted photos, None if there is no drift."""
     advice = attempt.advice
     if advice is None or not advice.has_drifted:
         return None
-    said = next(line.said for line in advice.reasons if line.name == "drift")
-    title = f"{attempt.name}: the new photos are of another kind"
-    return replace(of_attempt(attempt), happening="drift", title=title, text=said)
+    text = next(line.message for line in advice.reasons if line.name == "drift")
+    title = f"{attempt.name}: distribution shift in the new photos"
+    return replace(attempt_message(attempt), event="drift", title=title, text=text)

@@ -1,4 +1,4 @@
-"""What changed in the photos that a model learns from, since the last one was trained."""
+"""The changes of the training photos since the last training."""
 
 from collections.abc import Mapping
 
@@ -6,35 +6,34 @@ import pandas as pd
 
 from regraft.data.split import Splits
 from regraft.model.classifier import contract_of
-from regraft.operations.advice import MAX_TOLD, ClassDelta, Delta
+from regraft.operations.advice import MAX_LISTED, ClassDelta, Delta
 
 
-def delta_of(
+def compute_delta(
     splits: Splits,
     manifest: pd.DataFrame | None,
     since: int | None,
     classes_then: tuple[str, ...],
     renamed: Mapping[str, str],
 ) -> Delta:
-    """The photos that were added, removed and relabelled, a class each.
+    """Return the photos that were added, removed and relabelled, for each class.
 
-    Photos are told apart by content: a file that was moved or copied is no change, one that was
-    saved anew is another photo. A photo that has moved to the test side is one removed from what a
-    model learns from. Whatever changed on the test side is not counted: it asks for another
-    judgement, not for another training.
+    Photos are compared by content: a moved or copied file is no change, a file that was saved anew
+    is another photo. A photo that moved to the test split counts as removed. Changes within the
+    test split are not counted, because they ask for a new evaluation and not for a new training.
 
     Args:
         splits: of today; the train and the validation photos are compared.
-        manifest: sha256 and label, at least, of the photos that the last model was trained or
-            chosen on; None if there is no model: all photos are new.
+        manifest: at least the columns sha256 and label, of the photos that the last model was
+            trained or selected on; None if there is no model, so that all photos are new.
         since: the version of that model.
         classes_then: its classes, in any order.
-        renamed: {old name: new name}; such a class is the same one, under its new name.
+        renamed: {old name: new name} of renamed classes.
 
     Raises:
         ConfigError: renamed would merge two classes.
     """
-    today = splits.frame[splits.frame["side"] != "test"].sort_values("path")
+    today = splits.frame[splits.frame["split"] != "test"].sort_values("path")
     now = today.drop_duplicates("sha256").set_index("sha256")
     then = _labels_then(manifest, contract_of(classes_then, splits.classes, renamed).old_names)
     both = now.index.intersection(then.index)
@@ -53,12 +52,12 @@ def delta_of(
     return Delta(
         since=since,
         classes=tuple(ClassDelta(str(label), *map(int, line)) for label, *line in lines),
-        relabelled=tuple(moved.head(MAX_TOLD).itertuples(index=False, name=None)),
+        relabelled=tuple(moved.head(MAX_LISTED).itertuples(index=False, name=None)),
     )
 
 
 def _labels_then(manifest: pd.DataFrame | None, old_names: Mapping[str, str]) -> "pd.Series[str]":
-    """The label of each content then, by the class's name of today."""
+    """Return the earlier label of each sha256, with today's names of renamed classes."""
     if manifest is None:
         return pd.Series([], index=pd.Index([], dtype=str), dtype=str)
     today = {old: new for new, old in old_names.items()}

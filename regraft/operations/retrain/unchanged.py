@@ -1,4 +1,4 @@
-"""Whether anything has changed since the last time, said in seconds: no network, no registry."""
+"""A fast check for changes since the last attempt, without torch and without MLflow."""
 
 import hashlib
 import json
@@ -13,57 +13,60 @@ from regraft.operations import journal
 from regraft.operations.journal import Attempt
 
 _SQLITE = "sqlite:///"
-_NO_MATTER = "batch."  # decides nothing about a model
+_IRRELEVANT = "batch."  # settings that change no model
 
 
-def fingerprint_of(config: Config, photos: str) -> str:
-    """64 hex digits that change when the photos, the configuration or Regraft may have.
+def run_fingerprint(config: Config, photos: str) -> str:
+    """Return 64 hex digits that change with the photos, the configuration or Regraft's version.
 
     Args:
-        photos: regraft.data.ingest.fingerprint() of them.
+        photos: result of regraft.data.ingest.fingerprint().
     """
-    decisive = {key: text for key, text in config.flat().items() if not key.startswith(_NO_MATTER)}
-    parts = [__version__, photos, decisive]
+    relevant = {k: text for k, text in config.flat().items() if not k.startswith(_IRRELEVANT)}
+    parts = [__version__, photos, relevant]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def unchanged_since(config: Config, seen: str) -> Attempt | None:
-    """The last attempt, if it saw just this and would be decided alike today; else None.
+def find_unchanged_attempt(config: Config, fingerprint: str) -> Attempt | None:
+    """Return the last attempt if a new attempt would come to the same decision, else None.
 
-    What a clock alone can change is not decided alike: a training that was put off for its budget,
-    or one that too few photos had changed for while a champion grows old. Nor is what somebody did
-    to the registry meanwhile: its aliases have to be those that the last attempt left.
+    The inputs have to be the same: the fingerprint, and the registry's aliases at the end of the
+    last attempt. Decisions that depend on the clock do not count as the same: a training that was
+    postponed for its budget, or skipped for too few changes while the champion grows older than
+    retrain.max_age_days.
 
     Args:
-        seen: as fingerprint_of().
+        fingerprint: of today, see run_fingerprint().
 
     Raises:
         JournalBroken: the last record cannot be read.
     """
     last = journal.last_attempt(config.retrain.journal_url, config.tracking.name)
-    if last is None or last.fingerprint != seen:
+    if last is None or last.fingerprint != fingerprint:
         return None
-    aliases = aliases_of(config.tracking)
+    aliases = read_aliases(config.tracking)
     if aliases is None or aliases != last.aliases:
         return None
-    if last.outcome in ("failed", "killed", "postponed"):
+    if last.outcome in ("failed", "killed", "postpone"):
         return None
-    waits = last.outcome == "skipped" and last.advice is not None and last.advice.delta.n_changed
-    return None if waits and config.retrain.max_age_days else last
+    has_change = last.advice is not None and last.advice.delta.n_changed > 0
+    if last.outcome == "skip" and has_change and config.retrain.max_age_days:
+        return None
+    return last
 
 
-def aliases_of(tracking: TrackingConfig) -> str | None:
-    """The model's aliases as text, read from a SQLite registry's file; None if it is none.
+def read_aliases(tracking: TrackingConfig) -> str | None:
+    """Return the model's aliases as text, None if the registry is not a readable SQLite file.
 
-    MLflow would answer too, after the seconds that its import takes.
+    Reads the database directly, because importing MLflow takes seconds.
     """
     path = tracking.uri.removeprefix(_SQLITE)
     if path == tracking.uri or not os.path.exists(path):
         return None
-    wanted = "SELECT alias, version FROM registered_model_aliases WHERE name = ? ORDER BY alias"
+    query = "SELECT alias, version FROM registered_model_aliases WHERE name = ? ORDER BY alias"
     try:
         with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True)) as connection:
-            found = connection.execute(wanted, (tracking.name,)).fetchall()
-    except sqlite3.Error:  # another MLflow's tables, or somebody writes: the long way tells
+            rows = connection.execute(query, (tracking.name,)).fetchall()
+    except sqlite3.Error:  # other tables, or a concurrent write: the caller then asks MLflow
         return None
-    return ", ".join(f"{alias} {version}" for alias, version in found)
+    return ", ".join(f"{alias} {version}" for alias, version in rows)

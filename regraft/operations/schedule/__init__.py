@@ -1,51 +1,51 @@
-"""The schedule of one machine: what is to be run when, who runs it, and what became of it."""
+"""The schedule of this machine: which command runs when, and what happened to each run."""
 
-from regraft.operations.schedule.declaration import (
-    Declaration,
-    Missed,
+from regraft.operations.schedule.entry import (
+    MissedPolicy,
+    ScheduleEntry,
     check,
-    name_for,
-    upcoming,
+    default_name,
+    next_fire_times,
+    split_command,
     with_settings,
-    words_of,
 )
-from regraft.operations.schedule.heartbeat import Heartbeat, last_beat
-from regraft.operations.schedule.kept import (
+from regraft.operations.schedule.heartbeat import Heartbeat, read_heartbeat
+from regraft.operations.schedule.store import (
     Record,
     add,
-    declarations,
-    declared,
     due,
     find,
+    list_entries,
+    load_entry,
+    load_record,
     names,
     next_due,
-    record_of,
     remove,
 )
 from regraft.operations.schedule.unit import KINDS, Kind, Start, render
 
 __all__ = [
     "KINDS",
-    "Declaration",
     "Heartbeat",
     "Kind",
-    "Missed",
+    "MissedPolicy",
     "Record",
+    "ScheduleEntry",
     "Start",
     "add",
     "check",
-    "declarations",
-    "declared",
+    "default_name",
     "due",
     "find",
-    "last_beat",
-    "name_for",
+    "list_entries",
+    "load_entry",
+    "load_record",
     "names",
     "next_due",
-    "record_of",
+    "next_fire_times",
+    "read_heartbeat",
     "remove",
     "render",
-    "upcoming",
+    "split_command",
     "with_settings",
-    "words_of",
 ]

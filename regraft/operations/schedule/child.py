@@ -1,4 +1,4 @@
-"""A run as a process of its own, which can be stopped and leaves its words in a file."""
+"""Child processes: start, check, interrupt and kill the process of a run."""
 
 import os
 import signal
@@ -15,30 +15,31 @@ import psutil
 
 from regraft.core.state import RunMarker
 
-N_LOGS = 20  # of each declaration; guess: five months of weekly runs
+N_LOGS = 20  # log files per entry; guess: five months of weekly runs
 _POLL_S = 0.05
-_CLOCK_SLACK_S = 5.0  # a process's start time moves when the machine's clock is set
-Process: TypeAlias = "subprocess.Popen[bytes] | RunMarker"  # a child of ours, or of another
+_CLOCK_SLACK_S = 5.0  # a process's start time shifts when the machine's clock is set
+Process: TypeAlias = "subprocess.Popen[bytes] | RunMarker"  # own child, or of an earlier service
 
 
-def log_path(folder: Path, name: str, began: datetime) -> Path:
-    """Where the run that begins then writes; of earlier ones, the last N_LOGS - 1 stay."""
+def log_path(folder: Path, name: str, started: datetime) -> Path:
+    """Return the path of a new log file; delete old ones so that at most N_LOGS - 1 remain."""
     folder.mkdir(parents=True, exist_ok=True)
-    stamped = f"{name}-{'[0-9]' * 8}T{'[0-9]' * 6}.{'[0-9]' * 6}Z.log"  # of no longer name
-    old = sorted(folder.glob(stamped))
+    digits = "[0-9]"  # exact timestamp: "job" must not match the logs of an entry "job-2"
+    pattern = f"{name}-{digits * 8}T{digits * 6}.{digits * 6}Z.log"
+    old = sorted(folder.glob(pattern))
     for path in old[: max(0, len(old) - N_LOGS + 1)]:
         path.unlink(missing_ok=True)
-    return folder / f"{name}-{began:%Y%m%dT%H%M%S.%f}Z.log"
+    return folder / f"{name}-{started:%Y%m%dT%H%M%S.%f}Z.log"
 
 
-def begin(command: Sequence[str], folder: str, log: Path) -> "subprocess.Popen[bytes]":
-    """The process that was started.
+def start_process(command: Sequence[str], folder: str, log: Path) -> "subprocess.Popen[bytes]":
+    """Start a command and return its process.
 
-    It has a session of its own: Ctrl-C in the service's terminal does not reach it, only what
-    interrupt() sends. It writes into the file itself, and so goes on if the service is killed.
+    The process has its own session: Ctrl-C in the service's terminal does not reach it. It writes
+    to the log file directly, and therefore survives when the service is killed.
 
     Raises:
-        OSError: no such folder, no such program, no room for the log.
+        OSError: the folder or the program does not exist, or the log cannot be written.
     """
     with log.open("wb") as file:
         return subprocess.Popen(
@@ -51,46 +52,47 @@ def begin(command: Sequence[str], folder: str, log: Path) -> "subprocess.Popen[b
         )
 
 
-def lives(marker: RunMarker | None) -> bool:
-    """Whether the process is seen here; one of another machine counts as gone.
+def is_alive(marker: RunMarker | None) -> bool:
+    """Return whether the process runs on this machine.
 
-    A service in a container finds itself on another machine each time that it begins, and there is
-    one service a state folder.
+    A process of another machine counts as dead: a service in a container has a new host name at
+    each start, and only one service runs per state folder.
     """
     if marker is None or marker.host != socket.gethostname():
         return False
     try:
         process = psutil.Process(marker.pid)
-        zombie = process.status() == psutil.STATUS_ZOMBIE
-        return not zombie and abs(process.create_time() - marker.created) < _CLOCK_SLACK_S
+        is_zombie = process.status() == psutil.STATUS_ZOMBIE
+        return not is_zombie and abs(process.create_time() - marker.created) < _CLOCK_SLACK_S
     except psutil.NoSuchProcess:
         return False
 
 
 def interrupt(pid: int) -> None:
-    """Asks a process to end as Ctrl-C does: a training keeps what it has."""
+    """Send SIGINT, as Ctrl-C does; a training saves its state and ends."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGINT)
 
 
 def kill(pid: int) -> None:
-    """Ends a process of its own session, and those that it started."""
+    """Kill a process and its children; the process leads its own session."""
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
 
-def ended(process: Process) -> bool:
-    """Whether it has, seen from any thread."""
-    return not lives(process) if isinstance(process, RunMarker) else process.poll() is not None
+def has_ended(process: Process) -> bool:
+    """Return whether the process has ended; may be called from any thread."""
+    return not is_alive(process) if isinstance(process, RunMarker) else process.poll() is not None
 
 
-def put_an_end_to(processes: Sequence[Process], timeout_s: float) -> None:
-    """Interrupts them, and kills those that have not ended after timeout_s seconds."""
-    left = [each for each in processes if not ended(each)]
-    for process in left:
+def terminate_all(processes: Sequence[Process], timeout_s: float) -> None:
+    """Interrupt all processes, and kill those that are still alive after timeout_s seconds."""
+    alive = [process for process in processes if not has_ended(process)]
+    for process in alive:
         interrupt(process.pid)
     deadline = time.monotonic() + timeout_s
-    while (left := [each for each in left if not ended(each)]) and time.monotonic() < deadline:
+    while alive and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    for process in left:
+        alive = [process for process in alive if not has_ended(process)]
+    for process in alive:
         kill(process.pid)

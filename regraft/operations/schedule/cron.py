@@ -1,47 +1,47 @@
-"""The moments that a cron expression means on the clocks of a time zone.
+"""Fire times of a cron expression in a time zone, computed by cronsim.
 
-APScheduler's CronTrigger reads the fields and knows the calendar. Three things it does otherwise
-than cron are put right here, each seen in version 3.11: it counts Monday as 0, it asks for day of
-month AND weekday where both are given, and where clocks are set back it fires in both of the two
-hours that have one name.
+Times at clock changes are those of Debian's cron, which cronsim imitates (seen in version 2.8):
+
+- Minute and hour both begin with something else than `*`, such as `30 2 * * *`: a local time that
+  the clocks skip fires once, at the first local time after the gap (2:30 fires at 3:00 where 2:00
+  becomes 3:00). A local time that occurs twice fires once, the first time.
+- Minute or hour begins with `*`, such as `*/30 2 * * *` or `0 * * * *`: the expression follows the
+  clock. A skipped time does not fire, and a doubled time fires twice.
 """
 
-import heapq
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from functools import lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
-from apscheduler.triggers.cron import CronTrigger
+from cronsim import CronSim, CronSimError
 
 from regraft.core.errors import ScheduleError
 
-FIELDS = ("minute", "hour", "day of month", "month", "weekday")
-_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")  # as cron counts, 0 to 7
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_NUMBER = r"\d{1,2}"
-_PART = r"(?:\*|(?P<first>{0})(?:-(?P<last>{0}))?)(?:/(?P<step>\d{{1,2}}))?"
-_SECOND = timedelta(seconds=1)
-_MOST = timedelta(hours=2)  # guess: by which clocks are ever set forward or back
-_WINDOWS = tuple(timedelta(hours=hours) for hours in (2, 24, 24 * 32, 24 * 366 * 8))
+_ALLOWED = {
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day of month": "1 to 31, or L for the last day",
+    "month": "1 to 12, or names from jan to dec",
+    "weekday": "0 to 7 (0 and 7 are Sunday), or names from sun to sat",
+}
+_MAX_CLOCK_CHANGE = timedelta(hours=3)  # guess: no zone sets its clocks back by more
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """The time zone of that name in the IANA database.
+    """Return the time zone of the IANA database with this name.
 
     Raises:
-        ScheduleError: there is none of that name.
+        ScheduleError: the name is unknown; the message suggests similar names.
     """
-    known = available_timezones()
-    if name in known:
+    zones = available_timezones()
+    if name in zones:
         return ZoneInfo(name)
-    lower = {each.lower(): each for each in known}
-    cities = {each.rpartition("/")[2].lower(): each for each in sorted(known, reverse=True)}
-    words = lower | {city: each for city, each in cities.items() if city not in lower}
-    close = get_close_matches(name.lower(), words, n=3, cutoff=0.6)
-    hint = f" Did you mean {' or '.join(dict.fromkeys(words[word] for word in close))}?"
+    by_name = {zone.lower(): zone for zone in zones}
+    by_city = {zone.rpartition("/")[2].lower(): zone for zone in sorted(zones, reverse=True)}
+    candidates = by_city | by_name
+    close = get_close_matches(name.lower(), candidates, n=3, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(dict.fromkeys(candidates[word] for word in close))}?"
     raise ScheduleError(
         f"Expected the name of a time zone such as Europe/Berlin or UTC, got {name!r}."
         f"{hint if close else ''}"
@@ -49,147 +49,78 @@ def zone_of(name: str) -> ZoneInfo:
 
 
 def check_cron(cron: str, after: datetime) -> None:
-    """Nothing, if the expression can be read and ever comes.
+    """Raise an error if the expression is invalid or never fires after `after`.
 
     Raises:
-        ScheduleError: otherwise.
+        ScheduleError: the message names the field and the part that is wrong.
     """
-    if next(moments(cron, "UTC", after), None) is None:
-        raise ScheduleError(
-            f"Expected a cron expression whose time comes, got {cron!r}: there is no such day."
-        )
+    if next(fire_times(cron, "UTC", after), None) is None:
+        raise _no_such_day(cron)
 
 
-def moments(cron: str, timezone: str, after: datetime) -> Iterator[datetime]:
-    """Every moment that is meant after `after`, in order, UTC.
+def fire_times(cron: str, timezone: str, after: datetime) -> Iterator[datetime]:
+    """Yield every fire time later than `after`, in order, in UTC.
 
-    A time that the zone's clocks skip is a moment all the same, that much later: 2:30 is 3:30 on
-    the day when 2:00 becomes 3:00. A time that they show twice is the first of the two. Only an
-    expression for every hour ("*") goes by what the clocks show: not the one, and twice the other.
+    See the module's docstring for clock changes. The iterator ends where no date matches within
+    50 years.
 
     Args:
         cron: minute, hour, day of month, month, weekday (0 or 7 = Sunday, or names).
         timezone: IANA name.
-        after: with a zone.
+        after: with a time zone.
 
     Raises:
-        ScheduleError: the expression cannot be read, or there is no such zone.
+        ScheduleError: the expression is invalid, or the time zone is unknown.
     """
-    triggers, every_hour = _read(cron)
-    zone = zone_of(timezone)
-    coming: list[datetime] = []
-    last = after.astimezone(UTC)
-    for wall in _walls(triggers, last.astimezone(zone).replace(tzinfo=None) - _MOST):
-        settled = wall.replace(tzinfo=zone).astimezone(UTC) - _MOST
-        while coming and coming[0] < settled:
-            moment = heapq.heappop(coming)
-            if moment > last:
-                last = moment
-                yield moment
-        for moment in _moments_of(wall, zone, every_hour):
-            heapq.heappush(coming, moment)
-
-
-def last_moment(cron: str, timezone: str, after: datetime, until: datetime) -> datetime | None:
-    """The latest moment that is meant in (after, until], None if there is none.
-
-    Raises:
-        ScheduleError: as moments().
-    """
-    for window in _WINDOWS:  # else all the minutes of a year would be counted
-        latest = None
-        for moment in moments(cron, timezone, max(after, until - window)):
-            if moment > until:
-                break
+    latest = after.astimezone(UTC)
+    # cronsim ignores which of two equal local times it starts at, and may begin before `after`.
+    for local in _simulate(cron, after.astimezone(zone_of(timezone))):
+        moment = local.astimezone(UTC)
+        if moment > latest:
             latest = moment
-        if latest or until - window <= after:
-            return latest
+            yield moment
+
+
+def last_fire_time(cron: str, timezone: str, after: datetime, until: datetime) -> datetime | None:
+    """Return the latest fire time in (after, until], None if there is none.
+
+    Raises:
+        ScheduleError: see fire_times().
+    """
+    start = (until + _MAX_CLOCK_CHANGE).astimezone(zone_of(timezone))
+    for local in _simulate(cron, start, reverse=True):
+        moment = local.astimezone(UTC)
+        if moment <= until:
+            return moment if moment > after else None
     return None
 
 
-def _moments_of(wall: datetime, zone: ZoneInfo, every_hour: bool) -> tuple[datetime, ...]:
-    """When the zone's clocks show it; where they skip it, when they would have."""
-    first, second = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-    if first == second or not every_hour:
-        return (first,)
-    return (first, second) if first < second else ()
-
-
-def _walls(triggers: tuple[CronTrigger, ...], start: datetime) -> Iterator[datetime]:
-    """What a clock shows, from `start` on; neither has a zone, or clocks that are set."""
-    moment = start.replace(tzinfo=UTC)
-    while found := [
-        time for each in triggers if (time := each.get_next_fire_time(None, moment)) is not None
-    ]:
-        wall = min(found)
-        yield wall.replace(tzinfo=None)
-        moment = wall + _SECOND
-
-
-@lru_cache(maxsize=64)
-def _read(cron: str) -> tuple[tuple[CronTrigger, ...], bool]:
-    """The triggers of which any is meant, and whether every hour is."""
+def _simulate(cron: str, start: datetime, reverse: bool = False) -> CronSim:
     fields = cron.lower().split()
-    if len(fields) != len(FIELDS):
+    if len(fields) != len(_ALLOWED):
         raise ScheduleError(
-            f"Expected a cron expression of five fields ({', '.join(FIELDS)}), such as "
+            f"Expected a cron expression of five fields ({', '.join(_ALLOWED)}), such as "
             f'"0 3 * * 1", got {cron!r} with {len(fields)}.'
         )
-    for name, field in zip(FIELDS, fields, strict=True):
-        _check_field(name, field, cron)
-    minute, hour, day, month, weekday = fields
-    weekdays = _named_weekdays(weekday, cron)
-    # As cron has it: a field that begins with a star leaves the choice of days to the other.
-    both = not day.startswith("*") and not weekday.startswith("*")
-    wanted = ((day, "*"), ("*", weekdays)) if both else ((day, weekdays),)
+    fields[4] = fields[4].replace("-sun", "-7")  # cronsim counts Sunday as 0, so sat-sun is empty
+    for position, (name, allowed) in enumerate(_ALLOWED.items()):
+        for part in fields[position].split(","):
+            alone = ["*"] * len(fields)
+            alone[position] = part
+            try:
+                CronSim(" ".join(alone), start)
+            except CronSimError:
+                raise ScheduleError(
+                    f"Expected {allowed} with *, -, / or , in the {name} of a cron expression, "
+                    f"the smaller number first, got {part!r} in {cron!r}."
+                ) from None
     try:
-        triggers = tuple(
-            CronTrigger(
-                minute=minute, hour=hour, day=each, month=month, day_of_week=of_week, timezone=UTC
-            )
-            for each, of_week in wanted
-        )
-    except ValueError as error:
-        raise ScheduleError(
-            f'Expected a cron expression such as "0 3 * * 1", got {cron!r}: {error}.'
-        ) from None
-    return triggers, hour == "*"
+        return CronSim(" ".join(fields), start, reverse)
+    except CronSimError:  # each field is valid, but no month has this day
+        raise _no_such_day(cron) from None
 
 
-def _check_field(name: str, field: str, cron: str) -> None:
-    """Says which field cannot be read; APScheduler would take some that mean nothing."""
-    names = {"month": _MONTHS, "weekday": _WEEKDAYS}.get(name, ())
-    word = re.compile(_PART.format("|".join((_NUMBER, *names))))
-    for part in field.split(","):
-        if not word.fullmatch(part):
-            raise ScheduleError(
-                f"Expected numbers, *, -, / or , in the {name} of a cron expression"
-                f"{f' or names such as {names[1]}' if names else ''}, got {part!r} in {cron!r}."
-            )
-
-
-def _named_weekdays(field: str, cron: str) -> str:
-    """Cron's weekdays as names, because APScheduler counts from Monday.
-
-    >>> _named_weekdays("1-5", ""), _named_weekdays("fri-sun", ""), _named_weekdays("*/3", "")
-    ('mon,tue,wed,thu,fri', 'sun,fri,sat', 'sun,wed,sat')
-    """
-    if field == "*":
-        return field
-    days: set[int] = set()
-    for part in field.split(","):
-        match = re.fullmatch(_PART.format(r"\w+"), part)
-        first, last, step = match.group("first", "last", "step") if match else (None, None, None)
-        low = _weekday(first) if first else 0
-        high = (_weekday(last) or 7) if last else low if first and not step else 6
-        if not low <= high <= 7 or step == "0":
-            raise ScheduleError(
-                f"Expected weekdays from 0 (Sunday) to 7 (Sunday), the smaller first, got {part!r} "
-                f"in {cron!r}."
-            )
-        days.update(day % 7 for day in range(low, high + 1, int(step or 1)))
-    return ",".join(_WEEKDAYS[day] for day in sorted(days))
-
-
-def _weekday(word: str) -> int:
-    return int(word) if word.isdigit() else _WEEKDAYS.index(word)
+def _no_such_day(cron: str) -> ScheduleError:
+    return ScheduleError(
+        f"Expected a cron expression that fires on some day, got {cron!r}: no such day exists."
+    )

@@ -1,4 +1,4 @@
-"""The heartbeat: a file by which everybody can see whether the schedule's service lives."""
+"""The heartbeat: a file that shows whether the schedule service is running."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,51 +8,55 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from regraft.core.files import write_whole
+from regraft.core.files import write_atomic
 from regraft.core.state import State
 
-Doing = Literal["running", "stopped"]
-BEAT_S = 15.0  # guess; a reader need not look more often
-_MISSED_BEATS = 4  # guess: a machine may be busy for a minute
+ServiceStatus = Literal["running", "stopped"]
+BEAT_S = 15.0  # seconds between two heartbeats; guess
+_MAX_MISSED_BEATS = 4  # guess: a machine may be busy for a minute
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What the service said last.
+    """The last report of the service.
 
-    time, since: when it said so, and when it began; ISO 8601, UTC.
-    pid, host: of its process.
-    next_runs: (name, when due) of each declaration, soonest first.
-    running: names of what it runs now.
+    time: when the report was written, ISO 8601, UTC.
+    since: when the service started, ISO 8601, UTC.
+    pid, host: of the service's process.
+    next_runs: (entry name, fire time in ISO 8601) of each entry, earliest first.
+    running: names of the entries that run now.
     """
 
     time: str
     since: str
     pid: int
     host: str
-    doing: Doing
+    status: ServiceStatus
     next_runs: tuple[tuple[str, str], ...] = ()
     running: tuple[str, ...] = ()
 
     def age_s(self, now: datetime) -> float:
-        """Seconds since it was said."""
+        """Return the age of the report in seconds."""
         return (now - datetime.fromisoformat(self.time)).total_seconds()
 
-    def lives(self, now: datetime) -> bool:
-        """Whether the service is taken to live; a beat far ahead is of a clock that was wrong."""
-        return self.doing == "running" and abs(self.age_s(now)) <= _MISSED_BEATS * BEAT_S
+    def is_alive(self, now: datetime) -> bool:
+        """Return whether the service is considered alive.
+
+        A time far in the future comes from a wrong clock and does not count as alive.
+        """
+        return self.status == "running" and abs(self.age_s(now)) <= _MAX_MISSED_BEATS * BEAT_S
 
 
-def beat(state: State, heartbeat: Heartbeat) -> None:
-    """Writes it in place of the last one."""
-    write_whole(str(_path(state)), json.dumps(asdict(heartbeat), indent=1).encode())
+def write_heartbeat(state: State, heartbeat: Heartbeat) -> None:
+    """Write the heartbeat file in place of the last one."""
+    write_atomic(str(_path(state)), json.dumps(asdict(heartbeat), indent=1).encode())
 
 
-def last_beat(state: State) -> Heartbeat | None:
-    """What the service said last; None if there was none, or the file is none of ours."""
+def read_heartbeat(state: State) -> Heartbeat | None:
+    """Return the last heartbeat; None if the file is missing or invalid."""
     try:
         return TypeAdapter(Heartbeat).validate_json(_path(state).read_bytes())
-    except (FileNotFoundError, ValidationError):  # it is written anew within seconds
+    except (FileNotFoundError, ValidationError):  # a running service replaces it within seconds
         return None
 
 

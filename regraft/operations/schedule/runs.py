@@ -1,4 +1,4 @@
-"""The runs that the service begins and ends, and what is written down about each."""
+"""The runs of the service: start them, end them, and record each outcome."""
 
 import logging
 import subprocess
@@ -9,241 +9,269 @@ from datetime import datetime
 from pathlib import Path
 from threading import Lock, Thread
 
-from regraft.core.errors import AlreadyRuns, DriftFound, NothingToDo
-from regraft.core.state import RunMarker, State, marker_of
-from regraft.operations.schedule.child import Process, begin, lives, log_path, put_an_end_to
-from regraft.operations.schedule.declaration import Declaration
+from regraft.core.errors import AlreadyRunning, DriftFound, NothingToDo
+from regraft.core.outcomes import ScheduledOutcome
+from regraft.core.state import RunMarker, State, make_marker
+from regraft.operations.schedule.child import (
+    Process,
+    is_alive,
+    log_path,
+    start_process,
+    terminate_all,
+)
+from regraft.operations.schedule.entry import ScheduleEntry
 from regraft.operations.schedule.heartbeat import BEAT_S
-from regraft.operations.schedule.kept import (
-    Outcome,
+from regraft.operations.schedule.store import (
     Record,
     due,
-    is_declared,
-    record_of,
-    seen,
+    handled_until,
+    has_entry,
+    load_record,
     was_due,
     write_record,
 )
 
 logger = logging.getLogger("regraft.schedule")
 Clock = Callable[[], datetime]
-STOP_S = 30.0  # guess: a training writes down what it has after each epoch
+STOP_S = 30.0  # guess: a training saves its state after each epoch
+OVERLAP = "the previous run was still active"
 
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """How the service works.
+    """Settings of the service.
 
-    program: what a declaration's command is appended to.
-    tick_s: seconds between two looks at the files and the clock. Guess: nobody waits longer.
+    program: the command of an entry is appended to this command line.
+    tick_s: seconds between two checks of the files and the clock; a run starts at most this late.
+        Default: guess.
     beat_s: seconds between two heartbeats.
-    stop_s: seconds that a run has to end by itself once it was interrupted.
-    when_ended: called after what became of a run was written down, from any thread; raises nothing.
+    stop_s: seconds that a run has to end by itself after an interrupt.
+    on_run_end: called after the outcome of a run was recorded, from any thread; must not raise.
     """
 
     program: tuple[str, ...]
     tick_s: float = 1.0
     beat_s: float = BEAT_S
     stop_s: float = STOP_S
-    when_ended: Callable[[], None] = lambda: None
+    on_run_end: Callable[[], None] = lambda: None
 
 
 @dataclass
 class _Adopted:
-    """A run that an earlier service left running. began: by time.monotonic()."""
+    """A run that an earlier service left active. started: in the time of time.monotonic()."""
 
     marker: RunMarker
-    began: float
+    started: float
     is_late: bool = False
 
 
 class Runs:
-    """The processes of the service, its own and those that an earlier one left running."""
+    """The processes of the service: its own, and those that an earlier service left active."""
 
     def __init__(self, state: State, settings: ServiceSettings, clock: Clock) -> None:
         self._state, self._settings, self._clock = state, settings, clock
-        self._lock = Lock()  # over the records and all that follows
+        self._lock = Lock()  # guards the records and the three attributes below
         self._own: dict[str, subprocess.Popen[bytes]] = {}
         self._adopted: dict[str, _Adopted] = {}
-        self._stopping = False
+        self._is_stopping = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the declarations that are run now."""
+        """Return the names of the entries that run now."""
         with self._lock:
             return tuple(sorted({*self._own, *self._adopted}))
 
-    def run(self, declaration: Declaration) -> None:
-        """One run from its beginning to its end; nothing if the one before still lives."""
-        process = self._begin(declaration)
+    def run(self, entry: ScheduleEntry) -> None:
+        """Run the entry and wait until it ends; do nothing while its previous run is active."""
+        process = self._start(entry)
         if process is None:
             return
-        outcome: Outcome | None = None
+        outcome: ScheduledOutcome | None = None
         try:
-            code = process.wait(declaration.timeout_s or None)
+            code = process.wait(entry.timeout_s or None)
         except subprocess.TimeoutExpired:
             outcome = "timeout"
-            put_an_end_to([process], self._settings.stop_s)
+            terminate_all([process], self._settings.stop_s)
             code = process.wait()
         with self._lock:
-            del self._own[declaration.name]
+            del self._own[entry.name]
             outcome = outcome or _outcome_of(code)
-            if outcome == "failed" and self._stopping:
+            if outcome == "failed" and self._is_stopping:
                 outcome = "stopped"
-            self._conclude(declaration.name, outcome, code)
-        self._settings.when_ended()
+            self._conclude(entry.name, outcome, code)
+        self._settings.on_run_end()
 
-    def due(self, declaration: Declaration) -> datetime | None:
-        """When it is to be run next, from what was dealt with; that is written down if it is new.
+    def due(self, entry: ScheduleEntry) -> datetime | None:
+        """Return the next due time of the entry, and record the time until which all is handled.
 
-        Else a clock that was years ahead and is set right would be asked about at each run.
+        The record makes a past clock error harmless: a time in the far future is replaced once.
         """
         with self._lock:
-            record, now = record_of(self._state, declaration.name), self._clock()
-            since = seen(declaration, record, now)
-            if record.seen != since.isoformat():
-                record = replace(record, seen=since.isoformat())
-                write_record(self._state, declaration.name, record)
-            return due(declaration, record, now)
+            record, now = load_record(self._state, entry.name), self._clock()
+            since = handled_until(entry, record, now)
+            if record.handled_until != since.isoformat():
+                record = replace(record, handled_until=since.isoformat())
+                write_record(self._state, entry.name, record)
+            return due(entry, record, now)
 
-    def leave_out(self, declaration: Declaration, why: str) -> None:
-        """Writes down that a run was due and is not begun."""
+    def record_not_started(self, entry: ScheduleEntry, reason: str) -> None:
+        """Record that a run was due and is not started."""
         with self._lock:
-            record = record_of(self._state, declaration.name)
-            when = was_due(declaration, record, self._clock())
-            self._write_left_out(declaration.name, record, when, why)
+            record = load_record(self._state, entry.name)
+            when = was_due(entry, record, self._clock())
+            self._write_not_started(entry.name, record, when, reason)
 
-    def look_after(self, names: list[str]) -> None:
-        """Takes over what an earlier service left running, and notes what it left dead.
+    def adopt_runs(self, names: list[str]) -> None:
+        """Take over runs that an earlier service left active, and record those that died.
+
+        Call this once, before anything is run.
 
         Args:
-            names: of the declarations; once, before any is run.
+            names: of all entries.
         """
         for name in names:
-            record = record_of(self._state, name)
-            if record.outcome == "running" and record.process and lives(record.process):
-                taken = self._clock() - datetime.fromisoformat(record.process.started)
-                began = time.monotonic() - taken.total_seconds()
-                self._adopted[name] = _Adopted(record.process, began)
-                logger.info("%s: still runs, process %d", name, record.process.pid)
+            record = load_record(self._state, name)
+            if record.outcome == "running" and record.process and is_alive(record.process):
+                age = self._clock() - datetime.fromisoformat(record.process.started)
+                started = time.monotonic() - age.total_seconds()
+                self._adopted[name] = _Adopted(record.process, started)
+                logger.info("%s: still running, process %d", name, record.process.pid)
             elif record.outcome == "running":
-                self._conclude(name, "lost", None)
+                self._conclude(name, "killed", None)
 
-    def find_ended(self, declared: Mapping[str, Declaration]) -> list[str]:
-        """The names of those taken over that have ended since, or took too long and were ended.
+    def find_ended(self, entries: Mapping[str, ScheduleEntry]) -> list[str]:
+        """Return the names of the adopted runs that have ended; interrupt those that take too long.
 
         Args:
-            declared: {name: declaration}, which says how long a run may take.
+            entries: {name: entry}, for the time limits.
         """
         with self._lock:
             adopted = dict(self._adopted)
         for name, run in adopted.items():
-            limit_s = declared[name].timeout_s if name in declared else 0
-            if limit_s and not run.is_late and time.monotonic() - run.began > limit_s:
+            limit_s = entries[name].timeout_s if name in entries else 0
+            if limit_s and not run.is_late and time.monotonic() - run.started > limit_s:
                 run.is_late = True
-                ending = ([run.marker], self._settings.stop_s)
-                Thread(target=put_an_end_to, args=ending, daemon=True).start()
-        gone = [name for name, run in adopted.items() if not lives(run.marker)]
-        for name in gone:
+                arguments = ([run.marker], self._settings.stop_s)
+                Thread(target=terminate_all, args=arguments, daemon=True).start()
+        ended = [name for name, run in adopted.items() if not is_alive(run.marker)]
+        for name in ended:
             with self._lock:
-                self._conclude(name, "timeout" if adopted[name].is_late else "lost", None)
-                del self._adopted[name]  # last: where that cannot be written, it is tried again
-        if gone:
-            self._settings.when_ended()
-        return gone
+                self._conclude(name, "timeout" if adopted[name].is_late else "killed", None)
+                del self._adopted[
+                    name
+                ]  # last: if the record cannot be written, the next tick retries
+        if ended:
+            self._settings.on_run_end()
+        return ended
 
     def stop(self) -> None:
-        """Begins nothing any more, and ends what runs."""
+        """Start nothing more, and end all active runs."""
         with self._lock:
-            self._stopping = True
-            left = [run.marker for run in self._adopted.values()]
-            running: list[Process] = [*self._own.values(), *left]
-        put_an_end_to(running, self._settings.stop_s)
+            self._is_stopping = True
+            markers = [run.marker for run in self._adopted.values()]
+            running: list[Process] = [*self._own.values(), *markers]
+        terminate_all(running, self._settings.stop_s)
         with self._lock:
             for name, run in self._adopted.items():
                 self._conclude(name, "timeout" if run.is_late else "stopped", None)
             self._adopted.clear()
 
-    def _begin(self, declaration: Declaration) -> "subprocess.Popen[bytes] | None":
-        name, now = declaration.name, self._clock()
+    def _start(self, entry: ScheduleEntry) -> "subprocess.Popen[bytes] | None":
+        name, now = entry.name, self._clock()
         with self._lock:
-            record = record_of(self._state, name)
-            when = was_due(declaration, record, now)
-            if self._stopping:
+            record = load_record(self._state, name)
+            when = was_due(entry, record, now)
+            if self._is_stopping:
                 return None
             if name in self._adopted:
-                self._write_left_out(name, record, when, "the run before it still went on")
+                self._write_not_started(name, record, when, OVERLAP)
                 return None
             log = log_path(self._state.schedule / "logs", name, now)
-            begun = _begun(record, when, now, log)
-            write_record(self._state, name, begun)  # first: it is not to begin twice
-            process = self._started(declaration, log)
+            started = _started(record, when, now, log)
+            write_record(self._state, name, started)  # before the start: a run must not start twice
+            process = self._start_process(entry, log)
             if process is not None:
                 self._own[name] = process
-                self._remember(begun, marker_of(name, process.pid, now))
+                self._record_process(started, make_marker(name, process.pid, now))
         if process is None:
-            self._settings.when_ended()
+            self._settings.on_run_end()
         return process
 
-    def _started(self, declaration: Declaration, log: Path) -> "subprocess.Popen[bytes] | None":
-        """None where it cannot be started, which is written down."""
+    def _start_process(self, entry: ScheduleEntry, log: Path) -> "subprocess.Popen[bytes] | None":
+        """Return the process; None if it cannot be started, which is recorded."""
         try:
-            return begin(self._command(declaration), declaration.folder, log)
+            return start_process(self._command(entry), entry.folder, log)
         except OSError as error:
-            why = f"It could not be started: {error.strerror} ({error.filename})."
-            self._conclude(declaration.name, "failed", None, why)
+            reason = f"The command could not be started: {error.strerror} ({error.filename})."
+            self._conclude(entry.name, "failed", None, reason)
             return None
 
-    def _remember(self, begun: Record, marker: RunMarker) -> None:
-        """By what the process is found again, should the service be killed."""
-        logger.info("%s: begun, process %d, was due %s", marker.name, marker.pid, begun.due)
+    def _record_process(self, started: Record, marker: RunMarker) -> None:
+        """Record the process, so that a later service can adopt it if this one is killed."""
+        logger.info("%s: started, process %d, was due %s", marker.name, marker.pid, started.due)
         try:
-            write_record(self._state, marker.name, replace(begun, process=marker))
-        except OSError as error:  # a full disk; the run has begun, and is waited for
-            logger.warning("%s: could not be written down: %s", marker.name, error)
+            write_record(self._state, marker.name, replace(started, process=marker))
+        except OSError as error:  # a full disk; the run has started, and the service waits for it
+            logger.warning("%s: the record could not be written: %s", marker.name, error)
 
-    def _command(self, declaration: Declaration) -> list[str]:
-        where = ("--state", str(self._state.root)) if declaration.takes_state else ()
-        words = declaration.arguments
-        end = words.index("--") if "--" in words else len(words)  # no options are read behind it
-        return [*self._settings.program, *words[:end], *where, *words[end:]]
+    def _command(self, entry: ScheduleEntry) -> list[str]:
+        option = ("--state", str(self._state.root)) if entry.takes_state else ()
+        words = entry.arguments
+        end = words.index("--") if "--" in words else len(words)  # options must precede "--"
+        return [*self._settings.program, *words[:end], *option, *words[end:]]
 
-    def _conclude(self, name: str, outcome: Outcome, code: int | None, reason: str = "") -> None:
-        record = record_of(self._state, name)
-        if record.outcome != "running":  # removed meanwhile, and perhaps declared anew
-            logger.info("%s: %s, but its declaration was removed", name, outcome)
+    def _conclude(
+        self, name: str, outcome: ScheduledOutcome, code: int | None, reason: str = ""
+    ) -> None:
+        record = load_record(self._state, name)
+        if record.outcome != "running":  # the entry was removed, and perhaps added again
+            logger.info("%s: %s, but its entry was removed", name, outcome)
             return
-        # A run that was stopped is not one that takes the machine down.
-        tries = record.n_tries - (outcome == "stopped")
-        reason = reason or ("Nobody saw how it ended." if outcome == "lost" else "")
-        over = replace(record, outcome=outcome, exit_code=code, n_tries=tries, reason=reason)
-        over = replace(over, ended=self._clock().isoformat())
-        if is_declared(self._state, name):
-            write_record(self._state, name, over)
-        said = reason or (f"exit code {code}" if code is not None else "")
-        logger.info("%s: %s %s %s", name, outcome, said, record.log)
+        # A run that was stopped did not crash the machine.
+        n_tries = record.n_tries - 1 if outcome == "stopped" else record.n_tries
+        if outcome == "killed" and not reason:
+            reason = "The exit code is unknown, because the service that started the run had ended."
+        concluded = replace(
+            record,
+            outcome=outcome,
+            exit_code=code,
+            n_tries=n_tries,
+            reason=reason,
+            ended=self._clock().isoformat(),
+        )
+        if has_entry(self._state, name):
+            write_record(self._state, name, concluded)
+        details = reason or (f"exit code {code}" if code is not None else "")
+        logger.info("%s: %s %s %s", name, outcome, details, record.log)
 
-    def _write_left_out(self, name: str, record: Record, when: str, why: str) -> None:
-        left = replace(record, seen=max(when, record.seen), n_left_out=record.n_left_out + 1)
-        write_record(self._state, name, replace(left, left_out_at=when, left_out_why=why))
-        logger.info("%s: left out, was due %s: %s", name, when, why)
+    def _write_not_started(self, name: str, record: Record, when: str, reason: str) -> None:
+        changed = replace(
+            record,
+            handled_until=max(when, record.handled_until),
+            n_not_started=record.n_not_started + 1,
+            not_started_at=when,
+            not_started_reason=reason,
+        )
+        write_record(self._state, name, changed)
+        logger.info("%s: not started, was due %s: %s", name, when, reason)
 
 
-def _begun(record: Record, when: str, now: datetime, log: Path) -> Record:
+def _started(record: Record, when: str, now: datetime, log: Path) -> Record:
+    """Return the record of a run that starts now; `record` is that of the previous run."""
     return Record(
-        seen=max(when, record.seen),
+        handled_until=max(when, record.handled_until),
         due=when,
-        began=now.isoformat(),
+        started=now.isoformat(),
         outcome="running",
         n_tries=record.n_tries + 1 if when == record.due else 1,
         log=str(log),
-        n_left_out=record.n_left_out,
-        left_out_at=record.left_out_at,
-        left_out_why=record.left_out_why,
+        n_not_started=record.n_not_started,
+        not_started_at=record.not_started_at,
+        not_started_reason=record.not_started_reason,
     )
 
 
-def _outcome_of(code: int) -> Outcome:
-    if code in (NothingToDo.exit_code, AlreadyRuns.exit_code):
-        return "skipped"
+def _outcome_of(code: int) -> ScheduledOutcome:
+    if code in (NothingToDo.exit_code, AlreadyRunning.exit_code):
+        return "skip"
     return "done" if code in (0, DriftFound.exit_code) else "failed"

@@ -1,7 +1,7 @@
-"""The service: it runs what is declared when it is due, for months, until it is told to stop.
+"""The service: starts every entry when it is due, until it is stopped.
 
-APScheduler keeps the time, in a memory of its own that is filled from our files. What was missed
-is seen from the time that was dealt with last, which each record holds.
+The service compares the next fire time of each entry with the clock, once per tick. Missed runs
+follow from the time until which all is handled, which each record holds.
 """
 
 import logging
@@ -9,169 +9,170 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from datetime import UTC
-
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobEvent
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
+from datetime import datetime
+from threading import Thread
 
 from regraft.core.errors import ScheduleError
-from regraft.core.state import State, alone
-from regraft.operations.schedule.declaration import Declaration
-from regraft.operations.schedule.heartbeat import Doing, Heartbeat, beat
-from regraft.operations.schedule.kept import (
-    declarations,
-    declared,
+from regraft.core.state import State, exclusive_lock
+from regraft.operations.schedule.entry import ScheduleEntry, latest_due, next_fire_times
+from regraft.operations.schedule.heartbeat import Heartbeat, ServiceStatus, write_heartbeat
+from regraft.operations.schedule.runs import OVERLAP, Clock, Runs, ServiceSettings
+from regraft.operations.schedule.store import (
+    list_entries,
+    load_entry,
+    load_record,
     names,
     next_due,
-    record_of,
     signature,
 )
-from regraft.operations.schedule.runs import Clock, Runs, ServiceSettings
-from regraft.operations.schedule.trigger import Due
 
 logger = logging.getLogger("regraft.schedule")
 Stop = Callable[[], bool]
-_N_AT_ONCE = 100  # declarations that may run at a time; guess: more than anybody has
-_JUMP_S = 60.0  # guess: clocks that are corrected move by less
-_LEFT_OUT = {
-    EVENT_JOB_MISSED: "its time was missed",
-    EVENT_JOB_MAX_INSTANCES: "the run before it still went on",
-}
+_CLOCK_JUMP_S = 60.0  # guess: regular clock corrections are smaller
 
 
 def serve(state: State, settings: ServiceSettings, clock: Clock, stop: Stop) -> None:
-    """Runs what is declared in the state folder until it is to stop, then ends what runs.
+    """Run the entries of a state folder until `stop` returns True, then end the active runs.
 
     Args:
-        clock: the time now, UTC; that of the machine, which APScheduler goes by.
-        stop: whether it is to, asked every settings.tick_s.
+        clock: returns the current time, in UTC.
+        stop: called every settings.tick_s seconds.
 
     Raises:
-        AlreadyRuns: another service does it.
-        ScheduleError: a declaration cannot be read when the service begins.
+        AlreadyRunning: another service runs in this state folder.
+        ScheduleError: an entry is invalid when the service starts.
     """
-    with alone(state, "run the schedule", clock()):
+    with exclusive_lock(state, "run the schedule", clock()):
         _Service(state, settings, clock).run(stop)
 
 
 class _Service:
-    """The declarations as they were read last, and who keeps their time."""
+    """The entries as last read, their next fire times, and a thread per active run."""
 
     def __init__(self, state: State, settings: ServiceSettings, clock: Clock) -> None:
         self._state, self._settings, self._clock = state, settings, clock
         self._since = clock().isoformat()
-        self._declared: dict[str, Declaration] = {}
         self._signature: object = None
+        self._entries: dict[str, ScheduleEntry] = {}
+        self._next: dict[str, datetime | None] = {}
+        self._threads: dict[str, Thread] = {}
         self._runs = Runs(state, settings, clock)
-        logging.getLogger("apscheduler").setLevel(logging.CRITICAL)  # we say it in our words
-        self._scheduler = BackgroundScheduler(
-            timezone=UTC, executors={"default": ThreadPoolExecutor(_N_AT_ONCE)}
-        )
-        told = EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES | EVENT_JOB_ERROR
-        self._scheduler.add_listener(self._note, told)
 
     def run(self, stop: Stop) -> None:
-        """Until it is to stop."""
-        self._runs.look_after([each.name for each in declarations(self._state)])
-        self._read_declarations()
-        self._scheduler.start()
-        logger.info("The schedule of %s runs, process %d", self._state.root, os.getpid())
-        ahead, beaten = self._ahead_s(), -self._settings.beat_s
+        """Serve until `stop` returns True."""
+        self._runs.adopt_runs([entry.name for entry in list_entries(self._state)])
+        self._read_entries()
+        logger.info("The schedule of %s is running, process %d", self._state.root, os.getpid())
+        offset_s, last_beat = self._clock_offset_s(), -self._settings.beat_s
         while not stop():
-            self._tick(self._ahead_s() - ahead)
-            ahead = self._ahead_s()
-            if time.monotonic() - beaten >= self._settings.beat_s:
-                self._beat("running")
-                beaten = time.monotonic()
+            self._tick(self._clock_offset_s() - offset_s)
+            offset_s = self._clock_offset_s()
+            if time.monotonic() - last_beat >= self._settings.beat_s:
+                self._write_heartbeat("running")
+                last_beat = time.monotonic()
             time.sleep(self._settings.tick_s)
         self._runs.stop()
-        self._scheduler.shutdown()
-        self._beat("stopped")
+        for thread in self._threads.values():
+            thread.join()
+        self._write_heartbeat("stopped")
         logger.info("The schedule has stopped")
 
-    def _ahead_s(self) -> float:
-        """By how much the clock is ahead of the time that has passed, whoever set it."""
+    def _clock_offset_s(self) -> float:
+        """Return the clock minus the monotonic time; the value changes when the clock is set."""
         return self._clock().timestamp() - time.monotonic()
 
-    def _tick(self, jumped_s: float) -> None:
+    def _tick(self, jump_s: float) -> None:
         try:
-            ended = self._runs.find_ended(self._declared)
-            self._fill([self._declared[name] for name in ended if name in self._declared])
-            self._read_declarations()
-            if jumped_s < -_JUMP_S:  # else it would wait for times of a clock that was wrong
-                self._fill(list(self._declared.values()))
-        except (OSError, ScheduleError) as error:  # what was read before goes on
+            ended = self._runs.find_ended(self._entries)
+            self._schedule([self._entries[name] for name in ended if name in self._entries])
+            self._read_entries()
+            if jump_s < -_CLOCK_JUMP_S:  # otherwise runs would wait for times of the wrong clock
+                self._schedule(list(self._entries.values()))
+        except (OSError, ScheduleError) as error:  # continue with the entries that were read before
             logger.warning("%s: %s", type(error).__name__, error)
-        # The scheduler waits by a clock that stands still while the machine sleeps.
-        self._scheduler.wakeup()
+        for entry in list(self._entries.values()):
+            try:
+                self._start_if_due(entry, self._clock())
+            except (OSError, ScheduleError) as error:
+                logger.error("%s: %s", entry.name, error)
 
-    def _read_declarations(self) -> None:
-        sign = signature(self._state)
-        if sign == self._signature:
+    def _start_if_due(self, entry: ScheduleEntry, now: datetime) -> None:
+        """Start at most one run for all fire times that have passed."""
+        when = self._next[entry.name]
+        if when is None or when > now:
             return
-        self._signature = sign  # first: one that cannot be read is told once
-        found = self._found()
-        for name in self._declared.keys() - found.keys():
-            if self._scheduler.get_job(name):  # one that is never due again has none
-                self._scheduler.remove_job(name)
-            del self._declared[name]
-            logger.info("%s: not declared any more", name)
-        self._fill([each for name, each in found.items() if self._declared.get(name) != each])
+        self._next[entry.name] = next(iter(next_fire_times(entry, now, 1)), None)
+        late_s = (now - (latest_due(entry, when, now) or when)).total_seconds()
+        previous = self._threads.get(entry.name)
+        if previous and previous.is_alive():
+            self._runs.record_not_started(entry, OVERLAP)
+        elif entry.missed == "skip" and late_s > entry.grace_s:
+            self._runs.record_not_started(entry, "its time was missed")
+        else:
+            thread = Thread(target=self._run, args=(entry,), name=f"run {entry.name}")
+            self._threads[entry.name] = thread
+            thread.start()
 
-    def _found(self) -> dict[str, Declaration]:
-        """What is to be run here; of a file that cannot be read, what it said before."""
-        found = {}
+    def _run(self, entry: ScheduleEntry) -> None:
+        try:
+            self._runs.run(entry)
+        except (OSError, ScheduleError) as error:  # a full disk, or a broken record
+            logger.error("%s: %s", entry.name, error)
+
+    def _read_entries(self) -> None:
+        current = signature(self._state)
+        if current == self._signature:
+            return
+        self._signature = current  # first, so that an invalid file is logged once
+        entries = self._load_entries()
+        for name in self._entries.keys() - entries.keys():
+            del self._entries[name], self._next[name]
+            logger.info("%s: removed from the schedule", name)
+        self._schedule(
+            [entry for name, entry in entries.items() if self._entries.get(name) != entry]
+        )
+
+    def _load_entries(self) -> dict[str, ScheduleEntry]:
+        """Return the entries of this service; for an invalid file, the entry as read before."""
+        entries = {}
         for name in names(self._state):
             try:
-                each = declared(self._state, name)
+                entry = load_entry(self._state, name)
             except ScheduleError as error:
                 logger.warning("%s: %s", name, error)
-                each = self._declared.get(name)
-            if each and each.keeper == "here":
-                found[name] = each
-        return found
+                entry = self._entries.get(name)
+            if entry and entry.backend == "local":
+                entries[name] = entry
+        return entries
 
-    def _fill(self, changed: list[Declaration]) -> None:
-        """Has each kept to its times; one that has none that can be read stops no other."""
-        for each in changed:
+    def _schedule(self, entries: list[ScheduleEntry]) -> None:
+        """Compute the next fire time of each entry; an invalid entry does not affect the others."""
+        for entry in entries:
             try:
-                when = self._runs.due(each)
+                when = self._runs.due(entry)
             except ScheduleError as error:
-                logger.warning("%s: %s", each.name, error)
+                logger.warning("%s: %s", entry.name, error)
                 continue
-            self._declared[each.name] = each
-            self._scheduler.add_job(
-                self._runs.run,
-                Due(each),
-                args=(each,),
-                id=each.name,
-                next_run_time=when,
-                misfire_grace_time=None if each.missed == "run-once" else each.grace_s,
-                coalesce=True,
-                max_instances=1,
-                replace_existing=True,
-            )
-            logger.info("%s: next %s", each.name, when.isoformat() if when else "never")
+            self._entries[entry.name], self._next[entry.name] = entry, when
+            logger.info("%s: next %s", entry.name, when.isoformat() if when else "never")
 
-    def _note(self, event: JobEvent) -> None:
-        """What APScheduler did not begin, or what broke in beginning it."""
-        declaration = self._declared.get(event.job_id)
-        if event.code == EVENT_JOB_ERROR:
-            logger.error("%s: %r", event.job_id, event.exception)
-        elif declaration:
-            self._runs.leave_out(declaration, _LEFT_OUT[event.code])
-
-    def _beat(self, doing: Doing) -> None:
+    def _write_heartbeat(self, status: ServiceStatus) -> None:
         now = self._clock()
         try:
-            times = (
-                (each.name, next_due(each, record_of(self._state, each.name), now))
-                for each in self._declared.values()
+            times = [
+                (entry.name, next_due(entry, load_record(self._state, entry.name), now))
+                for entry in self._entries.values()
+            ]
+            runs = sorted((when.isoformat(), name) for name, when in times if when)
+            heartbeat = Heartbeat(
+                time=now.isoformat(),
+                since=self._since,
+                pid=os.getpid(),
+                host=socket.gethostname(),
+                status=status,
+                next_runs=tuple((name, when) for when, name in runs),
+                running=self._runs.names,
             )
-            soonest = sorted((when.isoformat(), name) for name, when in times if when)
-            next_runs = tuple((name, when) for when, name in soonest)
-            said = (now.isoformat(), self._since, os.getpid(), socket.gethostname())
-            beat(self._state, Heartbeat(*said, doing, next_runs, self._runs.names))
-        except (OSError, ScheduleError) as error:  # a full disk is no reason to end
+            write_heartbeat(self._state, heartbeat)
+        except (OSError, ScheduleError) as error:  # a full disk must not end the service
             logger.warning("%s: %s", type(error).__name__, error)

@@ -1,4 +1,4 @@
-"""Ready texts by which an operating system starts the service, and starts it again."""
+"""Unit files for systemd, cron and launchd that start and restart the service."""
 
 import plistlib
 import re
@@ -17,9 +17,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class Start:
     """How the service is started.
 
-    command: in words, the first an absolute path. folder: absolute, where it runs.
-    log: absolute, the file for what it says where the system keeps no journal.
-    stop_s: seconds that a run has to end when the service is stopped, as `schedule run` has it.
+    command: the words of the command line; the first is an absolute path.
+    folder: absolute working directory.
+    log: absolute path of the log file, for systems without a journal.
+    stop_s: seconds that a run has to end when the service is stopped; see `schedule run --stop-s`.
     """
 
     command: tuple[str, ...]
@@ -29,18 +30,18 @@ class Start:
 
 
 def render(kind: Kind, start: Start) -> str:
-    """The text of a unit, and in its comments where it belongs."""
+    """Return the text of a unit file; its comments say where to install it."""
     return {"systemd": _systemd, "cron": _cron, "launchd": _launchd}[kind](start)
 
 
 def _systemd(start: Start) -> str:
     command = " ".join(_systemd_word(word) for word in start.command)
-    # mixed: the service alone is told to stop, and interrupts its runs itself.
+    # KillMode=mixed: only the service gets SIGTERM; it interrupts its runs itself.
     return f"""\
 # ~/.config/systemd/user/regraft.service, then: systemctl --user enable --now regraft
-# So that it runs while nobody is logged in: loginctl enable-linger
+# To keep the service running while nobody is logged in: loginctl enable-linger
 [Unit]
-Description=Regraft's schedule
+Description=Regraft schedule
 
 [Service]
 Type=exec
@@ -57,7 +58,7 @@ WantedBy=default.target
 
 
 def _systemd_word(word: str) -> str:
-    """As systemd.syntax(7) and systemd.service(5) read it: $ and % would stand for others."""
+    """Return the word quoted for ExecStart; see systemd.syntax(7) and systemd.service(5)."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     plain = re.fullmatch(r"[\w@./:=+,-]+", word)
     return word if plain else f'"{escaped}"'
@@ -65,17 +66,18 @@ def _systemd_word(word: str) -> str:
 
 def _cron(start: Start) -> str:
     command = f"cd {shlex.quote(str(start.folder))} && {shlex.join(start.command)}"
-    said = f">> {shlex.quote(str(start.log))} 2>&1"
+    redirect = f">> {shlex.quote(str(start.log))} 2>&1"
     return f"""\
-# crontab -e. The times of the runs are Regraft's; cron starts the service with the machine, and
-# looks every ten minutes whether it still runs. Where it does, the second one ends at once.
-@reboot {_cron_line(f"{command} {said}")}
+# Install with: crontab -e
+# Cron starts the service at boot and again every ten minutes. While a service is running, the
+# second one ends at once. The service decides when each run starts.
+@reboot {_cron_line(f"{command} {redirect}")}
 */10 * * * * {_cron_line(f"{command} > /dev/null 2>&1")}
 """
 
 
 def _cron_line(command: str) -> str:
-    return command.replace("%", "\\%")  # a bare one would end the line
+    return command.replace("%", "\\%")  # cron reads a bare % as the end of the line
 
 
 def _launchd(start: Start) -> str:
@@ -91,5 +93,5 @@ def _launchd(start: Start) -> str:
         "StandardErrorPath": str(start.log),
     }
     head, _, rest = plistlib.dumps(plist).decode().partition("?>\n")
-    where = "~/Library/LaunchAgents/regraft.operations.schedule.plist"
-    return f"{head}?>\n<!-- {where}, then: launchctl load {where} -->\n{rest}"
+    path = "~/Library/LaunchAgents/regraft.operations.schedule.plist"
+    return f"{head}?>\n<!-- {path}, then: launchctl load {path} -->\n{rest}"

@@ -1,10 +1,10 @@
-"""What happened to the models, on one timeline, and the status page that shows it.
+"""The timeline of a model's events, and the status page that shows it.
 
-Nothing here imports MLflow or torch until the ledger itself is read: the page is written anew after
-every run, also after one in which nothing had changed.
+Only rebuild() imports MLflow and torch: the page is written after every run, also after a run in
+which nothing changed.
 """
 
 from regraft.operations.status.page import rebuild, refresh
-from regraft.operations.status.timeline import Decided, Event, timeline
+from regraft.operations.status.timeline import DecisionEntry, Event, timeline
 
-__all__ = ["Decided", "Event", "rebuild", "refresh", "timeline"]
+__all__ = ["DecisionEntry", "Event", "rebuild", "refresh", "timeline"]

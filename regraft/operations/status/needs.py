@@ -1,4 +1,4 @@
-"""What needs a person: what it is, and the command to type."""
+"""Open tasks for a person: a message, and the command that solves it."""
 
 import shlex
 from collections.abc import Iterator
@@ -8,35 +8,39 @@ from itertools import takewhile
 from typing import Literal
 
 from regraft.operations.journal import Attempt, Watch
-from regraft.operations.status.memory import Remembered
+from regraft.operations.status.registry_snapshot import ModelSnapshot
 from regraft.operations.status.timeline import Event
 
-_ENDED = ("promoted", "rejected", "rolled back")
+_ANSWERS = ("promote", "reject", "rollback")
+Tone = Literal["bad", "warn"]
 
 
 @dataclass(frozen=True)
 class Need:
-    """One thing that waits for a person.
+    """A task that needs a person.
 
-    tone: bad = something is wrong; look = somebody should look.
-    commands: to be typed, any of them. page: path of a report, "" if none.
+    tone: bad = an error; warn = something to check or decide.
+    message: one sentence.
+    commands: possible solutions; each is a command line.
+    page: path of a report, "" if there is none.
     """
 
-    tone: Literal["bad", "look"]
-    said: str
+    tone: Tone
+    message: str
     commands: tuple[str, ...] = ()
     page: str = ""
 
 
 @dataclass(frozen=True)
 class Past:
-    """All that is known of one model. attempts, watches and events: oldest first.
+    """All records of a model. attempts, watches and events: oldest first.
 
-    known: None if it is in no registry. read: when that was looked at, ISO 8601, UTC.
+    snapshot: of the model in the registry, None if it is not registered.
+    read: when the registry was read, ISO 8601, UTC.
     """
 
     name: str
-    known: Remembered | None
+    snapshot: ModelSnapshot | None
     read: str
     attempts: tuple[Attempt, ...]
     watches: tuple[Watch, ...]
@@ -44,36 +48,40 @@ class Past:
 
     @property
     def champion(self) -> int | None:
-        """What serves: what the alias said, unless a newer attempt moved it."""
-        if self.known is None:
+        """Return the version that serves: by the alias, or by a promotion after the snapshot."""
+        if self.snapshot is None:
             return self.events[-1].champion if self.events else None
         read = datetime.fromisoformat(self.read)
-        newer = [e for e in self.events if e.entry is None and e.moved and e.moment > read]
-        return newer[-1].champion if newer else self.known.champion
+        newer = [
+            event
+            for event in self.events
+            if event.entry is None and event.moved and event.moment > read
+        ]
+        return newer[-1].champion if newer else self.snapshot.champion
 
 
 def needs(past: Past) -> Iterator[Need]:
-    """What needs a person, the gravest first."""
+    """Yield the open tasks, the most urgent first."""
     name = shlex.quote(past.name)
-    if past.known and past.known.faults:
-        said = f"The ledger is not as it was written: {past.known.faults[0]}"
-        yield Need("bad", said, (f"regraft ledger verify {name}",))
+    if past.snapshot and past.snapshot.faults:
+        message = f"The ledger was changed after it was written: {past.snapshot.faults[0]}"
+        yield Need("bad", message, (f"regraft ledger verify {name}",))
     yield from _about_alias(past, name)
     yield from _about_failures(past, name)
-    yield from _about_waiting(past, name)
-    yield from _about_drift(past, name)
+    yield from _about_pending(past, name)
+    yield from _about_drift(past)
 
 
 def _about_alias(past: Past, name: str) -> Iterator[Need]:
-    lines = past.known.lines if past.known else ()
-    if past.known and lines and past.known.champion != lines[-1].after:
-        said = (
-            f"The champion was moved outside of Regraft, from {told(lines[-1].after)} to "
-            f"{told(past.known.champion)}. The next decision will record it."
+    lines = past.snapshot.lines if past.snapshot else ()
+    if past.snapshot and lines and past.snapshot.champion != lines[-1].after:
+        previous = lines[-1].after
+        message = (
+            f"The champion was changed outside of Regraft, from {format_version(previous)} to "
+            f"{format_version(past.snapshot.champion)}. The next decision will record this."
         )
-        back = lines[-1].after
-        way = () if back is None else (f"regraft rollback {name} --to {back}",)
-        yield Need("look", said, way)
+        commands = () if previous is None else (f"regraft rollback {name} --to {previous}",)
+        yield Need("warn", message, commands)
 
 
 def _about_failures(past: Past, name: str) -> Iterator[Need]:
@@ -83,79 +91,93 @@ def _about_failures(past: Past, name: str) -> Iterator[Need]:
     failed = list(takewhile(has_failed, reversed(past.attempts)))
     if not failed:
         return
-    times = f"The last {len(failed)} retrainings" if len(failed) > 1 else "The last retraining"
-    what = "was killed" if failed[0].outcome == "killed" and len(failed) == 1 else "failed"
-    said = f"{times} {what} ({_day(datetime.fromisoformat(failed[0].ended))}): {failed[0].reason}"
-    tone: Literal["bad", "look"] = "bad" if failed[0].outcome == "failed" else "look"
-    yield Need(tone, said, ("regraft doctor", f"regraft history {name}"))
+    last = failed[0]
+    subject = f"The last {len(failed)} retrainings" if len(failed) > 1 else "The last retraining"
+    verb = "was killed" if last.outcome == "killed" and len(failed) == 1 else "failed"
+    ended = _format_time(datetime.fromisoformat(last.ended))
+    message = f"{subject} {verb} ({ended}): {last.reason}"
+    tone: Tone = "bad" if last.outcome == "failed" else "warn"
+    yield Need(tone, message, ("regraft doctor", f"regraft history {name}"))
 
 
-def _about_waiting(past: Past, name: str) -> Iterator[Need]:
-    for version, why in _waiting(past).items():
-        said = f"Version {version} waits for your approval{f': {why}' if why else ''}"
+def _about_pending(past: Past, name: str) -> Iterator[Need]:
+    for version, reason in _pending(past).items():
+        message = f"Version {version} is pending your approval{f': {reason}' if reason else ''}"
         commands = (
             f"regraft approve {name}/{version}",
             f'regraft reject {name}/{version} --reason "..."',
         )
-        yield Need("look", said, commands)
+        yield Need("warn", message, commands)
 
 
-def _waiting(past: Past) -> dict[int, str]:
-    """Versions that wait, and why; what the registry said counts, then what happened since."""
-    waiting = {version: "" for version in past.known.waiting} if past.known else {}
-    open_: dict[int, str] = {}
+def _pending(past: Past) -> dict[int, str]:
+    """Return {version: reason} of all versions that are pending approval.
+
+    The registry snapshot counts, and after it the last attempt.
+    """
+    pending = {version: "" for version in past.snapshot.pending} if past.snapshot else {}
+    reasons: dict[int, str] = {}
     for event in past.events:
-        if event.what == "waiting" and event.version:
-            open_[event.version] = event.said
-        elif event.what in _ENDED:
-            open_ = {v: s for v, s in open_.items() if v != event.version and v != event.champion}
+        if event.what == "pending" and event.version:
+            reasons[event.version] = event.message
+        elif event.what in _ANSWERS:
+            for version in (event.version, event.champion):
+                if version is not None:
+                    reasons.pop(version, None)
     last = past.attempts[-1] if past.attempts else None
-    if last and last.outcome == "waiting" and last.version in open_:
-        waiting[last.version] = open_[last.version]
-    return {version: open_.get(version, why) for version, why in waiting.items()}
+    if last and last.outcome == "pending" and last.version in reasons:
+        pending[last.version] = reasons[last.version]
+    return {version: reasons.get(version, reason) for version, reason in pending.items()}
 
 
-def _about_drift(past: Past, name: str) -> Iterator[Need]:
-    """Until somebody looks again and finds none, or another model serves."""
-    looks = sorted(looks_of(past), key=lambda look: look.moment)
-    moved = [event.moment for event in past.events if event.moved]
-    if not looks or not looks[-1].drifted or (moved and moved[-1] >= looks[-1].moment):
+def _about_drift(past: Past) -> Iterator[Need]:
+    """Yield a task until a later check is negative, or another version serves."""
+    checks = sorted(drift_checks(past), key=lambda check: check.moment)
+    moves = [event.moment for event in past.events if event.moved]
+    if not checks or not checks[-1].drifted or (moves and moves[-1] >= checks[-1].moment):
         return
-    last = looks[-1]
+    last = checks[-1]
     commands = (f"regraft watch {shlex.quote(last.photos)}",) if last.photos else ()
-    said = f"New photos are of another kind ({_day(last.moment)}): {last.said}"
-    yield Need("look", said, commands, last.page)
+    message = f"New photos show a distribution shift ({_format_time(last.moment)}): {last.message}"
+    yield Need("warn", message, commands, last.page)
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at whether photos are of another kind. p_value: None if it was not written down."""
+class DriftCheck:
+    """A drift test of new photos. p_value: in [0, 1], None if it was not recorded."""
 
     moment: datetime
     drifted: bool
-    said: str
+    message: str
     p_value: float | None = None
     photos: str = ""
     page: str = ""
 
 
-def looks_of(past: Past) -> Iterator[Look]:
-    """Every one: those that somebody asked for, then those of the retrainings."""
-    for one in past.watches:
-        moment = datetime.fromisoformat(one.when)
-        yield Look(moment, one.drifted, one.reason, one.p_value, one.photos, one.page)
+def drift_checks(past: Past) -> Iterator[DriftCheck]:
+    """Yield all drift tests: first those of `regraft watch`, then those of the retrainings."""
+    for watch in past.watches:
+        yield DriftCheck(
+            moment=datetime.fromisoformat(watch.when),
+            drifted=watch.drifted,
+            message=watch.reason,
+            p_value=watch.p_value,
+            photos=watch.photos,
+            page=watch.page,
+        )
     for attempt in past.attempts:
-        reasons = attempt.advice.reasons if attempt.advice else ()
-        for line in reasons:
-            if attempt.advice and line.name == "drift":
+        if attempt.advice is None:
+            continue
+        for reason in attempt.advice.reasons:
+            if reason.name == "drift":
                 moment = datetime.fromisoformat(attempt.ended)
-                yield Look(moment, attempt.advice.has_drifted, line.said)
+                yield DriftCheck(moment, attempt.advice.has_drifted, reason.message)
 
 
-def told(version: int | None) -> str:
-    """The version as it is told."""
+def format_version(version: int | None) -> str:
+    """Return the version as text, such as "v3", or "none"."""
     return "none" if version is None else f"v{version}"
 
 
-def _day(moment: datetime) -> str:
+def _format_time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"

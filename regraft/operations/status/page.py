@@ -1,7 +1,7 @@
-"""The status page: one HTML file that says how things stand, without network or script.
+"""The status page: an HTML file that shows the state of all models, without network or script.
 
-refresh() writes it anew from what is at hand, in a fraction of a second; rebuild() asks the
-registry first, and keeps what it said beside the page for the next refresh.
+refresh() writes the page from local files; rebuild() reads the registry first, and stores a
+snapshot of it for the next refresh().
 """
 
 import os
@@ -12,11 +12,22 @@ from typing import TYPE_CHECKING
 
 from regraft.core import pages
 from regraft.core.config import TrackingConfig
-from regraft.core.files import write_whole
+from regraft.core.files import write_atomic
 from regraft.core.state import State
 from regraft.operations import journal
-from regraft.operations.status.memory import Memory, keep, look, recall
+from regraft.operations.status.figures import (
+    draw_accuracy,
+    draw_drift,
+    draw_photos,
+    draw_retrainings,
+)
 from regraft.operations.status.needs import Past
+from regraft.operations.status.registry_snapshot import (
+    RegistrySnapshot,
+    load_snapshot,
+    read_registry,
+    save_snapshot,
+)
 from regraft.operations.status.schedule import Service, service_of
 from regraft.operations.status.timeline import timeline
 from regraft.operations.status.view import View, view_of
@@ -24,12 +35,12 @@ from regraft.operations.status.view import View, view_of
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-PAGE, MEMORY = "status.html", "status.json"
+PAGE, SNAPSHOT = "status.html", "status.json"
 
 
 @dataclass(frozen=True)
 class Built:
-    """The page that was written, and what is in it."""
+    """The page that was written, and its content."""
 
     path: Path
     views: tuple[View, ...]
@@ -37,20 +48,20 @@ class Built:
 
 
 def refresh(state: State, now: datetime, journal_url: str = "") -> Built:
-    """The page, from the journal, the schedule and what the registry said the last time.
+    """Write the page from the journal, the schedule and the stored registry snapshot.
 
     Neither MLflow nor torch is imported.
 
     Args:
         now: UTC.
-        journal_url: "" is the state folder's own.
+        journal_url: "" is the journal of the state folder.
 
     Raises:
-        JournalBroken: a file there is not what it should be.
+        JournalBroken: a record is invalid.
     """
-    memory = recall(state.reports / MEMORY)
+    snapshot = load_snapshot(state.reports / SNAPSHOT)
     url = journal_url or str(state.journal)
-    return _write(state.reports / PAGE, pasts_of(memory, url), service_of(state, now), now)
+    return _write(state, state.reports / PAGE, pasts_of(snapshot, url), now)
 
 
 def rebuild(
@@ -60,29 +71,28 @@ def rebuild(
     journal_url: str = "",
     out: Path | None = None,
 ) -> Built:
-    """The page, after the registry was asked; see refresh().
+    """Read the registry, store its snapshot and write the page; see refresh().
 
     Args:
         now: UTC.
-        tracking: where the registry is; None is the state folder's own. Where there is none yet,
-            it is not made.
-        out: where the page goes; None is <state>/reports/status.html.
+        tracking: location of the registry; None is that of the state folder. A registry that does
+            not exist is not created.
+        out: path of the page; None is <state>/reports/status.html.
     """
     url = journal_url or str(state.journal)
-    memory = Memory()
+    snapshot = RegistrySnapshot()
     if tracking is not None or state.mlflow_database.exists():
-        where = tracking or TrackingConfig(uri=state.tracking_uri)
-        memory = look(where, journal.attempts(url), now)
-    keep(state.reports / MEMORY, memory)
-    path = (out or state.reports / PAGE).absolute()
-    return _write(path, pasts_of(memory, url), service_of(state, now), now)
+        location = tracking or TrackingConfig(uri=state.tracking_uri)
+        snapshot = read_registry(location, journal.read_attempts(url), now)
+    save_snapshot(state.reports / SNAPSHOT, snapshot)
+    return _write(state, (out or state.reports / PAGE).absolute(), pasts_of(snapshot, url), now)
 
 
-def _page_of(views: tuple[View, ...], service: Service, folder: Path, now: datetime) -> str:
-    """The page as HTML text: styles and drawings inside, no script, no request.
+def _render(views: tuple[View, ...], service: Service, folder: Path, now: datetime) -> str:
+    """Return the page as HTML with its styles and figures inside.
 
     Args:
-        folder: where it will lie; paths of reports become links from there.
+        folder: of the page; links to reports are relative to it.
         now: UTC.
     """
     context = {
@@ -94,33 +104,40 @@ def _page_of(views: tuple[View, ...], service: Service, folder: Path, now: datet
     return _environment(folder).get_template("status.html").render(context)
 
 
-def pasts_of(memory: Memory, journal_url: str) -> list[Past]:
-    """All that is known of every model, by name."""
-    tried, watched = journal.attempts(journal_url), journal.watches(journal_url)
-    known = {model.name: model for model in memory.models}
-    names = sorted({*known, *(one.name for one in tried), *(one.name for one in watched)})
+def pasts_of(snapshot: RegistrySnapshot, journal_url: str) -> list[Past]:
+    """Return the records of every model, sorted by name."""
+    all_attempts = journal.read_attempts(journal_url)
+    all_watches = journal.read_watches(journal_url)
+    models = {model.name: model for model in snapshot.models}
+    names = {*models, *(each.name for each in all_attempts), *(each.name for each in all_watches)}
     pasts = []
-    for name in names:
-        attempts = tuple(one for one in tried if one.name == name)
-        watches = tuple(one for one in watched if one.name == name)
-        model = known.get(name)
+    for name in sorted(names):
+        attempts = tuple(each for each in all_attempts if each.name == name)
+        watches = tuple(each for each in all_watches if each.name == name)
+        model = models.get(name)
         events = timeline(model.lines if model else (), attempts, watches)
-        pasts.append(Past(name, model, memory.read, attempts, watches, events))
+        pasts.append(Past(name, model, snapshot.read, attempts, watches, events))
     return pasts
 
 
-def _write(path: Path, pasts: list[Past], service: Service, now: datetime) -> Built:
+def _write(state: State, path: Path, pasts: list[Past], now: datetime) -> Built:
+    # matplotlib would otherwise write its font cache to the user's home folder.
+    os.environ.setdefault("MPLCONFIGDIR", str(state.root / "matplotlib"))
+    service = service_of(state, now)
     views = tuple(view_of(past, number, now) for number, past in enumerate(pasts, 1))
-    write_whole(str(path), _page_of(views, service, path.parent, now).encode())
+    write_atomic(str(path), _render(views, service, path.parent, now).encode())
     return Built(path, views, service)
 
 
 def _environment(folder: Path) -> "Environment":
     filters = {
+        "accuracy_svg": lambda view: draw_accuracy(view.accuracy, view.span, view.anchor),
         "day": lambda moment: f"{_utc(moment):%Y-%m-%d}",
+        "drift_svg": lambda view: draw_drift(view.drift, view.span, view.anchor),
         "link": lambda place: link(place, folder),
         "percent": lambda share: f"{100 * share:.1f} %",
-        "px": lambda number: f"{number:.1f}",
+        "photos_svg": lambda view: draw_photos(view.photos, view.span, view.anchor),
+        "retrainings_svg": lambda view: draw_retrainings(view.runs, view.span, view.anchor),
         "stamp": lambda moment: f"{_utc(moment):%Y-%m-%d %H:%M}",
         "version": lambda number: f"v{number}" if number else "none",
     }
@@ -128,7 +145,7 @@ def _environment(folder: Path) -> "Environment":
 
 
 def link(place: str, folder: Path) -> str:
-    """The place as a link from the page's folder; "" where none can be made.
+    """Return a link to a file from the page's folder; "" if there is none.
 
     >>> link("/s/reports/drift 1.html", Path("/s/reports")), link("javascript:x", Path("/s"))
     ('drift%201.html', '')
@@ -141,5 +158,5 @@ def link(place: str, folder: Path) -> str:
 
 
 def _utc(moment: datetime | str) -> datetime:
-    known = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    return known.astimezone(UTC)
+    time = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return time.astimezone(UTC)

@@ -1,33 +1,62 @@
-"""The drawings of a model's year: accuracy, photos, drift, and what became of every run."""
+"""The data of the figures: accuracies, photos, drift tests and retrainings over time."""
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Literal
 
+from regraft.core.intervals import wilson_interval
+from regraft.core.outcomes import AttemptOutcome
+from regraft.core.pages import count
 from regraft.operations.journal import Attempt
-from regraft.operations.status.needs import Look, Past, looks_of, told
-from regraft.operations.status.scales import BOTTOM, NumberScale, Tick, TimeScale, number_scale
+from regraft.operations.status.needs import DriftCheck, Past, drift_checks, format_version
+from regraft.operations.status.timeline import label_of
 
-MAX_BREAKS = 6  # more dashed lines than that hide what they part
-_LEAST_P = 1e-4  # smaller ones are drawn there
-_LABEL_GAP = 26.0  # pixels that the label of a version takes
-_STRIP = 0.75  # pixels that a run takes at least
-# What is seen where several runs fall on one place: the last named here.
-_RANKS = ("skipped", "postponed", "kept", "held", "waiting", "promoted", "killed", "failed")
+MAX_BREAKS = 6  # more dashed lines would hide the accuracies
+_CONFIDENCE = 0.95  # of the intervals of the accuracies
+_LABEL_GAP = 0.085  # share of the time axis that the label of a version needs
+_MAX_MARKS = 400  # retrainings side by side: more would overlap
+# Where several retrainings overlap, the last in this order is drawn.
+_RANKS: tuple[AttemptOutcome, ...] = (
+    "skip",
+    "postpone",
+    "keep",
+    "hold",
+    "pending",
+    "promote",
+    "killed",
+    "failed",
+)
+PointKind = Literal["champion", "challenger", "count", "stable", "drifted"]
+
+
+@dataclass(frozen=True)
+class TimeSpan:
+    """The time axis. first < last, UTC."""
+
+    first: datetime
+    last: datetime
+
+    def share(self, moment: datetime) -> float:
+        """Return the position of a time on the axis, in [0, 1]."""
+        share = (moment - self.first) / (self.last - self.first)
+        return min(1.0, max(0.0, share))
 
 
 @dataclass(frozen=True)
 class Point:
-    """A mark. x, y: pixels; low, high: of its interval, None if there is none.
+    """A mark of a plot.
 
-    tone: how it is drawn. caption: what is said when it is pointed at. label: beside it.
+    value: accuracy in [0, 1], number of photos, or p-value in [0, 1]; None = no p-value recorded.
+    caption: text of the tooltip.
+    low, high: bounds of the value's interval, None if there is none.
+    label: text beside the mark, "" for none.
     """
 
-    x: float
-    y: float
-    tone: str
+    moment: datetime
+    value: float | None
+    kind: PointKind
     caption: str
     low: float | None = None
     high: float | None = None
@@ -36,18 +65,29 @@ class Point:
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing. line: points of the line, in pixels; breaks: where a dashed line stands."""
+    """The data of a figure.
 
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
+    line: (time, value) of a step line: each value holds until the next time.
+    breaks: times of dashed vertical lines.
+    """
+
     points: tuple[Point, ...]
-    line: tuple[tuple[float, float], ...] = ()
-    breaks: tuple[float, ...] = ()
+    line: tuple[tuple[datetime, float], ...] = ()
+    breaks: tuple[datetime, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A retraining on the time axis. caption: text of the tooltip."""
+
+    moment: datetime
+    outcome: AttemptOutcome
+    caption: str
 
 
 @dataclass(frozen=True)
 class Score:
-    """An accuracy that was measured, in [0, 1]. n_test: 0 if unknown."""
+    """A measured accuracy with its bounds, in [0, 1]. n_test: test photos, 0 if unknown."""
 
     moment: datetime
     version: int
@@ -57,114 +97,88 @@ class Score:
     n_test: int
 
 
+def time_span(times: list[datetime], now: datetime) -> TimeSpan:
+    """Return the span from the first moment until now, at least one day."""
+    first = min([*times, now - timedelta(days=1)])
+    return TimeSpan(first.astimezone(UTC), now.astimezone(UTC))
+
+
 def scores(past: Past) -> tuple[Score, ...]:
-    """Every measured accuracy, oldest first; of attempts, and of versions that none tells of."""
-    found = [
-        _score(a, a.version, a.accuracy)
-        for a in past.attempts
-        if a.version is not None and a.accuracy is not None
+    """Return all measured accuracies, oldest first: of attempts, else of the registry."""
+    measured = [
+        _score(attempt, attempt.version, attempt.accuracy)
+        for attempt in past.attempts
+        if attempt.version is not None and attempt.accuracy is not None
     ]
-    told_of = {one.version for one in found}
-    for one in past.known.measured if past.known else ():
-        if one.version not in told_of:
-            low, high = wilson(one.accuracy, one.n_test)
-            moment = datetime.fromisoformat(one.when)
-            found.append(Score(moment, one.version, one.accuracy, low, high, one.n_test))
-    return tuple(sorted(found, key=lambda score: score.moment))
+    versions = {score.version for score in measured}
+    for each in past.snapshot.measured if past.snapshot else ():
+        if each.version not in versions:
+            low, high = _interval(each.accuracy, each.n_test)
+            moment = datetime.fromisoformat(each.when)
+            measured.append(Score(moment, each.version, each.accuracy, low, high, each.n_test))
+    return tuple(sorted(measured, key=lambda score: score.moment))
 
 
-def wilson(accuracy: float, n: int) -> tuple[float | None, float | None]:
-    """The 95 % interval of a share of n; None where n is 0.
-
-    In plain arithmetic: scipy, which the report asks, takes longer to import than a page to build.
-
-    Source: Wilson 1927, with z = 1.96.
-    """
-    if not n:
-        return None, None
-    z2 = 1.959964**2
-    middle = (accuracy + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2) / (1 + z2 / n) * math.sqrt(accuracy * (1 - accuracy) / n + z2 / 4 / n**2)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def accuracy_plot(past: Past, times: TimeScale) -> Plot | None:
-    """The accuracy of every version when it was judged, and the champion's as a line."""
+def accuracy_plot(past: Past, span: TimeSpan) -> Plot | None:
+    """Return the accuracy of every version when it was judged, and the champion's as a line."""
     measured = scores(past)
     if not measured:
         return None
-    bounds = [v for s in measured for v in (s.accuracy, s.low, s.high) if v is not None]
-    scale = number_scale(bounds, top=1.0)
-    served = {event.champion for event in past.events if event.moved} | {past.champion}
-    points = [_point(score, times, scale, score.version in served) for score in measured]
-    form = f".{_digits(scale.step)}f"
-    breaks = tuple(times.at(moment) for moment in changes_of_test(measured))
+    champions = {event.champion for event in past.events if event.moved} | {past.champion}
+    points = [_accuracy_point(score, score.version in champions) for score in measured]
+    breaks = tuple(changes_of_test(measured))
     return Plot(
-        x_ticks=times.ticks,
-        y_ticks=tuple(Tick(scale.at(v), f"{100 * v:{form}} %") for v in scale.values),
-        points=tuple(_labelled(points)),
-        line=tuple(_champions(past, measured, times, scale)),
+        points=tuple(_without_overlap(points, span)),
+        line=tuple(_champion_line(past, measured, span)),
         breaks=breaks if len(breaks) <= MAX_BREAKS else (),
     )
 
 
 def changes_of_test(measured: tuple[Score, ...]) -> list[datetime]:
-    """When accuracies began to be of other test photos than those before."""
-    known = [score for score in measured if score.n_test]
-    return [late.moment for early, late in pairwise(known) if early.n_test != late.n_test]
+    """Return the times at which the number of test photos changed."""
+    counted = [score for score in measured if score.n_test]
+    return [later.moment for earlier, later in pairwise(counted) if earlier.n_test != later.n_test]
 
 
-def photos_plot(past: Past, times: TimeScale) -> Plot | None:
-    """How many photos there were, on all sides, as steps."""
-    counted = [
+def photos_plot(past: Past, span: TimeSpan) -> Plot | None:
+    """Return the number of photos in all splits over time."""
+    counts = [
         (datetime.fromisoformat(attempt.ended), attempt.n_photos)
         for attempt in past.attempts
         if attempt.n_photos
     ]
-    if not counted:
+    if not counts:
         return None
-    scale = number_scale([0.0, *(float(n) for _, n in counted)])
-    line: list[tuple[float, float]] = []
-    for moment, n in counted:
-        x, y = times.at(moment), scale.at(n)
-        if not line:
-            line.append((x, y))
-        elif y != line[-1][1]:
-            line += [(x, line[-1][1]), (x, y)]
-    line.append((times.at(times.last), line[-1][1]))
-    ticks = tuple(Tick(scale.at(v), f"{v:g}") for v in scale.values)
-    last = line[-1]
-    dot = Point(last[0], last[1], "serves", f"{counted[-1][1]} photos", label=f"{counted[-1][1]}")
-    return Plot(times.ticks, ticks, (dot,), tuple(line))
+    line: list[tuple[datetime, float]] = []
+    for moment, n in counts:
+        if not line or n != line[-1][1]:
+            line.append((moment, n))
+    n = counts[-1][1]
+    line.append((span.last, n))
+    return Plot((Point(span.last, n, "count", f"{count(n)} photos", label=count(n)),), tuple(line))
 
 
-def drift_plot(past: Past, times: TimeScale) -> Plot | None:
-    """The p-value of every look at new photos, on a scale of powers of ten."""
-    looks = [look for look in looks_of(past) if look.p_value is not None or look.drifted]
-    if not looks:
-        return None
-    scale = NumberScale(math.log10(_LEAST_P), 0.0, 1.0)
-    names = ("≤ 10⁻⁴", "0.001", "0.01", "0.1", "1")
-    ticks = zip(scale.values, names, strict=True)
-    return Plot(
-        x_ticks=times.ticks,
-        y_ticks=tuple(Tick(scale.at(v), name) for v, name in ticks),
-        points=tuple(_look(look, times, scale) for look in looks),
-    )
+def drift_plot(past: Past) -> Plot | None:
+    """Return the p-value of every drift test; a detection without a p-value counts too."""
+    checks = [each for each in drift_checks(past) if each.p_value is not None or each.drifted]
+    return Plot(tuple(map(_drift_point, checks))) if checks else None
 
 
-def runs_strip(past: Past, times: TimeScale) -> tuple[Point, ...]:
-    """What became of every call of `regraft retrain`; the gravest, where many fall together."""
-    seen: dict[int, tuple[float, Attempt]] = {}
+def retraining_marks(past: Past, span: TimeSpan) -> tuple[Mark, ...]:
+    """Return every call of `regraft retrain`; of those that overlap, the most important."""
+    marks: dict[int, Attempt] = {}
     for attempt in past.attempts:
-        x = times.at(datetime.fromisoformat(attempt.ended))
-        place = int(x / _STRIP)
-        other = seen.get(place)
-        if other is None or _rank(attempt) >= _rank(other[1]):
-            seen[place] = x, attempt
+        position = int(span.share(datetime.fromisoformat(attempt.ended)) * _MAX_MARKS)
+        other = marks.get(position)
+        if other is None or _rank(attempt) >= _rank(other):
+            marks[position] = attempt
     return tuple(
-        Point(x, 0.0, one.outcome, f"{one.ended[:10]} {one.outcome}: {one.reason}")
-        for x, one in seen.values()
+        Mark(
+            datetime.fromisoformat(attempt.ended),
+            attempt.outcome,
+            f"{attempt.ended[:10]} {label_of(attempt.outcome)}: {attempt.reason}",
+        )
+        for attempt in marks.values()
     )
 
 
@@ -174,70 +188,63 @@ def _score(attempt: Attempt, version: int, accuracy: float) -> Score:
     return Score(moment, version, accuracy, low, high, attempt.n_test)
 
 
-def _point(score: Score, times: TimeScale, scale: NumberScale, served: bool) -> Point:
-    about = f"{score.moment:%Y-%m-%d} {told(score.version)}: {score.accuracy:.1%}"
-    low, high = (None if v is None else scale.at(v) for v in (score.low, score.high))
+def _interval(accuracy: float, n: int) -> tuple[float | None, float | None]:
+    """Return the bounds of an accuracy measured on n photos; None where n is 0."""
+    if n == 0:
+        return None, None
+    interval = wilson_interval(round(accuracy * n), n, _CONFIDENCE)
+    return interval.low, interval.high
+
+
+def _accuracy_point(score: Score, was_champion: bool) -> Point:
+    version = format_version(score.version)
+    caption = f"{score.moment:%Y-%m-%d} {version}: {score.accuracy:.1%}"
     return Point(
-        x=times.at(score.moment),
-        y=scale.at(score.accuracy),
-        tone="serves" if served else "kept",
-        caption=f"{about} of {score.n_test} test photos",
-        low=low,
-        high=high,
-        label=told(score.version) if served else "",
+        moment=score.moment,
+        value=score.accuracy,
+        kind="champion" if was_champion else "challenger",
+        caption=f"{caption} of {score.n_test} test photos",
+        low=score.low,
+        high=score.high,
+        label=version if was_champion else "",
     )
 
 
-def _labelled(points: list[Point]) -> Iterator[Point]:
-    """The points with only such labels as do not cover each other; the last one always has its."""
-    right = math.inf
-    kept = []
+def _without_overlap(points: list[Point], span: TimeSpan) -> Iterator[Point]:
+    """Yield the points without labels that would overlap; the last label always stays."""
+    right = 2.0  # right of the axis
+    labelled = []
     for point in reversed(points):
-        fits = point.label and right - point.x >= _LABEL_GAP
-        right = point.x if fits else right
-        kept.append(point if fits else _unlabelled(point))
-    yield from reversed(kept)
+        position = span.share(point.moment)
+        if point.label and right - position >= _LABEL_GAP:
+            right = position
+            labelled.append(point)
+        else:
+            labelled.append(replace(point, label=""))
+    yield from reversed(labelled)
 
 
-def _unlabelled(point: Point) -> Point:
-    return Point(point.x, point.y, point.tone, point.caption, point.low, point.high)
-
-
-def _champions(
-    past: Past, measured: tuple[Score, ...], times: TimeScale, scale: NumberScale
-) -> Iterator[tuple[float, float]]:
-    """Steps: what served, as accurate as it was measured last before it began to serve."""
-    height: float | None = None
+def _champion_line(
+    past: Past, measured: tuple[Score, ...], span: TimeSpan
+) -> Iterator[tuple[datetime, float]]:
+    """Yield the champion's accuracy, as last measured before it began to serve."""
+    accuracy: float | None = None
     for event in past.events:
         if not event.moved:
             continue
-        # The page of a training is dated after the entry in the ledger, by minutes.
-        ours = [score for score in measured if score.version == event.champion]
-        before = [score for score in ours if score.moment <= event.moment] or ours[:1]
-        if not before:
-            continue
-        x, y = times.at(event.moment), scale.at(before[-1].accuracy)
-        if height is not None:
-            yield x, height
-        yield x, y
-        height = y
-    if height is not None:
-        yield times.at(times.last), height
+        # The attempt is dated after its entry in the ledger, by minutes.
+        own = [score for score in measured if score.version == event.champion]
+        before = [score for score in own if score.moment <= event.moment] or own[:1]
+        if before:
+            accuracy = before[-1].accuracy
+            yield event.moment, accuracy
+    if accuracy is not None:
+        yield span.last, accuracy
 
 
-def _look(look: Look, times: TimeScale, scale: NumberScale) -> Point:
-    about = f"{look.moment:%Y-%m-%d}: {look.said}"
-    tone = "drift" if look.drifted else "calm"
-    if look.p_value is None:
-        return Point(times.at(look.moment), BOTTOM + 9, f"{tone} own", about)
-    return Point(
-        times.at(look.moment), scale.at(math.log10(max(look.p_value, _LEAST_P))), tone, about
-    )
-
-
-def _digits(step: float) -> int:
-    """Of a percentage."""
-    return 0 if step >= 0.0099 else 1 if step >= 0.00099 else 2
+def _drift_point(check: DriftCheck) -> Point:
+    caption = f"{check.moment:%Y-%m-%d}: {check.message}"
+    return Point(check.moment, check.p_value, "drifted" if check.drifted else "stable", caption)
 
 
 def _rank(attempt: Attempt) -> int:

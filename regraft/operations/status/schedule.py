@@ -1,4 +1,4 @@
-"""How the schedule stands, and what of it needs a person."""
+"""The state of the schedule, and its open tasks for a person."""
 
 import shlex
 from collections.abc import Iterator
@@ -6,15 +6,23 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from regraft.core.errors import ScheduleError
+from regraft.core.outcomes import ScheduledOutcome
 from regraft.core.state import State
-from regraft.operations.schedule import Record, declared, last_beat, names, next_due, record_of
+from regraft.operations.schedule import (
+    Record,
+    load_entry,
+    load_record,
+    names,
+    next_due,
+    read_heartbeat,
+)
 from regraft.operations.status.needs import Need
 
-_LATE = timedelta(minutes=10)  # guess: a busy machine begins by then
-_SAID = {
+_LATE = timedelta(minutes=10)  # guess: a busy machine starts a run within this time
+_PROBLEMS: dict[ScheduledOutcome, str] = {
     "failed": "failed",
     "timeout": "took too long and was ended",
-    "lost": "ended, and nobody saw how",
+    "killed": "ended, and its result is unknown",
 }
 
 
@@ -22,19 +30,20 @@ _SAID = {
 class Service:
     """The schedule and its service.
 
-    next: the name of what runs next, and when, UTC; None if nothing is declared.
-    lives: whether the service did when this was asked. beat: when it last said so, "" if never.
-    needs: what waits for a person.
+    next: (name of the next entry, its fire time in UTC); None if nothing is scheduled.
+    is_alive: whether the service was running when this was read.
+    last_heartbeat: ISO 8601, UTC, "" if never.
+    needs: open tasks for a person.
     """
 
     next: tuple[str, datetime] | None = None
-    lives: bool = False
-    beat: str = ""
+    is_alive: bool = False
+    last_heartbeat: str = ""
     needs: tuple[Need, ...] = ()
 
 
 def service_of(state: State, now: datetime) -> Service:
-    """How the schedule of the state folder stands; a file that is broken is a need, and no error.
+    """Return the state of the schedule; an invalid file becomes a task, not an error.
 
     Args:
         now: UTC.
@@ -43,40 +52,43 @@ def service_of(state: State, now: datetime) -> Service:
     needs: list[Need] = []
     for name in names(state):
         try:
-            declaration, record = declared(state, name), record_of(state, name)
-            if declaration is None or declaration.keeper != "here":
+            entry, record = load_entry(state, name), load_record(state, name)
+            if entry is None or entry.backend != "local":
                 continue
-            when = next_due(declaration, record, now)
+            when = next_due(entry, record, now)
         except ScheduleError as error:
             needs.append(Need("bad", str(error)))
             continue
-        due += [(when, name)] if when else []
-        needs += _about_last(name, record)
-    beat = last_beat(state)
-    lives = beat is not None and beat.lives(now)
-    soonest = (min(due)[1], min(due)[0]) if due else None
-    needs += _about_next(soonest, lives, now)
-    return Service(soonest, lives, beat.time if beat else "", tuple(needs))
+        if when:
+            due.append((when, name))
+        needs += _about_last_run(name, record)
+    heartbeat = read_heartbeat(state)
+    is_alive = heartbeat is not None and heartbeat.is_alive(now)
+    first = (min(due)[1], min(due)[0]) if due else None
+    needs += _about_next_run(first, is_alive, now)
+    return Service(first, is_alive, heartbeat.time if heartbeat else "", tuple(needs))
 
 
-def _about_last(name: str, record: Record) -> Iterator[Need]:
-    """What came of the last run, where it was not what should have."""
-    if record.outcome not in _SAID:
+def _about_last_run(name: str, record: Record) -> Iterator[Need]:
+    if record.outcome not in _PROBLEMS:
         return
     code = f", exit code {record.exit_code}" if record.exit_code is not None else ""
-    why = f": {record.reason}" if record.reason and record.outcome == "failed" else ""
+    reason = f": {record.reason}" if record.reason and record.outcome == "failed" else ""
     due = f"{datetime.fromisoformat(record.due):%Y-%m-%d %H:%M} UTC"
-    said = f"The run of {name} that was due {due} {_SAID[record.outcome]}{code}{why}"
-    yield Need("bad", said, (f"tail {shlex.quote(record.log)}",) if record.log else ())
+    problem = _PROBLEMS[record.outcome]
+    message = f"The run of {name} that was due {due} {problem}{code}{reason}"
+    yield Need("bad", message, (f"tail {shlex.quote(record.log)}",) if record.log else ())
 
 
-def _about_next(due: tuple[str, datetime] | None, lives: bool, now: datetime) -> Iterator[Need]:
-    if due is None:
+def _about_next_run(
+    first: tuple[str, datetime] | None, is_alive: bool, now: datetime
+) -> Iterator[Need]:
+    if first is None:
         return
-    name, when = due
-    if not lives:
-        said = f"Nobody runs the schedule, so {name} will not start."
-        yield Need("bad", said, ("regraft schedule run",))
+    name, when = first
+    if not is_alive:
+        message = f"The schedule service is not running, so {name} will not start."
+        yield Need("bad", message, ("regraft schedule run",))
     elif when < now - _LATE:
-        said = f"{name} was due {when:%Y-%m-%d %H:%M} UTC and has not begun."
-        yield Need("look", said)
+        message = f"{name} was due {when:%Y-%m-%d %H:%M} UTC and has not started."
+        yield Need("warn", message)

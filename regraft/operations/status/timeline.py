@@ -1,4 +1,4 @@
-"""The timeline: everything that happened to a model, whoever wrote it down, in one order."""
+"""The timeline: all events of a model from the ledger, the journal and drift checks, in order."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,35 +6,37 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, Protocol
 
-from regraft.operations.journal import Attempt, Outcome, Watch
+from regraft.core.outcomes import AttemptOutcome, LedgerAction
+from regraft.operations.journal import Attempt, Watch
 
-What = Literal[
-    Outcome, "serves already", "rolled back", "rejected", "moved by hand", "drift", "no drift"
-]
-# Which entry of the ledger says the same as an attempt that ended so.
-_ACTIONS: dict[Outcome, str] = {
-    "promoted": "promote",
-    "kept": "keep",
-    "held": "hold",
-    "waiting": "hold",
+What = Literal[AttemptOutcome, LedgerAction, "serving", "drift", "no drift"]
+# The action of the ledger entry that belongs to an attempt with this outcome.
+_ACTIONS: dict[AttemptOutcome, LedgerAction] = {
+    "promote": "promote",
+    "keep": "keep",
+    "hold": "hold",
+    "pending": "hold",
 }
-_WHAT: dict[str, What] = {
+_LABELS: dict[What, str] = {
     "promote": "promoted",
     "keep": "kept",
     "hold": "held",
+    "skip": "skipped",
+    "postpone": "postponed",
     "rollback": "rolled back",
     "reject": "rejected",
-    "outside": "moved by hand",
+    "outside": "changed outside",
+    "serving": "already serving",
 }
-_WAITS = re.compile(r"version \d+ waits for approval\b")
+_IS_PENDING = re.compile(r"version \d+ (?:waits for|is pending) approval\b")
 
 
-class Decided(Protocol):
-    """An entry of the ledger, as far as it is told here."""
+class DecisionEntry(Protocol):
+    """The fields of a ledger entry that the timeline uses."""
 
     @property
     def number(self) -> int:
-        """Its place, >= 1."""
+        """Position in the ledger, >= 1."""
 
     @property
     def when(self) -> str:
@@ -45,8 +47,8 @@ class Decided(Protocol):
         """user@host."""
 
     @property
-    def action(self) -> str:
-        """promote, keep, hold, rollback, reject or outside."""
+    def action(self) -> LedgerAction:
+        """What was decided or done."""
 
     @property
     def before(self) -> int | None:
@@ -58,7 +60,7 @@ class Decided(Protocol):
 
     @property
     def verdict(self) -> str:
-        """Its id, "" if there was none."""
+        """Id of the verdict, "" if there was none."""
 
     @property
     def reason(self) -> str:
@@ -67,13 +69,16 @@ class Decided(Protocol):
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened.
+    """An event of a model.
 
-    when: ISO 8601, UTC. who: user@host.
-    before, champion: the version that served before it and after it, None for none.
-    version: the one that it is about, None if none.
-    said: one sentence. details: further ones, in the order of reading.
-    verdict: its id, "" if there was none. entry: its number in the ledger, None if it has none.
+    when: ISO 8601, UTC.
+    who: user@host.
+    before, champion: the version that served before and after the event, None for none.
+    message: one sentence.
+    version: the version that the event is about, None if there is none.
+    verdict: id of the verdict, "" if there was none.
+    entry: its number in the ledger, None if it is not in the ledger.
+    details: further sentences, in the order of reading.
     """
 
     when: str
@@ -81,7 +86,7 @@ class Event:
     what: What
     before: int | None
     champion: int | None
-    said: str
+    message: str
     version: int | None = None
     verdict: str = ""
     entry: int | None = None
@@ -89,46 +94,61 @@ class Event:
 
     @property
     def moment(self) -> datetime:
-        """When, as a time."""
+        """Return the time of the event."""
         return datetime.fromisoformat(self.when)
 
     @property
     def moved(self) -> bool:
-        """Whether another version serves since."""
+        """Return whether the event changed the champion."""
         return self.before != self.champion
+
+    @property
+    def label(self) -> str:
+        """Return the kind of the event in natural English, such as "promoted"."""
+        return label_of(self.what)
 
 
 def timeline(
-    entries: Sequence[Decided], attempts: Iterable[Attempt], watches: Iterable[Watch]
+    entries: Sequence[DecisionEntry], attempts: Iterable[Attempt], watches: Iterable[Watch]
 ) -> tuple[Event, ...]:
-    """Everything that happened to one model, oldest first.
+    """Return all events of a model, oldest first.
 
-    An attempt and the ledger's entry about its verdict are one event, at the entry's time.
+    An attempt and the ledger entry about its verdict become a single event, at the entry's time.
 
     Args:
-        entries: in the ledger's order; attempts, watches: of the same model, in any order.
+        entries: in the ledger's order.
+        attempts, watches: of the same model, in any order.
     """
-    left = list(entries)
+    remaining = list(entries)
     events = []
-    for attempt in sorted(attempts, key=lambda one: _moment(one.ended)):
-        entry = _entry_about(attempt, left)
+    for attempt in sorted(attempts, key=lambda attempt: _moment(attempt.ended)):
+        entry = _entry_about(attempt, remaining)
         if entry:
-            left.remove(entry)
+            remaining.remove(entry)
         events.append(_of_attempt(attempt, entry))
-    events += [_of_entry(entry) for entry in left]
+    events += [_of_entry(entry) for entry in remaining]
     events += [_of_watch(watch) for watch in watches]
     events.sort(key=lambda event: (event.moment, event.entry or 0))
     return tuple(_with_champions(events, entries))
 
 
+def label_of(what: What) -> str:
+    """Return the kind of an event in natural English.
+
+    >>> label_of("promote"), label_of("failed")
+    ('promoted', 'failed')
+    """
+    return _LABELS.get(what, what)
+
+
 def champion_since(events: Iterable[Event]) -> datetime | None:
-    """Since when the last event's champion serves without a break; None if nothing ever moved."""
+    """Return since when the current champion serves; None if the champion never changed."""
     moves = [event.moment for event in events if event.moved]
     return moves[-1] if moves else None
 
 
-def _entry_about(attempt: Attempt, entries: list[Decided]) -> Decided | None:
-    """The entry about the attempt's verdict; the newest, where the same verdict was given twice."""
+def _entry_about(attempt: Attempt, entries: list[DecisionEntry]) -> DecisionEntry | None:
+    """Return the newest entry about the attempt's verdict; the same verdict may occur twice."""
     if not attempt.verdict:
         return None
     wanted = attempt.verdict, _ACTIONS.get(attempt.outcome)
@@ -139,14 +159,14 @@ def _entry_about(attempt: Attempt, entries: list[Decided]) -> Decided | None:
     return None
 
 
-def _of_attempt(attempt: Attempt, entry: Decided | None) -> Event:
+def _of_attempt(attempt: Attempt, entry: DecisionEntry | None) -> Event:
     return Event(
         when=entry.when if entry else attempt.ended,
         who=attempt.who,
         what=attempt.outcome,
         before=entry.before if entry else None,
         champion=entry.after if entry else attempt.champion,
-        said=attempt.reason,
+        message=attempt.reason,
         version=attempt.version,
         verdict=attempt.verdict,
         entry=entry.number if entry else None,
@@ -164,7 +184,7 @@ def _details(attempt: Attempt) -> Iterator[str]:
     if attempt.flips or attempt.flips_saved:
         yield f"{attempt.flips} right before and wrong now, {attempt.flips_saved} saved"
     if attempt.advice:
-        yield from (line.said for line in attempt.advice.reasons)
+        yield from (reason.message for reason in attempt.advice.reasons)
     if attempt.was_trained:
         yield f"took {_duration(attempt.seconds)}"
 
@@ -181,17 +201,18 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _of_entry(entry: Decided) -> Event:
-    waits = entry.action == "hold" and _WAITS.match(entry.reason)
+def _of_entry(entry: DecisionEntry) -> Event:
+    is_pending = entry.action == "hold" and _IS_PENDING.match(entry.reason)
     about = re.match(r"version (\d+) ", entry.reason)
+    version = int(about[1]) if about else entry.after if entry.action == "promote" else None
     return Event(
         when=entry.when,
         who=entry.who,
-        what="waiting" if waits else _WHAT[entry.action],
+        what="pending" if is_pending else entry.action,
         before=entry.before,
         champion=entry.after,
-        said=entry.reason,
-        version=int(about[1]) if about else entry.after if entry.action == "promote" else None,
+        message=entry.reason,
+        version=version,
         verdict=entry.verdict,
         entry=entry.number,
     )
@@ -204,25 +225,25 @@ def _of_watch(watch: Watch) -> Event:
         what="drift" if watch.drifted else "no drift",
         before=None,
         champion=None,
-        said=watch.reason,
+        message=watch.reason,
         version=watch.version,
         details=(f"{watch.n_photos} photos of {watch.photos}", f"p = {watch.p_value:.3g}"),
     )
 
 
-def _with_champions(events: list[Event], entries: Sequence[Decided]) -> Iterator[Event]:
-    """Who served before and after each, also where nobody wrote it down.
+def _with_champions(events: list[Event], entries: Sequence[DecisionEntry]) -> Iterator[Event]:
+    """Yield the events with the champion before and after each of them.
 
-    What the ledger says counts. An attempt that it does not know yet counts by its own word.
+    The ledger has priority. An attempt that is not in the ledger yet counts by its own outcome.
     """
     serving = entries[0].before if entries else None
     for event in events:
         if event.entry is None:
-            is_own = event.what == "promoted" and event.champion is not None
-            after = event.champion if is_own else serving
+            has_promoted = event.what == "promote" and event.champion is not None
+            after = event.champion if has_promoted else serving
             event = replace(event, before=serving, champion=after)
-            if event.what == "promoted" and not event.moved:
-                event = replace(event, what="serves already")
+            if event.what == "promote" and not event.moved:
+                event = replace(event, what="serving")
         serving = event.champion
         yield event
 

@@ -1,4 +1,4 @@
-"""What the page says of a model, ready to be filled in."""
+"""The content of the page for a model, ready for the template."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,26 +6,27 @@ from datetime import datetime, timedelta
 
 from regraft.operations.status.needs import Need, Past, needs
 from regraft.operations.status.plots import (
+    Mark,
     Plot,
-    Point,
     Score,
+    TimeSpan,
     accuracy_plot,
     changes_of_test,
     drift_plot,
     photos_plot,
-    runs_strip,
+    retraining_marks,
     scores,
+    time_span,
 )
-from regraft.operations.status.scales import Tick, time_scale
 from regraft.operations.status.timeline import Event, champion_since
 
 N_DECISIONS = 10
-_QUIET = ("skipped", "no drift")
+_GROUPED = ("skip", "no drift")
 
 
 @dataclass(frozen=True)
 class Row:
-    """An event of the list, and how many more of the same kind came directly before it."""
+    """An event of the list. n_before: number of equal events directly before it."""
 
     event: Event
     n_before: int = 0
@@ -33,12 +34,14 @@ class Row:
 
 @dataclass(frozen=True)
 class View:
-    """One model's part of the page.
+    """The part of the page about a model.
 
-    since: since when the champion serves, None if unknown; days: how long that is.
+    since: start of the champion's service, None if unknown; days: its length.
     score: the champion's last measured accuracy, None if there is none.
-    test_said: whether accuracies are of the same photos. n_photos: 0 if unknown.
+    n_photos: in all splits, 0 if unknown.
     n_runs, n_trained: calls of `regraft retrain`, and those that trained.
+    span: the time axis of all figures.
+    test_note: whether the accuracies were measured on the same photos, a sentence.
     """
 
     name: str
@@ -52,68 +55,69 @@ class View:
     n_runs: int
     n_trained: int
     needs: tuple[Need, ...]
+    span: TimeSpan
     accuracy: Plot | None
     photos: Plot | None
     drift: Plot | None
-    runs: tuple[Point, ...]
-    times: tuple[Tick, ...]
-    test_said: str
+    runs: tuple[Mark, ...]
+    test_note: str
     decisions: tuple[Row, ...]
 
 
 def view_of(past: Past, number: int, now: datetime) -> View:
-    """What is said of the model.
+    """Return the content of the page for a model.
 
     Args:
         number: of the model on the page.
+        now: UTC.
     """
     measured = scores(past)
-    times = time_scale([event.moment for event in past.events], now)
+    span = time_span([event.moment for event in past.events], now)
     champion = past.champion
-    agrees = bool(past.events) and past.events[-1].champion == champion
-    since = champion_since(past.events) if agrees else None
-    counted = [attempt.n_photos for attempt in past.attempts if attempt.n_photos]
+    is_in_timeline = bool(past.events) and past.events[-1].champion == champion
+    since = champion_since(past.events) if is_in_timeline else None
+    counts = [attempt.n_photos for attempt in past.attempts if attempt.n_photos]
     return View(
         name=past.name,
         anchor=f"model-{number}",
         champion=champion,
         since=since,
         days=(now - since) // timedelta(days=1) if since else 0,
-        score=next((one for one in reversed(measured) if one.version == champion), None),
-        n_photos=counted[-1] if counted else 0,
+        score=next((score for score in reversed(measured) if score.version == champion), None),
+        n_photos=counts[-1] if counts else 0,
         last=past.events[-1] if past.events else None,
         n_runs=len(past.attempts),
         n_trained=sum(attempt.was_trained for attempt in past.attempts),
         needs=tuple(needs(past)),
-        accuracy=accuracy_plot(past, times),
-        photos=photos_plot(past, times),
-        drift=drift_plot(past, times),
-        runs=runs_strip(past, times),
-        times=times.ticks,
-        test_said=_about_test(measured),
+        span=span,
+        accuracy=accuracy_plot(past, span),
+        photos=photos_plot(past, span),
+        drift=drift_plot(past),
+        runs=retraining_marks(past, span),
+        test_note=_test_note(measured),
         decisions=tuple(_newest(past.events)),
     )
 
 
-def _about_test(measured: tuple[Score, ...]) -> str:
-    known = [score for score in measured if score.n_test]
+def _test_note(measured: tuple[Score, ...]) -> str:
+    counted = [score for score in measured if score.n_test]
     changes = changes_of_test(measured)
-    if not known:
+    if not counted:
         return ""
     if not changes:
-        return f"All of the same number of test photos, {known[-1].n_test}."
+        return f"All measured on the same number of test photos, {counted[-1].n_test}."
     times = "once" if len(changes) == 1 else f"{len(changes)} times"
     return (
-        f"The test photos changed {times}, from {known[0].n_test} to {known[-1].n_test}: "
-        "accuracies before and after are of other photos."
+        f"The number of test photos changed {times}, from {counted[0].n_test} to "
+        f"{counted[-1].n_test}: accuracies before and after a change are not comparable."
     )
 
 
 def _newest(events: tuple[Event, ...]) -> Iterator[Row]:
-    """The last events, newest first; quiet ones of the same kind in a row are one."""
+    """Yield the last events, newest first; uneventful ones of the same kind are grouped."""
     rows: list[Row] = []
     for event in reversed(events):
-        if rows and event.what in _QUIET and rows[-1].event.what == event.what:
+        if rows and event.what in _GROUPED and rows[-1].event.what == event.what:
             rows[-1] = Row(rows[-1].event, rows[-1].n_before + 1)
         elif len(rows) == N_DECISIONS:
             break

@@ -1,19 +1,30 @@
-"""Weights between champion and challenger: as accurate, and fewer answers that change for worse."""
+"""Interpolate the weights of champion and challenger: same accuracy, fewer negative flips."""
 
-from regraft.registry.interpolate.blend import Blend, aligned, blend_of, blended, start_of
-from regraft.registry.interpolate.interpolate import Interpolated, Interpolation, Trial, interpolate
-from regraft.registry.interpolate.recorded import blended_as_recorded, champion_of
+from regraft.registry.interpolate.blend import (
+    Blend,
+    align_champion,
+    blend_models,
+    read_blend,
+    training_start,
+)
+from regraft.registry.interpolate.interpolate import (
+    Interpolation,
+    InterpolationResult,
+    Trial,
+    interpolate,
+)
+from regraft.registry.interpolate.recorded import load_champion, repeat_blend
 
 __all__ = [
     "Blend",
-    "Interpolated",
     "Interpolation",
+    "InterpolationResult",
     "Trial",
-    "aligned",
-    "blend_of",
-    "blended",
-    "blended_as_recorded",
-    "champion_of",
+    "align_champion",
+    "blend_models",
     "interpolate",
-    "start_of",
+    "load_champion",
+    "read_blend",
+    "repeat_blend",
+    "training_start",
 ]

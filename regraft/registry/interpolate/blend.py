@@ -1,4 +1,4 @@
-"""The arithmetic of a blend, and what its card says of where it comes from."""
+"""Blend two models, and record in the card how the blend was made."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,16 +9,16 @@ from torch import Tensor
 
 from regraft.model.classifier import NO_NAMES, Card, ImageClassifier, regraft
 
-RECORD = "retrain.interpolated"  # in Card.config; no field of the configuration has this name
+RECORD = "retrain.interpolated"  # key in Card.config; no field of the configuration has this name
 HEAD = ("head.weight", "head.bias")
 
 
 class Blend(BaseModel):
-    """What a model was blended of; what its training needs to be done again.
+    """The parents of a blended model, as needed to repeat its training.
 
-    alpha: the challenger's weight, in (0, 1). champion: the other's content hash.
-    start: content hash of the model that the challenger's training started from, "" if it was a
-        source task's weights. The card's parent is the champion, whatever the start.
+    alpha: the weight of the challenger, in (0, 1). champion: content hash of the champion.
+    start: content hash of the model that the challenger's training started from, "" if it started
+        from the weights of a source task. The parent in the card is the champion in both cases.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,74 +27,87 @@ class Blend(BaseModel):
     start: str
 
 
-def aligned(
+def align_champion(
     champion: ImageClassifier, challenger: ImageClassifier, renamed: Mapping[str, str] = NO_NAMES
 ) -> ImageClassifier:
-    """The champion under the challenger's classes, ready to be blended with it.
+    """Return the champion with the challenger's classes, ready to be blended.
 
-    Kept classes are matched by name. Of a class that the champion does not know it has no opinion,
-    so the challenger's row stands there and blending leaves it whole: zeros would shrink its
-    logits. Where there is such a class, the same is added to each of the champion's rows, so that
-    the mean of the kept rows is the challenger's. That changes no answer of the champion (softmax
-    does not see it), and of the blend it makes this: how a new class stands against the kept ones
-    on average is as the challenger learned it at every alpha, and only what sets the kept ones
-    apart is blended.
+    Shared classes are matched by name. For a class that only the challenger knows, the result has
+    the challenger's row of the head, so the blend keeps that row. A row of zeros would shrink the
+    logits of the class.
+
+    If there is a new class, one vector is added to every row of the champion, so that the mean of
+    the shared rows equals the challenger's mean. This changes no prediction of the champion,
+    because softmax ignores a constant. In the blend, the logit of a new class relative to the mean
+    of the shared classes is then the challenger's for every alpha, and only the differences among
+    the shared classes are blended.
 
     Args:
-        champion, challenger: of one architecture, with at least one class in common.
+        champion, challenger: of the same architecture, with at least one class in common.
         renamed: {old name: new name} of the champion's classes.
 
     Raises:
         ConfigError: as contract_of().
     """
-    known = regraft(champion, challenger.card.classes, renamed)
-    contract = known.card.contract
+    aligned = regraft(champion, challenger.card.classes, renamed)
+    contract = aligned.card.contract
     if not contract.added:
-        return known
-    kept = torch.tensor([name in contract.kept for name in challenger.card.classes])  # (K,)
-    head = {name: _rows(known.weights[name], challenger.weights[name], kept) for name in HEAD}
-    return replace(known, weights=known.weights | head)
+        return aligned
+    shared = torch.tensor([name in contract.retained for name in challenger.card.classes])  # (K,)
+    head = {
+        name: _head_rows(aligned.weights[name], challenger.weights[name], shared) for name in HEAD
+    }
+    return replace(aligned, weights=aligned.weights | head)
 
 
-def _rows(old: Tensor, new: Tensor, kept: Tensor) -> Tensor:
-    """The new rows, but for the kept ones, which are the old ones with the mean of the new ones."""
-    shift = (new[kept].double() - old[kept].double()).mean(0)  # (D,), or () of the bias
+def _head_rows(old: Tensor, new: Tensor, shared: Tensor) -> Tensor:
+    """Return the new rows; the shared rows are the old ones, shifted to the mean of the new ones.
+
+    Args:
+        old, new: (K, D) for the weight, (K,) for the bias. shared: (K,) booleans.
+    """
+    shift = (new[shared].double() - old[shared].double()).mean(0)  # (D,), or () for the bias
     rows = new.clone()
-    rows[kept] = (old[kept].double() + shift).to(old.dtype)
+    rows[shared] = (old[shared].double() + shift).to(old.dtype)
     return rows
 
 
-def blended(known: ImageClassifier, challenger: ImageClassifier, alpha: float) -> ImageClassifier:
-    """(1 - alpha) * champion + alpha * challenger, parameters and norm statistics alike.
+def blend_models(
+    aligned: ImageClassifier, challenger: ImageClassifier, alpha: float
+) -> ImageClassifier:
+    """Return (1 - alpha) * champion + alpha * challenger, for parameters and norm statistics.
 
-    Whole numbers (the step counters of norms) are the challenger's. What is equal in both stays as
-    it is, bit for bit.
+    Integer tensors (the step counters of norms) are the challenger's. Values that are equal in both
+    models stay equal bit for bit.
 
     Args:
-        known: the champion as aligned() made it.
+        aligned: the champion, from align_champion().
         alpha: in (0, 1).
 
     Source: Wortsman et al. 2022 (WiSE-FT), section 2: weight-space ensembling.
     """
     weights = {
-        name: torch.lerp(known.weights[name], new, alpha) if new.is_floating_point() else new
+        name: torch.lerp(aligned.weights[name], new, alpha) if new.is_floating_point() else new
         for name, new in challenger.weights.items()
     }
-    blend = Blend(alpha=alpha, champion=known.card.parent, start=challenger.card.parent)
+    blend = Blend(alpha=alpha, champion=aligned.card.parent, start=challenger.card.parent)
     return replace(challenger, weights=weights).with_card(
-        parent=known.card.parent,
-        contract=known.card.contract,
+        parent=aligned.card.parent,
+        contract=aligned.card.contract,
         config=challenger.card.config | {RECORD: blend.model_dump_json()},
     )
 
 
-def blend_of(card: Card) -> Blend | None:
-    """What the model was blended of, None if it is as it was trained."""
+def read_blend(card: Card) -> Blend | None:
+    """Return the record of the blend, None if the model is not a blend."""
     record = card.config.get(RECORD)
     return Blend.model_validate_json(record) if record else None
 
 
-def start_of(card: Card) -> str:
-    """Content hash of the model that its training started from, "" if it was a source task's."""
-    blend = blend_of(card)
+def training_start(card: Card) -> str:
+    """Return the content hash of the model that the training started from.
+
+    "" if it started from the weights of a source task.
+    """
+    blend = read_blend(card)
     return blend.start if blend else card.parent

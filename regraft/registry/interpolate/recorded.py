@@ -1,4 +1,4 @@
-"""The models that a blend is made of, found again by their content."""
+"""Load the champion of a blend by its content hash, and repeat a recorded blend."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,48 +7,50 @@ from regraft import registry
 from regraft.core.config import TrackingConfig
 from regraft.core.errors import ModelNotFound
 from regraft.model.classifier import NO_NAMES, Card, ImageClassifier
-from regraft.registry.interpolate.blend import aligned, blend_of, blended
-from regraft.registry.versions import with_content
+from regraft.registry.interpolate.blend import align_champion, blend_models, read_blend
+from regraft.registry.versions import find_by_content
 from regraft.training.tune import Challenger
 
 
-def champion_of(tracking: TrackingConfig, content_hash: str) -> ImageClassifier | None:
-    """The registered model with this content, None for "".
+def load_champion(tracking: TrackingConfig, content_hash: str) -> ImageClassifier | None:
+    """Return the registered model with this content hash, None for "".
 
     Args:
-        content_hash: not an alias, which means another model tomorrow: a cache would not notice.
+        content_hash: not an alias. An alias can move to another model, and a cached step would not
+            notice.
 
     Raises:
-        ModelNotFound: there is none any more.
+        ModelNotFound: the model is no longer registered.
     """
     if not content_hash:
         return None
-    version = with_content(tracking, content_hash)
+    version = find_by_content(tracking, content_hash)
     if version is None:
         raise ModelNotFound(
-            f"Expected the model {content_hash[:12]} among the versions of {tracking.name} in "
-            f"{tracking.uri}, found none: it was removed since. Run the same command again."
+            f"Expected the model with content {content_hash[:12]} among the versions of "
+            f"{tracking.name} in {tracking.uri}, got none: it was deleted meanwhile. Run the same "
+            "command again."
         )
     return registry.load(tracking, version)
 
 
-def blended_as_recorded(
+def repeat_blend(
     challenger: Challenger,
     card: Card,
     tracking: TrackingConfig,
     renamed: Mapping[str, str] = NO_NAMES,
 ) -> Challenger:
-    """The challenger, trained again, blended as the card says that it was then.
+    """Return the retrained challenger, blended as the card records; unchanged without a record.
 
     Args:
-        card: of the model that is made again. renamed: as it was configured then.
+        card: of the model to reproduce. renamed: classes.renamed of its configuration.
 
     Raises:
-        ModelNotFound: the champion of then is not in the registry any more.
+        ModelNotFound: the champion of the blend is no longer registered.
     """
-    blend = blend_of(card)
-    champion = champion_of(tracking, blend.champion if blend else "")
+    blend = read_blend(card)
+    champion = load_champion(tracking, blend.champion if blend else "")
     if blend is None or champion is None:
         return challenger
-    known = aligned(champion, challenger.classifier, renamed)
-    return replace(challenger, classifier=blended(known, challenger.classifier, blend.alpha))
+    aligned = align_champion(champion, challenger.classifier, renamed)
+    return replace(challenger, classifier=blend_models(aligned, challenger.classifier, blend.alpha))

@@ -1,4 +1,4 @@
-"""What is recorded of a registered model: in its bundle, on its version, in its training run."""
+"""Collect the facts of a registered model from its bundle, its version and its training run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pandas as pd
 
 from regraft import registry
 from regraft.core.config import EvaluateConfig, TrackingConfig
-from regraft.evaluation.evaluate import Interval, wilson
+from regraft.core.intervals import Interval, wilson_interval
 from regraft.model.classifier import Card
 from regraft.registry import RegisteredVersion
 from regraft.registry.tracking import connect
@@ -16,18 +16,19 @@ from regraft.registry.tracking import connect
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The facts of one version; what is not recorded is not in them.
+    """The recorded facts of a version.
 
-    made: when it was registered, UTC. content_hash: of the classifier.
-    aliases: {alias: version} of the whole model, so that the card can say what serves instead.
-    card: the bundle's. counts: label, train, validation: photos, a row a class in order.
-    tags: of the version. run_id, run_tags, metrics: of its training run; empty if it is gone.
-    tracking_uri: of the store that it was read from.
+    registered: time of the registration, UTC. content_hash: of the classifier.
+    aliases: {alias: version} of the whole model, so that the card can name the champion.
+    card: of the bundle. counts: columns label, train, validation (photos), a row for each class in
+        order.
+    tags: of the version. run_id, run_tags, metrics: of the training run; empty if it was deleted.
+    tracking_uri: of the MLflow store.
     """
 
     name: str
     version: int
-    made: datetime
+    registered: datetime
     content_hash: str
     aliases: Mapping[str, int]
     card: Card
@@ -40,59 +41,59 @@ class ModelCard:
 
     @property
     def reference(self) -> str:
-        """It as every command takes it: "name/3"."""
+        """The reference that every command accepts: "name/3"."""
         return f"{self.name}/{self.version}"
 
     @property
-    def called(self) -> tuple[str, ...]:
-        """Its own aliases."""
+    def own_aliases(self) -> tuple[str, ...]:
+        """The aliases of this version, sorted."""
         return tuple(sorted(alias for alias, v in self.aliases.items() if v == self.version))
 
     @property
     def n_test(self) -> int:
-        """Test photos of the last judgement, 0 if none is recorded."""
+        """Number of test photos of the last evaluation, 0 if none is recorded."""
         return int(self.tags.get("n_test", 0))
 
     @property
     def level(self) -> float:
-        """Confidence of the intervals, in (0, 1)."""
+        """Confidence level of the intervals, in (0, 1)."""
         return float(self.card.config.get("evaluate.confidence", EvaluateConfig().confidence))
 
     @property
     def accuracy(self) -> Interval:
-        """Of the last judgement, in [0, 1]; NaN if none is recorded."""
+        """Test accuracy of the last evaluation, in [0, 1]; NaN if none is recorded."""
         share = float(self.tags.get("test_accuracy", 0.0))
-        return wilson(round(share * self.n_test), self.n_test, self.level)
+        return wilson_interval(round(share * self.n_test), self.n_test, self.level)
 
     @property
     def abstain_below(self) -> float:
-        """The least confidence of an answer, 0 if every photo is answered."""
+        """Confidence below which the label is "unsure", 0 if the model never abstains."""
         return self.card.abstain_below
 
 
-def card_of(version: RegisteredVersion, tracking: TrackingConfig) -> ModelCard:
-    """The facts of the version, as they are recorded now.
+def load_model_card(version: RegisteredVersion, tracking: TrackingConfig) -> ModelCard:
+    """Return the facts of the version.
 
     Args:
-        version: as registry.resolve() finds it.
-        tracking: the store that holds it.
+        version: from registry.resolve().
+        tracking: its store.
 
     Raises:
-        WeightsNotFound, WeightsMismatch: its bundle is gone or damaged.
+        WeightsNotFound, WeightsMismatch: the bundle is missing or damaged.
     """
     client = connect(tracking)
-    found = client.get_model_version(version.name, str(version.version))
+    stored = client.get_model_version(version.name, str(version.version))
     card = registry.load(tracking, version).card
     run_tags, metrics = _run(version, tracking)
     return ModelCard(
         name=version.name,
         version=version.version,
-        made=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+        registered=datetime.fromtimestamp(stored.creation_timestamp / 1000, UTC),
         content_hash=version.content_hash,
-        aliases=registry.aliases(tracking, version.name),
+        aliases=registry.get_aliases(tracking, version.name),
         card=card,
         counts=_counts(registry.load_manifest(tracking, version), card.classes),
-        tags=dict(found.tags),
+        tags=dict(stored.tags),
         run_id=version.run_id,
         run_tags=run_tags,
         metrics=metrics,
@@ -103,19 +104,19 @@ def card_of(version: RegisteredVersion, tracking: TrackingConfig) -> ModelCard:
 def _run(
     version: RegisteredVersion, tracking: TrackingConfig
 ) -> tuple[dict[str, str], dict[str, float]]:
-    """Tags and final metrics of the run that trained it; searched for, since it may be deleted."""
+    """Return tags and final metrics of the training run, empty if the run was deleted."""
     client = connect(tracking)
     experiment = client.get_experiment_by_name(version.name)
     if experiment is None or not version.run_id:
         return {}, {}
-    wanted = f"attributes.run_id = '{version.run_id}'"
-    for run in client.search_runs([experiment.experiment_id], wanted):
+    query = f"attributes.run_id = '{version.run_id}'"
+    for run in client.search_runs([experiment.experiment_id], query):
         return dict(run.data.tags), dict(run.data.metrics)
     return {}, {}
 
 
 def _counts(manifest: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
-    counts = pd.crosstab(manifest.label, manifest.side)
-    sides = ["train", "validation"]
-    counts = counts.reindex(index=list(classes), columns=sides, fill_value=0)
+    counts = pd.crosstab(manifest.label, manifest.split)
+    splits = ["train", "validation"]
+    counts = counts.reindex(index=list(classes), columns=splits, fill_value=0)
     return counts.rename_axis(index="label", columns=None).reset_index()

@@ -1,4 +1,4 @@
-"""The card as Markdown, and as one self-contained HTML page."""
+"""Render a model card as Markdown, or as one self-contained HTML page."""
 
 import re
 
@@ -6,13 +6,13 @@ from regraft.evaluation.report.environment import environment
 from regraft.registry.model_card.facts import ModelCard
 from regraft.registry.model_card.sections import Section, sections
 
-# What Markdown, with GitHub's additions, reads as more than itself inside a line. The last of them
-# would make a link of an address.
+# Characters with a meaning in a line of GitHub-flavoured Markdown. The last pattern is the colon of
+# a URL, which would become a link.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~>$]|:(?=//))")
 
 
 def markdown(card: ModelCard) -> str:
-    """The card as GitHub-flavoured Markdown; names from outside are escaped."""
+    """Return the card as GitHub-flavoured Markdown, with all values escaped."""
     parts = [f"# {escape(card.name)}, version {card.version}"]
     for section in sections(card):
         parts += [f"## {escape(section.title)}", *_blocks(section)]
@@ -20,13 +20,13 @@ def markdown(card: ModelCard) -> str:
 
 
 def html(card: ModelCard) -> str:
-    """The card as HTML text: styles inside, no script, no request; names are escaped."""
+    """Return the card as HTML with inline styles, no scripts, no requests, all values escaped."""
     context = {"card": card, "sections": sections(card)}
     return environment("", "regraft.registry.model_card").get_template("card.html").render(context)
 
 
 def escape(text: str) -> str:
-    r"""The text as Markdown that shows it, on one line.
+    r"""Return Markdown that shows the text literally, on one line.
 
     >>> escape("<b>|x")
     '&lt;b\\>\\|x'
@@ -37,13 +37,16 @@ def escape(text: str) -> str:
 
 
 def _blocks(section: Section) -> list[str]:
-    blocks = []
+    blocks: list[str] = []
     if section.rows:
         blocks.append(_table((("", ""), *section.rows)))
-    blocks += ["\n".join(f"- {escape(note)}" for note in section.notes)] if section.notes else []
+    if section.notes:
+        blocks.append("\n".join(f"- {escape(note)}" for note in section.notes))
     if section.table:
         blocks.append(_table(section.table))
-    return blocks + [f"{escape(what)}\n\n```sh\n{command}\n```" for what, command in section.code]
+    return blocks + [
+        f"{escape(purpose)}\n\n```sh\n{command}\n```" for purpose, command in section.code
+    ]
 
 
 def _table(rows: tuple[tuple[str, ...], ...]) -> str:

@@ -1,4 +1,4 @@
-"""The card as sections of plain text: the same for every form that it is written in."""
+"""The sections of a model card as plain text, shared by all output formats."""
 
 import shlex
 from collections.abc import Iterator
@@ -8,22 +8,22 @@ from pathlib import PurePosixPath
 from regraft.core.files import is_url
 from regraft.evaluation.report.findings import bounds, percent, points
 from regraft.registry import CHAMPION
-from regraft.registry.interpolate import blend_of, start_of
+from regraft.registry.interpolate import read_blend, training_start
 from regraft.registry.model_card.facts import ModelCard
 from regraft.registry.tracking.runs import SQLITE
 
 NOT_RECORDED = "not recorded"
 NOT_STATED = "not stated"
-FEW_PHOTOS = 20  # guess: a class with fewer is named among the limits
+FEW_PHOTOS = 20  # guess: the limits list classes with fewer training photos
 _PORT = 5001
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it, in this order; all of it text that is not yet escaped.
+    """A heading and its content, in the order of the fields; the text is not escaped.
 
-    rows: (name, value). table: rows of as many cells each, the first row its head.
-    code: (what it does, command).
+    rows: (name, value). table: rows with the same number of cells; the first row is the header.
+    code: (purpose, command).
     """
 
     title: str
@@ -34,10 +34,10 @@ class Section:
 
 
 def sections(card: ModelCard) -> tuple[Section, ...]:
-    """What there is to say of the model, in the order of reading."""
+    """Return the sections of the card in reading order."""
     return (
-        _what(card),
-        _use(card),
+        _overview(card),
+        _usage(card),
         _results(card),
         _limits(card),
         _classes(card),
@@ -46,47 +46,52 @@ def sections(card: ModelCard) -> tuple[Section, ...]:
         _calibration(card),
         _verdict(card),
         _licences(card),
-        _reproduce(card),
+        _reproduction(card),
     )
 
 
-def _what(card: ModelCard) -> Section:
+def _overview(card: ModelCard) -> Section:
     preprocessing = card.card.backbone.preprocessing
     champion = card.aliases.get(CHAMPION)
-    serves = "yes" if champion == card.version else f"no, version {champion} does"
+    if champion is None:
+        serves = "no, there is no champion"
+    elif champion == card.version:
+        serves = "yes"
+    else:
+        serves = f"no, the champion is version {champion}"
     return Section(
-        "What it is",
+        "Overview",
         (
             ("Task", f"one of {len(card.card.classes)} classes for each photo"),
-            ("Serves", serves if champion else "no, and no other version does"),
-            ("Aliases", ", ".join(card.called) or "none"),
-            ("Registered", f"{card.made:%Y-%m-%d %H:%M} UTC"),
-            ("Reads", f"photos, cropped to {preprocessing.size} x {preprocessing.size} pixels"),
+            ("Serves", serves),
+            ("Aliases", ", ".join(card.own_aliases) or "none"),
+            ("Registered", f"{card.registered:%Y-%m-%d %H:%M} UTC"),
+            ("Input", f"photos, cropped to {preprocessing.size} x {preprocessing.size} pixels"),
             ("Content hash", card.content_hash),
         ),
     )
 
 
-def _use(card: ModelCard) -> Section:
+def _usage(card: ModelCard) -> Section:
     model = shlex.quote(card.reference)
-    place, state = _places(card.tracking_uri)
+    uri, state = _portable_paths(card.tracking_uri)
     serve = f"mlflow models serve --model-uri {shlex.quote(f'models:/{card.reference}')}"
-    # By way of a pipe: as an argument, a photo would be too long for the system.
+    # The request is sent through a pipe: as an argument, a photo would exceed the system's limit.
     body = '{"dataframe_split": {"columns": ["image"], "data": [["%s"]]}}'
     photo = "$(base64 < PHOTO | tr -d '\\n')"
     url = f"http://127.0.0.1:{_PORT}/invocations"
-    where = f"Run them in the folder that holds {state}." if state else ""
+    folder = f"Run these commands in the folder that contains {state}." if state else ""
     return Section(
-        "How to use it",
-        notes=tuple(filter(None, (where, "PHOTO is the path of an image file."))),
+        "Usage",
+        notes=tuple(filter(None, (folder, "PHOTO is the path of an image file."))),
         code=(
-            ("Label a photo:", f"regraft predict PHOTO --model {model}" + _option(state)),
+            ("Label a photo:", f"regraft predict PHOTO --model {model}" + _state_option(state)),
             (
-                "Serve it on this machine:",
-                f"MLFLOW_TRACKING_URI={place} {serve} --env-manager local --port {_PORT}",
+                "Serve the model on this machine:",
+                f"MLFLOW_TRACKING_URI={uri} {serve} --env-manager local --port {_PORT}",
             ),
             (
-                "Ask the server:",
+                "Send a request to the server:",
                 f"printf '{body}' \"{photo}\" \\\n  | curl {url} --data-binary @- "
                 "-H 'Content-Type: application/json'",
             ),
@@ -94,14 +99,14 @@ def _use(card: ModelCard) -> Section:
     )
 
 
-def _option(state: str) -> str:
+def _state_option(state: str) -> str:
     return f" --state {shlex.quote(state)}" if state else ""
 
 
-def _places(uri: str) -> tuple[str, str]:
-    """MLflow's address and the state folder's name, relative to the folder that holds it.
+def _portable_paths(uri: str) -> tuple[str, str]:
+    """Return MLflow's URI and the name of the state folder, both relative to its parent folder.
 
-    A card is handed on, so it names no folder above.
+    A card may be published, so it must not contain the path of a private folder.
     """
     if not uri.startswith(SQLITE):
         return shlex.quote(uri), ""
@@ -112,30 +117,28 @@ def _places(uri: str) -> tuple[str, str]:
 
 def _results(card: ModelCard) -> Section:
     metrics, level = card.metrics, percent(card.level, 0)
-    rows = [("Test accuracy", _shown(card.accuracy.value, card.accuracy.low, card.accuracy.high))]
-    names = {"baseline": "Always the largest class", "macro_f1": "Macro-F1"}
-    tops = {name: f"Top-{name.split('_')[1]} accuracy" for name in metrics if _is_top(name)}
-    for key, name in (names | tops).items():
+    accuracy = _with_interval(card.accuracy.value, card.accuracy.low, card.accuracy.high)
+    rows = [("Test photos", str(card.n_test or NOT_RECORDED)), ("Test accuracy", accuracy)]
+    labels = {"baseline": "Always the largest class", "macro_f1": "Macro-F1"}
+    labels |= {key: f"Top-{key.split('_')[1]} accuracy" for key in metrics if _is_top_k(key)}
+    for key, label in labels.items():
         value = metrics.get(key, float("nan"))
         low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
-        rows.append((name, _shown(value, low, high)))
+        rows.append((label, _with_interval(value, low, high)))
     rows.append(("Gain from the pretrained weights", _gain(card)))
-    return Section(
-        "Results",
-        (("Test photos", str(card.n_test or NOT_RECORDED)), *rows),
-        notes=(f"In brackets {level} intervals, over the drawing of the photos.", *_other(card)),
-    )
+    note = f"Brackets contain {level} intervals, over the sampling of the photos."
+    return Section("Results", tuple(rows), notes=(note, *_older_metrics(card)))
 
 
-def _is_top(name: str) -> bool:
+def _is_top_k(name: str) -> bool:
     return name.startswith("top_") and name.endswith("_accuracy")
 
 
-def _shown(value: float, low: float | None, high: float | None) -> str:
+def _with_interval(value: float, low: float | None, high: float | None) -> str:
     if value != value:
         return NOT_RECORDED
-    between = f" ({bounds(low, high)})" if low is not None and high is not None else ""
-    return f"{percent(value)}{between}"
+    interval = f" ({bounds(low, high)})" if low is not None and high is not None else ""
+    return f"{percent(value)}{interval}"
 
 
 def _gain(card: ModelCard) -> str:
@@ -143,102 +146,116 @@ def _gain(card: ModelCard) -> str:
     if "transfer_gain" not in metrics or "random_accuracy" not in metrics:
         return NOT_RECORDED
     random = percent(metrics["random_accuracy"])
-    return f"{points(metrics['transfer_gain'])} points over random ones ({random})"
+    return f"{points(metrics['transfer_gain'])} points over random weights ({random})"
 
 
-def _other(card: ModelCard) -> Iterator[str]:
-    """Judged again later on other photos, its own run's numbers are of the first ones."""
-    then = card.metrics.get("n_test")
-    if then is not None and then != card.n_test:
+def _older_metrics(card: ModelCard) -> Iterator[str]:
+    """Yield a note if the model was evaluated again on other photos.
+
+    The metrics of its training run are those of the first evaluation.
+    """
+    n_first = card.metrics.get("n_test")
+    if n_first is not None and n_first != card.n_test:
         yield (
-            f"The accuracy is of its last judgement; the other numbers are of its first one, on "
-            f"{then:.0f} test photos."
+            "The accuracy is from the last evaluation. The other numbers are from the first "
+            f"evaluation, on {n_first:.0f} test photos."
         )
 
 
 def _limits(card: ModelCard) -> Section:
-    return Section("Limits", (("Intended use", NOT_STATED),), notes=tuple(_limits_of(card)))
+    return Section("Limits", (("Intended use", NOT_STATED),), notes=tuple(_limit_notes(card)))
 
 
-def _limits_of(card: ModelCard) -> Iterator[str]:
+def _limit_notes(card: ModelCard) -> Iterator[str]:
     if not card.abstain_below:
         yield "Every photo gets one of these classes, whatever it shows."
     if card.n_test:
-        wide = 100 * (card.accuracy.high - card.accuracy.low)
+        width = 100 * (card.accuracy.high - card.accuracy.low)
         yield (
             f"{card.n_test} test photos leave the accuracy uncertain: the {percent(card.level, 0)} "
-            f"interval is {wide:.1f} points wide."
+            f"interval is {width:.1f} points wide."
         )
     if card.accuracy.low <= card.metrics.get("baseline_high", 0.0):
-        yield "Its accuracy is not clearly above that of always saying the largest class."
+        yield "The accuracy is not clearly higher than that of always predicting the largest class."
     if card.metrics.get("transfer_gain", 0.0) < 0:
-        yield "On the sample, its pretrained weights were worse than random ones."
-    few = card.counts[card.counts.train < FEW_PHOTOS]
-    if len(few):
-        told = ", ".join(f"{row.label} ({row.train})" for row in few.itertuples())
-        yield f"Classes trained on fewer than {FEW_PHOTOS} photos: {told}."
+        yield "On the sample, the pretrained weights were worse than random weights."
+    small = card.counts[card.counts.train < FEW_PHOTOS]
+    if len(small):
+        listed = ", ".join(f"{row.label} ({row.train})" for row in small.itertuples())
+        yield f"Classes with fewer than {FEW_PHOTOS} photos for training: {listed}."
 
 
 def _classes(card: ModelCard) -> Section:
+    header = ("Class", "Train", "Validation")
     rows = [(str(r.label), str(r.train), str(r.validation)) for r in card.counts.itertuples()]
-    told = card.card.contract
-    changed = (f"Compared with the model it started from: {told}.",) if card.card.parent else ()
-    return Section("Classes", table=(("Class", "Train", "Validation"), *rows), notes=changed)
+    notes: tuple[str, ...] = ()
+    if card.card.parent:
+        notes = (f"Changes to the classes of the parent model: {card.card.contract}.",)
+    return Section("Classes", table=(header, *rows), notes=notes)
 
 
 def _data(card: ModelCard) -> Section:
     train, validation = card.counts.train.sum(), card.counts.validation.sum()
+    source = _public_source(card.card.config.get("ingest.photos", ""))
     return Section(
         "Data",
         (
-            ("Source", _last_name(card.card.config.get("ingest.photos", "")) or NOT_RECORDED),
-            ("Photos", f"{train} to train, {validation} to validate, {card.n_test} to test"),
+            ("Source", source or NOT_RECORDED),
+            (
+                "Photos",
+                f"{train} for training, {validation} for validation, {card.n_test} for test",
+            ),
             ("Digest", card.card.dataset_digest or NOT_RECORDED),
         ),
     )
 
 
 def _training(card: ModelCard) -> Section:
-    info, config, tags = card.card.backbone, card.card.config, card.run_tags
+    info, config = card.card.backbone, card.card.config
     task = info.source_task
-    start, blend = start_of(card.card), blend_of(card.card)
-    tuned = {"Epochs at most": "tune.epochs", "Seed": "tune.seed"}
-    told = {"Kept phase": "kept_phase", "Ended": "stopped", "Thawed part": "trained_as"}
-    return Section(
-        "Training",
-        (
-            ("Backbone", f"{info.source} ({info.architecture})"),
-            ("Source task", task.data + (f", {task.n_classes} classes" if task.n_classes else "")),
-            ("Weights, sha256", info.sha256),
-            (
-                "Started from",
-                f"the model {start}" if start else "these weights",
-            ),
-            *(
-                [("Blended with", f"{1 - blend.alpha:.0%} of the model {blend.champion}")]
-                if blend
-                else []
-            ),
-            ("Freeze policy", config.get("freeze.policy", NOT_RECORDED)),
-            *((name, config.get(key, NOT_RECORDED)) for name, key in tuned.items()),
-            *((name, tags[key]) for name, key in told.items() if tags.get(key)),
-            ("Libraries", ", ".join(f"{n} {v}" for n, v in card.card.versions.items())),
-            ("Commit of the code", card.tags.get("git_sha") or NOT_RECORDED),
-            ("MLflow run", card.run_id or NOT_RECORDED),
-        ),
-    )
+    start = training_start(card.card)
+    blend = read_blend(card.card)
+    rows = [
+        ("Backbone", f"{info.source} ({info.architecture})"),
+        ("Source task", task.data + (f", {task.n_classes} classes" if task.n_classes else "")),
+        ("Weights, sha256", info.sha256),
+        ("Started from", f"the model {start}" if start else "these weights"),
+    ]
+    if blend:
+        rows.append(("Blended with", f"{1 - blend.alpha:.0%} of the model {blend.champion}"))
+    rows += [
+        ("Freeze policy", config.get("freeze.policy", NOT_RECORDED)),
+        ("Maximum of epochs", config.get("tune.epochs", NOT_RECORDED)),
+        ("Seed", config.get("tune.seed", NOT_RECORDED)),
+    ]
+    tag_labels = {
+        "selected_phase": "Selected phase",
+        "stopped": "Stopped because",
+        "trained_as": "Thawed part",
+    }
+    rows += [(label, card.run_tags[t]) for t, label in tag_labels.items() if card.run_tags.get(t)]
+    rows += [
+        ("Libraries", ", ".join(f"{n} {v}" for n, v in card.card.versions.items())),
+        ("Commit of the code", card.tags.get("git_sha") or NOT_RECORDED),
+        ("MLflow run", card.run_id or NOT_RECORDED),
+    ]
+    return Section("Training", tuple(rows))
 
 
 def _calibration(card: ModelCard) -> Section:
-    before, after = (card.metrics.get(f"ece_{when}", float("nan")) for when in ("before", "after"))
-    least = card.abstain_below
+    before = card.metrics.get("ece_before", float("nan"))
+    after = card.metrics.get("ece_after", float("nan"))
+    threshold = card.abstain_below
     return Section(
         "Calibration and abstention",
         (
             ("Temperature", f"{card.card.temperature:.3f}"),
-            ("Calibration error", _shown(after, None, None)),
-            ("Before the temperature", _shown(before, None, None)),
-            ("Says unsure below", percent(least) if least else "never: every photo is answered"),
+            ("Calibration error", _with_interval(after, None, None)),
+            ("Before temperature scaling", _with_interval(before, None, None)),
+            (
+                "Label is unsure below",
+                percent(threshold) if threshold else "never: every photo gets a class",
+            ),
         ),
     )
 
@@ -247,10 +264,10 @@ def _verdict(card: ModelCard) -> Section:
     return Section(
         "Verdict",
         (
-            ("Decision", card.tags.get("verdict") or "not judged yet"),
+            ("Decision", card.tags.get("verdict") or "no verdict yet"),
             ("Reason", card.tags.get("why") or NOT_RECORDED),
         ),
-        notes=("Of its last judgement. What happened before stands in the ledger.",),
+        notes=("This is the last verdict. The ledger contains all earlier decisions.",),
     )
 
 
@@ -261,20 +278,13 @@ def _licences(card: ModelCard) -> Section:
     )
 
 
-def _reproduce(card: ModelCard) -> Section:
-    _, state = _places(card.tracking_uri)
-    command = f"regraft reproduce {shlex.quote(card.reference)}"
-    return Section(
-        "How to reproduce it",
-        code=(
-            (
-                "Train it again from its own record and compare; nothing is registered:",
-                command + _option(state),
-            ),
-        ),
-    )
+def _reproduction(card: ModelCard) -> Section:
+    _, state = _portable_paths(card.tracking_uri)
+    command = f"regraft reproduce {shlex.quote(card.reference)}{_state_option(state)}"
+    purpose = "Train the model again from its record and compare; nothing is registered:"
+    return Section("Reproduction", code=((purpose, command),))
 
 
-def _last_name(place: str) -> str:
-    """A local folder by its own name: a card is handed on. A URL as it is."""
-    return place if is_url(place) else PurePosixPath(place).name
+def _public_source(source: str) -> str:
+    """Return the name of a local folder, or a URL unchanged. A card may be published."""
+    return source if is_url(source) else PurePosixPath(source).name

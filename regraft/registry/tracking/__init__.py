@@ -1,13 +1,13 @@
-"""A training run in MLflow: parameters, live metrics, plots, the report."""
+"""Log training runs to MLflow: parameters, live metrics, plots, the report."""
 
 from regraft.registry.tracking.runs import (
     REPORT_FILE,
     Run,
-    attach,
-    attached,
+    attach_files,
     connect,
     end_dead_runs,
     end_run,
+    load_attachments,
     log_config,
     log_epoch,
     log_report,
@@ -20,11 +20,11 @@ from regraft.registry.tracking.runs import (
 __all__ = [
     "REPORT_FILE",
     "Run",
-    "attach",
-    "attached",
+    "attach_files",
     "connect",
     "end_dead_runs",
     "end_run",
+    "load_attachments",
     "log_config",
     "log_epoch",
     "log_report",

@@ -1,4 +1,4 @@
-"""The plots among a run's files, drawn without a screen and without pyplot's global state."""
+"""Plots for the artifacts of a run, drawn without a display and without pyplot's global state."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -7,13 +7,13 @@ from regraft.evaluation.evaluate import EvaluationReport
 
 
 def confusion_plot(report: EvaluationReport) -> Figure:
-    """Rows are labels, columns are predictions, colour is the share of the row."""
+    """Return the confusion matrix: rows are labels, columns predictions, colour the row share."""
     names = list(report.classes)
     table = report.confusion.pivot(index="label", columns="predicted", values="n")
     counts = table.reindex(index=names, columns=names).fillna(0).to_numpy(dtype=float)  # (K, K)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 2.5 + 0.35 * len(names)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    size = 2.5 + 0.35 * len(names)
+    figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.add_subplot(xlabel="predicted", ylabel="label")
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=90)
@@ -22,7 +22,7 @@ def confusion_plot(report: EvaluationReport) -> Figure:
 
 
 def reliability_plot(report: EvaluationReport) -> Figure:
-    """Accuracy over confidence, a point a bin that holds photos."""
+    """Return accuracy over confidence, a point for each bin that contains photos."""
     figure = Figure(figsize=(4, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
@@ -32,7 +32,7 @@ def reliability_plot(report: EvaluationReport) -> Figure:
 
 
 def history_plot(report: EvaluationReport) -> Figure:
-    """Loss over the epochs, a pair of lines a phase."""
+    """Return the loss over the epochs, two lines for each phase."""
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch (in phase head: candidate penalty)", ylabel="loss")
     for phase, epochs in report.history.groupby("phase", sort=False):

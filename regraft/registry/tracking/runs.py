@@ -1,7 +1,7 @@
-"""A training run in MLflow: parameters, live metrics, the freeze plan, plots, the report.
+"""Log a training run to MLflow: parameters, live metrics, the freeze plan, plots, the report.
 
-Everything goes through a client with its own address. MLflow's process-wide tracking URI is left
-alone: others in the same process set and reset it.
+Every call uses a client with an explicit URI. MLflow's process-wide tracking URI is not used and
+not changed, because other code in the same process sets it.
 """
 
 import tempfile
@@ -35,41 +35,42 @@ from regraft.training.tune import Challenger, EpochRecord
 
 SQLITE = "sqlite:///"
 REPORT_FILE = "report.html"
-MAX_PARAMETER_LENGTH = 6000  # MLflow refuses a longer value
-MAX_BATCH = 100  # and more parameters in one call
-MAX_DIGEST_LENGTH = 36  # and a longer digest; the whole one is in a tag
+MAX_PARAMETER_LENGTH = 6000  # characters; MLflow's limit for the value of a parameter
+MAX_BATCH = 100  # MLflow's limit for the parameters in one call
+MAX_DIGEST_LENGTH = 36  # MLflow's limit for a digest; a tag stores the whole digest
 
 
 @dataclass(frozen=True)
 class Run:
-    """An MLflow run: its id, and the tracking URI of the store that holds it."""
+    """An MLflow run: its id and the tracking URI of its store."""
 
     run_id: str
     uri: str
 
     @property
     def client(self) -> MlflowClient:
-        """A client of that store."""
+        """A client of the run's store."""
         return MlflowClient(tracking_uri=self.uri)
 
 
 def connect(tracking: TrackingConfig) -> MlflowClient:
-    """A client of the store, for tracking and registry.
+    """Return a client of the store, for tracking and registry.
 
     Raises:
-        ConfigError: no address: MLflow would start a store of its own in the working directory.
+        ConfigError: tracking.uri is empty. MLflow would create a store in the working directory.
     """
     if not tracking.uri:
-        raise ConfigError("Expected an MLflow address in tracking.uri, got none. Set it.")
+        raise ConfigError("Expected the URI of an MLflow store in tracking.uri, got none. Set it.")
     _prepare_store(tracking.uri)
     return MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
 
 
 @cache
 def _prepare_store(uri: str) -> None:
-    """Makes the tables of a new SQLite store, which two processes at once would spoil.
+    """Create the tables of a new SQLite store under a lock.
 
-    MLflow has a lock of its own, but in a place and at a moment that do not keep them apart (3.17).
+    Two processes at once would damage a new store. MLflow's own lock does not prevent this (seen in
+    3.17).
     """
     if not uri.startswith(SQLITE):
         return
@@ -81,11 +82,13 @@ def _prepare_store(uri: str) -> None:
 
 
 def open_experiment(tracking: TrackingConfig) -> str:
-    """The id of the experiment, made if it is new; two processes may ask at once.
+    """Return the id of the experiment; create it if it does not exist.
+
+    Two processes may call this at the same time.
 
     Raises:
-        ConfigError: no address, or no name.
-        RegistryError: it was deleted, and its name is still taken.
+        ConfigError: tracking.uri or tracking.name is empty.
+        RegistryError: the experiment was deleted, and its name is still in use.
     """
     client = connect(tracking)
     if not tracking.name:
@@ -95,7 +98,7 @@ def open_experiment(tracking: TrackingConfig) -> str:
         return _create_experiment(client, tracking)
     if experiment.lifecycle_stage == LifecycleStage.DELETED:
         raise RegistryError(
-            f"The MLflow experiment {tracking.name!r} was deleted and its name is still taken. "
+            f"The MLflow experiment {tracking.name!r} was deleted, and its name is still in use. "
             f"Run `mlflow experiments restore -x {experiment.experiment_id}`, or choose another "
             "tracking.name."
         )
@@ -103,7 +106,7 @@ def open_experiment(tracking: TrackingConfig) -> str:
 
 
 def _create_experiment(client: MlflowClient, tracking: TrackingConfig) -> str:
-    # Without a location of its own, a database store puts files into the working directory.
+    # Without an explicit location, a database store writes files into the working directory.
     location = tracking.artifacts_url or None
     try:
         return str(client.create_experiment(tracking.name, artifact_location=location))
@@ -115,7 +118,7 @@ def _create_experiment(client: MlflowClient, tracking: TrackingConfig) -> str:
 
 
 def start_run(tracking: TrackingConfig, run_name: str) -> Run:
-    """A new run in the experiment; end it with end_run().
+    """Start a new run in the experiment and return it; end it with end_run().
 
     Raises:
         ConfigError, RegistryError: as connect() and open_experiment().
@@ -125,13 +128,13 @@ def start_run(tracking: TrackingConfig, run_name: str) -> Run:
 
 
 def end_run(run: Run, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-    """Says how the run ended."""
+    """End the run with a status."""
     run.client.set_terminated(run.run_id, status)
 
 
 @contextmanager
 def running(tracking: TrackingConfig, run_name: str) -> Iterator[Run]:
-    """A new run for as long as the block lives; failed if the block raises."""
+    """Start a new run and end it at block exit; its status is FAILED if the block raises."""
     run = start_run(tracking, run_name)
     status: Literal["FINISHED", "FAILED"] = "FAILED"
     try:
@@ -141,22 +144,22 @@ def running(tracking: TrackingConfig, run_name: str) -> Iterator[Run]:
         end_run(run, status)
 
 
-def end_dead_runs(tracking: TrackingConfig, alive: Callable[[str], bool]) -> list[str]:
-    """Marks runs as killed whose process is gone; returns their names.
+def end_dead_runs(tracking: TrackingConfig, is_alive: Callable[[str], bool]) -> list[str]:
+    """Mark running runs without a process as killed and return their names.
 
     Args:
-        alive: told a run's name, says whether somebody still runs it.
+        is_alive: returns whether a process still executes the run of this name.
     """
     client = connect(tracking)
     running = client.search_runs([open_experiment(tracking)], "attributes.status = 'RUNNING'")
-    dead = [run for run in running if not alive(run.info.run_name)]
+    dead = [run for run in running if not is_alive(run.info.run_name)]
     for run in dead:
         client.set_terminated(run.info.run_id, "KILLED")
     return [run.info.run_name for run in dead]
 
 
 def log_epoch(run: Run, record: EpochRecord) -> None:
-    """The epoch's numbers as live metrics "PHASE/NAME", at the step of its epoch."""
+    """Log the numbers of an epoch as metrics "PHASE/NAME"; the step is the epoch."""
     values = {
         f"{record.phase}/{name}": value
         for name, value in asdict(record).items()
@@ -166,19 +169,19 @@ def log_epoch(run: Run, record: EpochRecord) -> None:
 
 
 def log_config(run: Run, config: Config) -> None:
-    """Every value as a parameter "section.field"; logging the same again does no harm."""
+    """Log every value as a parameter "section.field"; a repeated call changes nothing."""
     _log_parameters(run, config.flat())
 
 
 def log_training(run: Run, challenger: Challenger) -> None:
-    """What was trained, on what, and how it went: parameters, data set, plan and history tables."""
+    """Log the training: parameters, data set, freeze plan, history and freeze audit."""
     card = challenger.classifier.card
     backbone = {"architecture": card.backbone.architecture, "n_classes": str(len(card.classes))}
     _log_parameters(run, card.config | backbone)
     client = run.client
     client.log_inputs(run.run_id, datasets=[_dataset(challenger)])
     client.set_tag(run.run_id, "dataset_digest", card.dataset_digest)
-    client.set_tag(run.run_id, "kept_phase", challenger.kept_phase)
+    client.set_tag(run.run_id, "selected_phase", challenger.selected_phase)
     client.set_tag(run.run_id, "stopped", challenger.stopped)
     client.set_tag(run.run_id, "trained_as", challenger.trained_as)
     client.log_table(run.run_id, challenger.plan.table(), "freeze_plan.json")
@@ -187,26 +190,26 @@ def log_training(run: Run, challenger: Challenger) -> None:
 
 
 def log_report(run: Run, report: EvaluationReport, page: str) -> None:
-    """The final numbers, the plots, the report page, and the tables it shows the top of."""
+    """Log the final metrics, the plots, the report page and the full tables behind the page."""
     _log_metrics(run, dict(_numbers(report)), step=0)
     run.client.log_figure(run.run_id, confusion_plot(report), "plots/confusion.png")
     run.client.log_figure(run.run_id, reliability_plot(report), "plots/reliability.png")
     run.client.log_figure(run.run_id, history_plot(report), "plots/history.png")
     run.client.log_text(run.run_id, report.predictions.to_csv(index=False), "predictions.csv")
     run.client.log_text(run.run_id, report.quarantine.to_csv(index=False), "quarantine.csv")
-    attach(run, "", {REPORT_FILE: page.encode()})
+    attach_files(run, "", {REPORT_FILE: page.encode()})
 
 
-def attach(run: Run, folder: str, files: Mapping[str, bytes]) -> None:
-    """Files by name in a folder of the run's, in place of older ones."""
+def attach_files(run: Run, folder: str, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder of the run's artifacts, replacing files of the same name."""
     with tempfile.TemporaryDirectory() as scratch:
         for name, content in files.items():
             (Path(scratch) / name).write_bytes(content)
         run.client.log_artifacts(run.run_id, scratch, folder)
 
 
-def attached(run: Run, folder: str) -> dict[str, bytes]:
-    """The files of that folder by name; none if it is not there."""
+def load_attachments(run: Run, folder: str) -> dict[str, bytes]:
+    """Return {name: content} of a folder of the run's artifacts, empty if it does not exist."""
     if not run.client.list_artifacts(run.run_id, folder):
         return {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -216,14 +219,12 @@ def attached(run: Run, folder: str) -> dict[str, bytes]:
 
 def _log_parameters(run: Run, values: Mapping[str, str]) -> None:
     parameters = [Param(name, value[:MAX_PARAMETER_LENGTH]) for name, value in values.items()]
-    for at in range(0, len(parameters), MAX_BATCH):
-        run.client.log_batch(run.run_id, params=parameters[at : at + MAX_BATCH])
+    for start in range(0, len(parameters), MAX_BATCH):
+        run.client.log_batch(run.run_id, params=parameters[start : start + MAX_BATCH])
 
 
 def _log_metrics(run: Run, values: Mapping[str, float], step: int) -> None:
-    now_ms = (
-        time.time_ns() // 1_000_000
-    )  # MLflow's batch call, unlike its single one, wants a clock
+    now_ms = time.time_ns() // 1_000_000  # log_batch() requires a time, unlike log_metric()
     finite = {name: value for name, value in values.items() if np.isfinite(value)}
     metrics = [Metric(name, float(value), now_ms, step) for name, value in finite.items()]
     run.client.log_batch(run.run_id, metrics=metrics)

@@ -1,4 +1,4 @@
-"""Fine-tuning: the head is solved on the frozen backbone, then the thawed part is trained."""
+"""Fine-tuning: solve the head on the frozen backbone, then train the thawed part."""
 
 from regraft.training.tune.challenger import Challenger, EpochRecord
 from regraft.training.tune.fine_tune import fine_tune

@@ -1,4 +1,4 @@
-"""Where a network is cut: what is frozen runs once a photo, what is thawed is all that trains."""
+"""Cutting a network in two: the frozen part runs once per photo, only the rest trains."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ _RANDOM_FUNCTIONS: frozenset[Callable[..., object]] = frozenset(
 class Cut:
     """A network in two parts that share its modules.
 
-    frozen: (B, 3, S, S) -> (B, ...), the same for the same photo as long as training goes on.
-    tail: (B, ...) -> logits (B, K); trains and is judged as the network's own modules are set.
-    at: the value between them, and the first thawed block.
+    frozen: (B, 3, S, S) -> (B, ...), constant for a photo during the training.
+    tail: (B, ...) -> logits (B, K); uses the modes of the network's own modules.
+    at: the name of the value between the parts, and of the first thawed block.
     """
 
     frozen: fx.GraphModule
@@ -31,11 +31,10 @@ class Cut:
 
 
 def cut(network: nn.Module, plan: FreezePlan) -> Cut | None:
-    """The network cut where its frozen part ends; None if it cannot be, and is trained whole.
+    """Return the network cut at the end of its frozen part, or None if it must be trained whole.
 
-    It cannot be cut where nothing is frozen below, where its way depends on the photo, where thawed
-    parts read more than one frozen value, or where it drops values at random outside of a module
-    that does it.
+    A cut is impossible if nothing is frozen below, the control flow depends on the photo, thawed
+    parts read more than one frozen value, or a function outside of a module drops values at random.
 
     Args:
         network: its modes set for training by set_modes().
@@ -47,42 +46,42 @@ def cut(network: nn.Module, plan: FreezePlan) -> Cut | None:
     if any(node.target in _RANDOM_FUNCTIONS for node in graph.nodes):
         return None
     modules = dict(network.named_modules())
-    still: set[fx.Node] = set()
+    constant: set[fx.Node] = set()
     for node in graph.nodes:
-        is_fed = node.op != "output" and still.issuperset(node.all_input_nodes)
-        if is_fed and _is_still(node, modules, plan):
-            still.add(node)
-    read = _read_above(graph, still)
-    while derived := [node for node in read if _is_made_from(node, read)]:
-        still.difference_update(derived)  # such as a pooling: it is made again above the cut
-        read = _read_above(graph, still)
-    if len(read) != 1 or read[0].op == "placeholder":
+        is_fed = node.op != "output" and constant.issuperset(node.all_input_nodes)
+        if is_fed and _is_constant(node, modules, plan):
+            constant.add(node)
+    inputs = _inputs_of_thawed(graph, constant)
+    while derived := [node for node in inputs if _depends_on(node, inputs)]:
+        constant.difference_update(derived)  # such as a pooling: computed again above the cut
+        inputs = _inputs_of_thawed(graph, constant)
+    if len(inputs) != 1 or inputs[0].op == "placeholder":
         return None
     thawed = next(p.block for p in plan.parameters if p.lr_factor > 0)
-    frozen, tail = _parts(network, graph, still, read[0])
-    return Cut(frozen, tail, f"{read[0].name} before {thawed}")
+    frozen, tail = _parts(network, graph, constant, inputs[0])
+    return Cut(frozen, tail, f"{inputs[0].name} before {thawed}")
 
 
-def _read_above(graph: fx.Graph, still: set[fx.Node]) -> list[fx.Node]:
-    """The frozen values that thawed nodes read; parameters are at hand anyway."""
-    frozen = [node for node in graph.nodes if node in still and node.op != "get_attr"]
-    return [node for node in frozen if set(node.users) - still]
+def _inputs_of_thawed(graph: fx.Graph, constant: set[fx.Node]) -> list[fx.Node]:
+    """Return the frozen values that thawed nodes read, without parameters."""
+    frozen = [node for node in graph.nodes if node in constant and node.op != "get_attr"]
+    return [node for node in frozen if set(node.users) - constant]
 
 
-def _is_made_from(node: fx.Node, others: list[fx.Node]) -> bool:
-    waiting, seen = list(node.all_input_nodes), set[fx.Node]()
+def _depends_on(node: fx.Node, others: list[fx.Node]) -> bool:
+    waiting, visited = list(node.all_input_nodes), set[fx.Node]()
     while waiting:
         source = waiting.pop()
         if source in others:
             return True
-        if source not in seen:
-            seen.add(source)
+        if source not in visited:
+            visited.add(source)
             waiting += source.all_input_nodes
     return False
 
 
-def _is_still(node: fx.Node, modules: dict[str, nn.Module], plan: FreezePlan) -> bool:
-    """Whether a node whose inputs keep still keeps still itself."""
+def _is_constant(node: fx.Node, modules: dict[str, nn.Module], plan: FreezePlan) -> bool:
+    """Return whether a node with constant inputs has a constant output."""
     name = str(node.target)
     if node.op == "get_attr":
         return name in plan.frozen or not any(p.name == name for p in plan.parameters)
@@ -97,7 +96,7 @@ def _is_still(node: fx.Node, modules: dict[str, nn.Module], plan: FreezePlan) ->
 
 
 def _is_random(module: nn.Module) -> bool:
-    """Whether it drops values at random, as its mode is now."""
+    """Return whether the module drops values at random in its present mode."""
     if not module.training:
         return False
     match module:
@@ -110,23 +109,23 @@ def _is_random(module: nn.Module) -> bool:
 
 
 def _parts(
-    network: nn.Module, graph: fx.Graph, still: set[fx.Node], last: fx.Node
+    network: nn.Module, graph: fx.Graph, constant: set[fx.Node], last: fx.Node
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
     below, above = fx.Graph(), fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
-        if node in still:
+        if node in constant:
             copies[node] = below.node_copy(node, copies.__getitem__)
     below.output(copies[last])
     copies = {last: above.placeholder("boundary")}
     for node in graph.nodes:
-        if node not in still or (node.op == "get_attr" and set(node.users) - still):
+        if node not in constant or (node.op == "get_attr" and set(node.users) - constant):
             copies[node] = above.node_copy(node, copies.__getitem__)
     return _module(network, below), _module(network, above)
 
 
 def _module(network: nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    """The graph over the network's modules, without what leads nowhere."""
+    """Return the graph over the network's modules, without unused nodes."""
     part = fx.GraphModule(network, graph)
     part.graph.eliminate_dead_code()
     part.delete_all_unused_submodules()

@@ -1,4 +1,4 @@
-"""Where an interrupted training is resumed from: one file, written whole or not at all."""
+"""The checkpoint of an interrupted training: one file, written atomically."""
 
 import hashlib
 import io
@@ -12,7 +12,7 @@ import fsspec
 import torch
 
 from regraft.core.config import TuneConfig
-from regraft.core.files import access_errors, write_whole
+from regraft.core.files import access_errors, write_atomic
 from regraft.data.split import Splits
 from regraft.model.classifier import ImageClassifier
 from regraft.model.embed import choose_compute
@@ -21,7 +21,7 @@ from regraft.training.tune.challenger import Phase
 
 # What torch's state_dict() methods return: nested, tensors at its leaves.
 TreeOfTensors = dict[str, Any]
-FORMAT = "2"  # of what is kept; another one is another training
+FORMAT = "3"  # of the state; part of the key, so an older file is ignored
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 logger = logging.getLogger("regraft.fine_tune")
@@ -29,10 +29,10 @@ logger = logging.getLogger("regraft.fine_tune")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A place for one training's state; "" as url means that nothing is kept.
+    """The place of a training's state; url "" means that nothing is saved.
 
-    The file is the sha256 of what follows, then what torch.save writes: torch itself would read a
-    file with a flipped bit, and training would go on from other weights.
+    The file is the sha256 of the rest, followed by the output of torch.save. torch alone would read
+    a damaged file, and training would continue from wrong weights.
     """
 
     url: str
@@ -40,17 +40,17 @@ class Checkpoint:
 
     @property
     def path(self) -> str:
-        """Where the file lies."""
+        """Return the path of the file."""
         return f"{self.url.rstrip('/')}/{self.key}.pt"
 
     def of(self, phase: Phase) -> "Checkpoint":
-        """The checkpoint of one phase of this training."""
+        """Return the checkpoint of a phase of this training."""
         return Checkpoint(self.url, f"{self.key}-{phase}")
 
     def save(self, state: TreeOfTensors) -> None:
-        """Replaces the file in one move: a reader sees the old state or the new one.
+        """Replace the file atomically: a reader gets the old state or the new one.
 
-        Where it cannot be written, that is said, and the older state stays.
+        A failure to write is logged as a warning; the old state remains.
         """
         if not self.url:
             return
@@ -58,12 +58,12 @@ class Checkpoint:
         torch.save(state, buffer)
         data = buffer.getvalue()
         try:
-            write_whole(self.path, hashlib.sha256(data).digest() + data)
+            write_atomic(self.path, hashlib.sha256(data).digest() + data)
         except access_errors() as error:
             logger.warning("fine_tune: %s cannot be written (%s).", self.path, error)
 
     def load(self) -> TreeOfTensors | None:
-        """The state last saved, None if there is none or the file is not as it was written."""
+        """Return the last saved state, or None if there is none or the file is damaged."""
         if not self.url:
             return None
         filesystem, path = fsspec.core.url_to_fs(self.path)
@@ -77,7 +77,7 @@ class Checkpoint:
         return state
 
     def remove(self) -> None:
-        """Forgets the state, half-written files too: the training has ended."""
+        """Remove the state and partly written files, after the end of the training."""
         if not self.url:
             return
         filesystem, path = fsspec.core.url_to_fs(self.path)
@@ -88,14 +88,16 @@ class Checkpoint:
                     filesystem.rm(name)
 
 
-def checkpoint_of(
+def checkpoint_for(
     pretrained: ImageClassifier, plan: FreezePlan, splits: Splits, config: TuneConfig
 ) -> Checkpoint:
-    """The checkpoint of exactly this training: same start, plan, photos and settings."""
+    """Return the checkpoint of exactly this training: start, plan, photos and configuration."""
     settings = config.model_dump(exclude={"checkpoint_url"}, mode="json")
     parts = [pretrained.content_hash, splits.digest, json.dumps(settings)]
     parts += [FORMAT, torch.__version__, version("timm"), version("regraft")]
-    parts += [str(choose_compute(config))]  # on another machine it is another training
+    parts += [
+        str(choose_compute(config))
+    ]  # with another device or precision it is another training
     parts += [plan.norm_statistics, *(f"{p.name}={p.lr_factor}" for p in plan.parameters)]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     return Checkpoint(config.checkpoint_url, key)

@@ -1,4 +1,4 @@
-"""From a pretrained classifier and a plan to a challenger: LP-FT (Kumar et al. 2022)."""
+"""Fine-tuning a pretrained classifier by a freeze plan: LP-FT (Kumar et al. 2022)."""
 
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,13 +14,20 @@ from regraft.model.classifier import GraftedNetwork, ImageClassifier
 from regraft.model.embed import NO_STORE, Rows, choose_compute, embed, judging_compute
 from regraft.model.freeze import FreezePlan, audit, frozen_hashes
 from regraft.model.pixels import photos_of
+from regraft.training.tune.batch_source import TrainContext, TrainData
 from regraft.training.tune.challenger import Challenger, EpochLog
-from regraft.training.tune.checkpoint import Checkpoint, checkpoint_of
-from regraft.training.tune.feed import Photos, Settings
-from regraft.training.tune.head import CHUNK, Embedded, SolvedHead, head_of, solve_head, state_of
+from regraft.training.tune.checkpoint import Checkpoint, checkpoint_for
+from regraft.training.tune.head import (
+    CHUNK,
+    LabelledEmbeddings,
+    SolvedHead,
+    head_from_state,
+    head_to_state,
+    solve_head,
+)
 from regraft.training.tune.loop import train_thawed
 
-MANIFEST = ("sha256", "phash", "thumbnail", "label", "side")
+MANIFEST = ("sha256", "phash", "thumbnail", "label", "split")
 RECORDED_VERSIONS = ("regraft", "torch", "torchvision", "timm", "pillow", "safetensors")
 
 
@@ -32,35 +39,35 @@ def fine_tune(
     log: EpochLog,
     store: EmbedConfig = NO_STORE,
 ) -> Challenger:
-    """The challenger: its head solved on the frozen backbone, then the thawed part trained.
+    """Solve the head on the frozen backbone, train the thawed part, and return the challenger.
 
-    Each phase has its own best; the phase with the better validation accuracy is kept, the first on
-    a tie. The same seed on the same machine, arranged alike, gives the same weights, interrupted or
-    not; how it was arranged is in `trained_as`.
+    The phase with the better validation accuracy is selected, the first phase on a tie. The same
+    seed on the same machine with the same training setup gives the same weights, interrupted or
+    not; the setup is recorded in `trained_as`.
 
     Args:
-        log: told every epoch, for live curves.
-        store: where what the frozen part makes of the photos is kept.
+        log: called at the end of every epoch, for live curves.
+        store: of the embeddings and of the frozen part's outputs.
 
     Raises:
-        EmptySplit: nothing to validate on.
-        TrainingDiverged: the loss is not a number.
-        FreezeDrift: a frozen tensor moved.
+        EmptySplit: there are no validation photos.
+        TrainingDiverged: the loss is not finite.
+        FreezeDrift: a frozen tensor changed.
     """
-    photos = _photos(pretrained, splits)
-    checkpoint = checkpoint_of(pretrained, plan, splits, config)
-    settings = Settings(plan, config, choose_compute(config), checkpoint.of("tune"), log, store)
+    data = _train_data(pretrained, splits)
+    checkpoint = checkpoint_for(pretrained, plan, splits, config)
+    context = TrainContext(plan, config, choose_compute(config), checkpoint.of("tune"), log, store)
     hashes = frozen_hashes(pretrained.build(), plan)
-    head = _solved(pretrained, photos, settings, checkpoint.of("head"))
+    head = _solved(pretrained, data, context, checkpoint.of("head"))
     network = _with_head(pretrained, head)
-    kept, records = head.best, list(head.candidates)
+    best, records = head.best, list(head.candidates)
     stopped, trained_as = "the head is solved", ""
     if plan.thaws_backbone and config.epochs:
-        progress, stopped = train_thawed(network, photos, settings)
-        audit(hashes, frozen_hashes(network, plan), plan)  # as the last step left it
-        records, trained_as = records + progress.records, str(progress.arrangement)
-        if progress.best and progress.best.validation_accuracy > kept.validation_accuracy:
-            kept = progress.best
+        progress, stopped = train_thawed(network, data, context)
+        audit(hashes, frozen_hashes(network, plan), plan)  # after the last step
+        records, trained_as = records + progress.records, str(progress.setup)
+        if progress.best and progress.best.validation_accuracy > best.validation_accuracy:
+            best = progress.best
             network.load_state_dict(progress.best_weights)
         else:
             network = _with_head(pretrained, head)
@@ -72,19 +79,19 @@ def fine_tune(
         plan=plan,
         audit=checked,
         history=pd.DataFrame([asdict(record) for record in records]),
-        kept_phase=kept.phase,
-        manifest=splits.frame.loc[splits.frame.side != "test", list(MANIFEST)],
+        selected_phase=best.phase,
+        manifest=splits.frame.loc[splits.frame.split != "test", list(MANIFEST)],
         stopped=stopped,
         trained_as=trained_as,
     )
 
 
-def _photos(pretrained: ImageClassifier, splits: Splits) -> Photos:
+def _train_data(pretrained: ImageClassifier, splits: Splits) -> TrainData:
     classes = pretrained.card.classes
     train, validation = splits.train, splits.validation
     if not len(validation):
-        raise EmptySplit("Expected photos to validate on, got none. Set split.validation_fraction.")
-    return Photos(
+        raise EmptySplit("Expected validation photos, got none. Set split.validation_fraction.")
+    return TrainData(
         photos_of(train),
         _positions(train.label, classes),
         photos_of(validation),
@@ -100,33 +107,33 @@ def _positions(labels: "pd.Series[str]", classes: tuple[str, ...]) -> Tensor:
 
 
 def _solved(
-    pretrained: ImageClassifier, photos: Photos, settings: Settings, checkpoint: Checkpoint
+    pretrained: ImageClassifier, data: TrainData, context: TrainContext, checkpoint: Checkpoint
 ) -> SolvedHead:
-    """The solved head, from the checkpoint if this training was interrupted after it."""
+    """Return the solved head; a training interrupted after this phase has it in the checkpoint."""
     if state := checkpoint.load():
-        head = head_of(state)
+        head = head_from_state(state)
     else:
-        head = _solve(pretrained, photos, settings)
-        checkpoint.save(state_of(head))
+        head = _solve(pretrained, data, context)
+        checkpoint.save(head_to_state(head))
     for candidate in head.candidates:
-        settings.log(candidate)
+        context.log(candidate)
     return head
 
 
-def _solve(pretrained: ImageClassifier, photos: Photos, settings: Settings) -> SolvedHead:
-    train = embed(pretrained, photos.train, settings.compute, settings.store)
-    # What chooses is computed as what judges, so evaluate() finds it in the store.
-    validation = embed(pretrained, photos.validation, judging_compute(), settings.store)
+def _solve(pretrained: ImageClassifier, data: TrainData, context: TrainContext) -> SolvedHead:
+    train = embed(pretrained, data.train, context.compute, context.store)
+    # Computed as in evaluate(), which then reads these embeddings from the store.
+    validation = embed(pretrained, data.validation, judging_compute(), context.store)
     if not (_is_finite(train) and _is_finite(validation)):
         raise TrainingDiverged(
-            "Expected finite embeddings, got some that are not, before any training. The weights "
-            f"of {pretrained.card.backbone.source} are damaged, or set tune.precision=fp32."
+            "Expected finite embeddings, got values that are not finite before any training. "
+            f"Check the weights of {pretrained.card.backbone.source}, or set tune.precision=fp32."
         )
     return solve_head(
-        Embedded(train, photos.train_targets.numpy()),
-        Embedded(validation, photos.validation_targets.numpy()),
-        photos.n_classes,
-        settings.config,
+        LabelledEmbeddings(train, data.train_targets.numpy()),
+        LabelledEmbeddings(validation, data.validation_targets.numpy()),
+        data.n_classes,
+        context.config,
     )
 
 
@@ -145,8 +152,8 @@ def _with_head(pretrained: ImageClassifier, head: SolvedHead) -> GraftedNetwork:
 def _described(
     pretrained: ImageClassifier, plan: FreezePlan, splits: Splits, config: TuneConfig
 ) -> ImageClassifier:
-    settings = config.model_dump(exclude={"checkpoint_url"}, mode="json")
-    flat = {f"tune.{name}": str(value) for name, value in settings.items()}
+    values = config.model_dump(exclude={"checkpoint_url"}, mode="json")
+    flat = {f"tune.{name}": str(value) for name, value in values.items()}
     return pretrained.with_card(
         dataset_digest=splits.digest,
         config=flat | {"freeze.policy": plan.policy},

@@ -19,24 +19,29 @@ from regraft.core.config import TuneConfig
 from regraft.core.errors import TrainingDiverged
 from regraft.model.embed import Compute, keep_freed_memory
 from regraft.model.freeze import set_modes, thaw
-from regraft.training.tune.arrangement import Arrangement
+from regraft.training.tune.batch_source import (
+    BatchSource,
+    TrainContext,
+    TrainData,
+    make_batch_source,
+)
 from regraft.training.tune.challenger import EpochRecord
 from regraft.training.tune.checkpoint import Checkpoint, TreeOfTensors
-from regraft.training.tune.feed import Feed, Photos, Settings, feed_of
 from regraft.training.tune.precision import training_compute
+from regraft.training.tune.training_setup import TrainingSetup
 
-SAVING_SHARE = 0.1  # of the time may go into checkpoints, where epochs are short. Guess
+SAVING_SHARE = 0.1  # largest share of the time for checkpoints of short epochs. Guess
 
 
 @dataclass
 class Progress:
-    """What changes while training: everything that a checkpoint must hold."""
+    """The changing state of the training: the content of a checkpoint."""
 
     network: nn.Module
     average: AveragedModel
     optimizer: torch.optim.Optimizer
     scheduler: LambdaLR
-    arrangement: Arrangement
+    setup: TrainingSetup
     device: torch.device
     epoch: int = 0
     best: EpochRecord | None = None
@@ -48,23 +53,26 @@ class Progress:
 
     @property
     def compute(self) -> Compute:
-        """Where and how precisely the steps compute."""
-        return Compute(self.device, self.arrangement.dtype)
+        """Return the device and the precision of the training steps."""
+        return Compute(self.device, self.setup.dtype)
 
     @property
     def lr_share(self) -> float:
-        """Share of the full lr that the next step has."""
+        """Return the next step's share of the full lr."""
         group = self.optimizer.param_groups[0]
         return float(group["lr"] / group["initial_lr"])
 
     def state(self) -> TreeOfTensors:
-        """All of it as tensors and plain values. The dice need none: seed and epoch set them."""
+        """Return the state as tensors and plain values.
+
+        Random generators have no state in it: each epoch seeds them by seed and number.
+        """
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "arrangement": self.arrangement.state(),
+            "setup": self.setup.state(),
             "epoch": self.epoch,
             "best": asdict(self.best) if self.best else {},
             "best_weights": self.best_weights,
@@ -73,7 +81,7 @@ class Progress:
         }
 
     def resume(self, state: TreeOfTensors) -> None:
-        """Takes up what state() gave."""
+        """Restore the result of state()."""
         for part in ("network", "average", "optimizer", "scheduler"):
             vars(self)[part].load_state_dict(state[part])
         self.epoch, self.spent_s = state["epoch"], state["spent_s"]
@@ -82,41 +90,43 @@ class Progress:
         self.records = [EpochRecord(**record) for record in state["records"]]
 
 
-def train_thawed(network: nn.Module, photos: Photos, settings: Settings) -> tuple[Progress, str]:
-    """Trains the thawed part; the best weights by validation loss are in Progress.best_weights.
+def train_thawed(
+    network: nn.Module, data: TrainData, context: TrainContext
+) -> tuple[Progress, str]:
+    """Train the thawed part; Progress.best_weights are those with the best validation loss.
 
     Returns:
-        The progress, and why it stopped.
+        The progress, and the reason why the training stopped.
 
     Raises:
-        TrainingDiverged: a loss or a gradient is not finite; names epoch and step.
+        TrainingDiverged: a loss or a gradient is not finite; the message names epoch and step.
     """
     keep_freed_memory()
-    resumed = settings.checkpoint.load()
-    kept = Arrangement.of(resumed["arrangement"]) if resumed else None
-    progress, feed = _start(network, photos, settings, kept)
+    resumed = context.checkpoint.load()
+    setup = TrainingSetup.of(resumed["setup"]) if resumed else None
+    progress, source = _start(network, data, context, setup)
     if resumed:
         progress.resume(resumed)
         for record in progress.records:
-            settings.log(record)
+            context.log(record)
     else:
-        settings.checkpoint.save(progress.state())  # another start might arrange it otherwise
-    while not (stopped := _why_stop(progress, settings.config)):
+        context.checkpoint.save(progress.state())  # a restart could choose another setup
+    while not (stopped := _stop_reason(progress, context.config)):
         began = time.monotonic()
         progress.epoch += 1
-        trained = _train_epoch(progress, feed, photos, settings)
-        judged = _validate(progress, feed, photos)
+        trained = _train_epoch(progress, source, data, context)
+        validated = _validate(progress, source, data)
         seconds = time.monotonic() - began
-        lr = settings.config.lr * progress.lr_share
-        record = EpochRecord("tune", progress.epoch, *trained, *judged, lr, 0.0, seconds)
-        _remember(progress, record)
-        _save(progress, settings.checkpoint)
-        settings.log(record)
+        lr = context.config.lr * progress.lr_share
+        record = EpochRecord("tune", progress.epoch, *trained, *validated, lr, 0.0, seconds)
+        _record_epoch(progress, record)
+        _save(progress, context.checkpoint)
+        context.log(record)
     return progress, stopped
 
 
 def _save(progress: Progress, checkpoint: Checkpoint) -> None:
-    """Keeps the state after an epoch, unless saving would take too much of the time."""
+    """Save the state after an epoch, unless saving would take too much of the time."""
     began = time.monotonic()
     if began - progress.saved_at >= progress.saving_s / SAVING_SHARE:
         checkpoint.save(progress.state())
@@ -125,35 +135,35 @@ def _save(progress: Progress, checkpoint: Checkpoint) -> None:
 
 
 def _start(
-    network: nn.Module, photos: Photos, settings: Settings, kept: Arrangement | None
-) -> tuple[Progress, Feed]:
-    config = settings.config
-    groups = thaw(network, settings.plan, config.lr, config.weight_decay)
-    feed = feed_of(network, photos, settings, kept)
-    network = network.to(settings.compute.device).to(memory_format=torch.channels_last)
+    network: nn.Module, data: TrainData, context: TrainContext, setup: TrainingSetup | None
+) -> tuple[Progress, BatchSource]:
+    config = context.config
+    groups = thaw(network, context.plan, config.lr, config.weight_decay)
+    source = make_batch_source(network, data, context, setup)
+    network = network.to(context.compute.device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(groups)
-    order = _order(len(photos.train), config, epoch=1)
+    order = _order(len(data.train), config, epoch=1)
     n_steps = config.epochs * len(order)
     scheduler = LambdaLR(optimizer, lambda step: lr_scale(step, n_steps, config.warmup_fraction))
     average = AveragedModel(
-        network, multi_avg_fn=partial(_follow, config.ema_decay), use_buffers=True
+        network, multi_avg_fn=partial(_update_averages, config.ema_decay), use_buffers=True
     )
-    if not kept:
+    if not setup:
 
         def batch() -> Tensor:
-            return next(feed.train(1, order[:1]))
+            return next(source.train(1, order[:1]))
 
-        chosen = training_compute(feed.part(network), batch, settings, n_steps)
-        kept = Arrangement(chosen.dtype, feed.whole_because)
-    return Progress(network, average, optimizer, scheduler, kept, settings.compute.device), feed
+        chosen = training_compute(source.part(network), batch, context, n_steps)
+        setup = TrainingSetup(chosen.dtype, source.uncached_reason)
+    return Progress(network, average, optimizer, scheduler, setup, context.compute.device), source
 
 
 @torch.no_grad()
-def _follow(decay: float, averages: list[Tensor], values: list[Tensor], _: Tensor) -> None:
-    """Moves the averages towards the values; what is equal stays equal, bit for bit.
+def _update_averages(decay: float, averages: list[Tensor], values: list[Tensor], _: Tensor) -> None:
+    """Move the averages towards the values; equal values remain equal, bit for bit.
 
-    torch's own get_ema_multi_avg_fn averages integers too and cuts the result: the step counter of
-    a frozen norm would fall.
+    torch's get_ema_multi_avg_fn also averages integers and truncates the result: the step counter
+    of a frozen norm would decrease.
     """
     for average, value in zip(averages, values, strict=True):
         if average.is_floating_point():
@@ -163,7 +173,7 @@ def _follow(decay: float, averages: list[Tensor], values: list[Tensor], _: Tenso
 
 
 def lr_scale(step: int, n_steps: int, warmup_fraction: float) -> float:
-    """Share of the full lr at a step: a straight rise, then half a cosine down to 0.
+    """Return the share of the full lr at a step: a linear rise, then half a cosine down to 0.
 
     Source: Goyal et al. 2017 (warm-up); Loshchilov & Hutter 2017, eq. 5 (cosine).
 
@@ -178,7 +188,7 @@ def lr_scale(step: int, n_steps: int, warmup_fraction: float) -> float:
 
 
 def _order(n_photos: int, config: TuneConfig, epoch: int) -> list[list[int]]:
-    """Positions in the order of the epoch, cut into batches; no batch of one (norms need two)."""
+    """Return the epoch's order of positions in batches; no batch of size 1, because of norms."""
     positions = np.random.default_rng((config.seed, epoch)).permutation(n_photos).tolist()
     starts = range(0, n_photos, config.batch_size)
     batches = [positions[at : at + config.batch_size] for at in starts]
@@ -187,7 +197,7 @@ def _order(n_photos: int, config: TuneConfig, epoch: int) -> list[list[int]]:
     return batches
 
 
-def _why_stop(progress: Progress, config: TuneConfig) -> str:
+def _stop_reason(progress: Progress, config: TuneConfig) -> str:
     best_epoch = progress.best.epoch if progress.best else progress.epoch
     if progress.epoch >= config.epochs:
         return f"all {config.epochs} epochs done"
@@ -199,40 +209,40 @@ def _why_stop(progress: Progress, config: TuneConfig) -> str:
 
 
 def _train_epoch(
-    progress: Progress, feed: Feed, photos: Photos, settings: Settings
+    progress: Progress, source: BatchSource, data: TrainData, context: TrainContext
 ) -> tuple[float, float]:
-    """Mean training loss, and accuracy on the photos as augmented."""
-    config, compute = settings.config, progress.compute
+    """Return the mean training loss, and the accuracy on the augmented photos."""
+    config, compute = context.config, progress.compute
     device = compute.device
-    batches = _order(len(photos.train), config, progress.epoch)
-    part = feed.part(progress.network)
-    set_modes(progress.network, settings.plan)
+    batches = _order(len(data.train), config, progress.epoch)
+    part = source.part(progress.network)
+    set_modes(progress.network, context.plan)
     losses, n_right = [], 0
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, deterministic=True):
         torch.manual_seed(config.seed * 100_003 + progress.epoch)
-        fed = feed.train(progress.epoch, batches)
+        inputs = source.train(progress.epoch, batches)
         name = f"epoch {progress.epoch}/{config.epochs}"
-        for step, batch in enumerate(tqdm(fed, name, len(batches), disable=None, delay=2)):
-            targets = photos.train_targets[batches[step]].to(device)  # (B,)
-            mixed, soft_targets = _mix(batch, targets, photos.n_classes, config)
-            with torch.autocast(device.type, compute.dtype, _is_low(compute)):
+        for step, batch in enumerate(tqdm(inputs, name, len(batches), disable=None, delay=2)):
+            targets = data.train_targets[batches[step]].to(device)  # (B,)
+            mixed, soft_targets = _mix(batch, targets, data.n_classes, config)
+            with torch.autocast(device.type, compute.dtype, _is_reduced(compute)):
                 logits = part(mixed)  # (B, K)
             loss = functional.cross_entropy(
                 logits.float(),
                 soft_targets,
-                weight=_class_weights(photos, config, device),
+                weight=_class_weights(data, config, device),
                 label_smoothing=config.label_smoothing,
             )
             _step(progress, loss, config, f"epoch {progress.epoch}, step {step + 1}")
             losses.append(loss.item() * len(targets))
             n_right += int((logits.argmax(1) == targets).sum())
-    return sum(losses) / len(photos.train), n_right / len(photos.train)
+    return sum(losses) / len(data.train), n_right / len(data.train)
 
 
 def _mix(
     pixels: Tensor, targets: Tensor, n_classes: int, config: TuneConfig
 ) -> tuple[Tensor, Tensor]:
-    """MixUp or CutMix, whichever is on (one of them at random if both are)."""
+    """Apply MixUp or CutMix, whichever is enabled; one of them at random if both are."""
     mixes: list[nn.Module] = []
     if config.mixup_alpha and len(pixels) > 1:
         mixes.append(v2.MixUp(alpha=config.mixup_alpha, num_classes=n_classes))
@@ -244,11 +254,11 @@ def _mix(
     return mixed
 
 
-def _class_weights(photos: Photos, config: TuneConfig, device: torch.device) -> Tensor | None:
+def _class_weights(data: TrainData, config: TuneConfig, device: torch.device) -> Tensor | None:
     if config.class_weights == "none":
         return None
-    counts = torch.bincount(photos.train_targets, minlength=photos.n_classes).clamp(min=1)
-    return (len(photos.train_targets) / (photos.n_classes * counts)).to(device)
+    counts = torch.bincount(data.train_targets, minlength=data.n_classes).clamp(min=1)
+    return (len(data.train_targets) / (data.n_classes * counts)).to(device)
 
 
 def _step(progress: Progress, loss: Tensor, config: TuneConfig, where: str) -> None:
@@ -266,29 +276,29 @@ def _step(progress: Progress, loss: Tensor, config: TuneConfig, where: str) -> N
     progress.average.update_parameters(progress.network)
 
 
-def _validate(progress: Progress, feed: Feed, photos: Photos) -> tuple[float, float]:
-    """Mean negative log-likelihood and accuracy of the averaged weights on validation."""
-    part, compute = feed.part(progress.average.module), progress.compute
+def _validate(progress: Progress, source: BatchSource, data: TrainData) -> tuple[float, float]:
+    """Return the mean negative log-likelihood and the accuracy of the averaged weights."""
+    part, compute = source.part(progress.average.module), progress.compute
     progress.average.module.eval()
     with (
         torch.inference_mode(),
-        torch.autocast(compute.device.type, compute.dtype, _is_low(compute)),
+        torch.autocast(compute.device.type, compute.dtype, _is_reduced(compute)),
     ):
-        logits = torch.cat([part(batch).float().cpu() for batch in feed.validation()])  # (N, K)
-    loss = functional.cross_entropy(logits, photos.validation_targets).item()
+        logits = torch.cat([part(batch).float().cpu() for batch in source.validation()])  # (N, K)
+    loss = functional.cross_entropy(logits, data.validation_targets).item()
     if not math.isfinite(loss):
         raise TrainingDiverged(
             f"Expected a finite validation loss, got {loss:g} after epoch {progress.epoch}. "
             "Lower tune.lr or set tune.clip_norm."
         )
-    return loss, float((logits.argmax(1) == photos.validation_targets).double().mean())
+    return loss, float((logits.argmax(1) == data.validation_targets).double().mean())
 
 
-def _is_low(compute: Compute) -> bool:
+def _is_reduced(compute: Compute) -> bool:
     return compute.dtype is not torch.float32
 
 
-def _remember(progress: Progress, record: EpochRecord) -> None:
+def _record_epoch(progress: Progress, record: EpochRecord) -> None:
     progress.records.append(record)
     progress.spent_s += record.seconds
     if progress.best is None or record.validation_loss < progress.best.validation_loss:

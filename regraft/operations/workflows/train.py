@@ -1,0 +1,92 @@
+"""The workflow train: photos to a judged model."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from regraft.core.config import Config
+from regraft.core.pages.facts import facts_html, format_interval
+from regraft.core.state import State
+from regraft.operations.workflows.runner import FinishedRun, PipelineRunner, StageTime
+from regraft.operations.workflows.settings import pin_backbone
+
+if TYPE_CHECKING:
+    from regraft.evaluation.evaluate import EvaluationReport
+    from regraft.promotion import Verdict
+    from regraft.registry import RegisteredVersion
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The result of a training.
+
+    report: the evaluation on the test photos.
+    version: the registered version; created is False if the same model was registered before.
+    verdict: whether the version replaces the champion.
+    page: path or URL of the report page.
+    stages: the time of each stage.
+    """
+
+    report: "EvaluationReport"
+    version: "RegisteredVersion"
+    verdict: "Verdict"
+    page: str
+    stages: tuple[StageTime, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """The share of correct labels on the test photos, in [0, 1]."""
+        return self.report.accuracy.value
+
+    @property
+    def reference(self) -> str:
+        """The model as "name/version"."""
+        return f"{self.version.name}/{self.version.version}"
+
+    def __str__(self) -> str:
+        accuracy = format_interval(self.report.accuracy)
+        return f"{self.reference}: {accuracy} of {self.report.n} photos; {self.verdict.reason}"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "model": self.reference,
+            "test accuracy": f"{format_interval(self.report.accuracy)}, {self.report.n} photos",
+            "majority class": format_interval(self.report.baseline),
+            "verdict": f"{self.verdict.status}: {self.verdict.reason}",
+            "report": self.page,
+        }
+        return facts_html(facts) + str(self.report.per_class.to_html(index=False))
+
+
+def train(config: Config, state: State, runner: PipelineRunner) -> TrainedModel:
+    """Train, evaluate and register a model, and promote it only if it proves better.
+
+    Args:
+        config: complete, see settings.complete_config().
+        state: opened and activated.
+
+    Raises:
+        RegraftError: a stage failed.
+    """
+    from regraft.data.ingest import fingerprint
+    from regraft.operations.status import rebuild
+
+    listing = fingerprint(config.ingest)
+    run = runner.run("train", config.tracking, pin_backbone(config), listing)
+    model = trained_model(run, config)
+    request_pending_approval(model.verdict, config, runner)
+    rebuild(state, datetime.now(UTC))
+    return model
+
+
+def trained_model(run: FinishedRun, config: Config) -> TrainedModel:
+    """Return the result of a run that trained a model."""
+    version = run.load("register")
+    page = f"{config.promote.reports_url}/{version.name}-v{version.version}.html"
+    return TrainedModel(run.load("evaluate"), version, run.load("promote"), page, run.stage_times())
+
+
+def request_pending_approval(verdict: "Verdict", config: Config, runner: PipelineRunner) -> None:
+    """Start the run that waits for a person's answer, if the verdict is pending."""
+    if verdict.is_pending:
+        runner.request_approval(verdict, config.tracking)

@@ -1,0 +1,42 @@
+"""A state folder opened for this process, and what runs DAGs on it: for the CLI and the API."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regraft.core.state import State, activate, existing_state, open_state
+
+if TYPE_CHECKING:
+    from regraft.operations.workflows.runner import PipelineRunner
+
+
+def new_state(root: Path, debug: bool = False) -> State:
+    """Return the state folder, created if it is new, with ZenML and MLflow pointed at it."""
+    state = open_state(root, debug)
+    activate(state)
+    return state
+
+
+def known_state(root: Path, debug: bool = False) -> State:
+    """Return the state folder of earlier runs, with ZenML and MLflow pointed at it.
+
+    Raises:
+        StateError: there is none.
+    """
+    state = existing_state(root, debug)
+    activate(state)
+    return state
+
+
+def runner_for(state: State) -> "PipelineRunner":
+    """Return what runs the DAGs: ZenML on the private stack of the state folder."""
+    from regraft.orchestration.runner import ZenRunner
+
+    return ZenRunner(state, find_dag)
+
+
+def find_dag(name: str) -> Callable[..., Any]:
+    """Return the DAG of pipelines/NAME.py; it is imported now, which starts ZenML."""
+    dag: Callable[..., Any] = getattr(importlib.import_module(f"pipelines.{name}"), name)
+    return dag
