@@ -71,8 +71,8 @@ def fix(state: State, now: datetime) -> list[str]:
     repairs += [
         f"run {name}: stopped, no verdict is pending" for name in sweep_approvals(tracking, state)
     ]
-    repairs += [f"promotion: {sentence} Repaired." for sentence in _reconcile_all(tracking, now)]
-    repairs += [f"mirror: {sentence}, repaired" for sentence in repair(tracking)]
+    repairs += [f"promotion: {sentence}" for sentence in _reconcile_all(tracking, now)]
+    repairs += [f"mirror: {sentence}" for sentence in repair(tracking)]
     return repairs
 
 

@@ -65,10 +65,11 @@ def waiting(folder):
 
 def begin(state, tracking):
     """The waiting run, made in this process."""
+    from pipelines.approval import approval
     from regraft.orchestration.approval import start_approval
 
     verdict = load_verdict(tracking, registry.find(tracking, NAME, "2"))
-    return start_approval(verdict, tracking, state, NOW)
+    return start_approval(approval, verdict, tracking, state, NOW)
 
 
 def call(act, state, *arguments):
@@ -210,6 +211,7 @@ def test_champion_that_moved_meanwhile_is_not_overwritten(folder, waiting, track
     assert tags(tracking)["approval"] == "pending"
 
 
+@pytest.mark.slow  # the fast tier has it as a command: test_version_is_judged_again_on_the_...
 def test_version_is_judged_again_and_the_mirror_follows(world):
     from pipelines.promote import promote
     from regraft.data.ingest import fingerprint

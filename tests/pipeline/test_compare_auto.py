@@ -42,6 +42,7 @@ def auto(world, settings):
     return world.train(*settings)
 
 
+@pytest.mark.slow  # the fast tier has the choice itself: tests/unit/test_compare_choice.py
 def test_auto_trains_from_the_chosen_backbone(auto, candidates):
     run = auto
     assert run.status == "completed"

@@ -191,7 +191,7 @@ def test_promotion_that_was_killed_is_found_and_carried_out(folder, tracking):
     assert registry.get_aliases(tracking, NAME)["champion"] == 1  # looking changes nothing
     said = call_doctor(state, "--fix")
     assert said.exit_code == 0, said.output
-    assert f"mended  promotion: {found.detail}" in said.output
+    assert f"repaired  promotion: {found.detail}" in said.output
     assert registry.get_aliases(tracking, NAME) == {"champion": 2, "challenger": 2, "previous": 1}
 
 
@@ -222,11 +222,11 @@ def test_fix_marks_a_killed_run_failed_and_leaves_json_readable(killed):
     said = call_doctor(killed, "--fix", "--json")
     assert said.exit_code == 0, said.output
     assert {row["ok"] for row in json.loads(said.stdout)} == {True}
-    assert "mended  stuck run killed: " in said.stderr
+    assert "repaired  stuck run killed: " in said.stderr
 
 
 def test_fix_lets_a_step_be_run_again_whose_artifact_is_gone(ran):
     uri = delete_table(last_run())
     said = call_doctor(ran, "--fix")
     assert said.exit_code == 0, said.output
-    assert re.search(rf"mended  artifact table: .*{re.escape(str(uri))}", said.output)
+    assert re.search(rf"repaired  artifact table: .*{re.escape(str(uri))}", said.output)

@@ -115,7 +115,7 @@ def test_stage_moved_by_hand_is_found_and_mended_by_doctor(folder, mirrored):
     assert shown()["v2"] == "production"  # looking changes nothing
     said = call_doctor(state, "--fix")
     assert said.exit_code == 0, said.output
-    assert re.search(rf"mended  mirror: {NAME} v2 .*production.*staging", said.output)
+    assert re.search(rf"repaired  mirror: {NAME} v2 .*production.*staging", said.output)
     assert shown() == {"v1": "production", "v2": "staging"}
     assert "mended" not in call_doctor(state, "--fix").output
 

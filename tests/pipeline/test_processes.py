@@ -309,6 +309,7 @@ def resumed(killed, user, tmp_path, monkeypatch):
     reset_zenml()
 
 
+@pytest.mark.slow  # in the unit tier: test_a_training_killed_within_an_epoch_ends_with_the_same_...
 def test_killed_run_ends_with_the_weights_of_one_never_killed(resumed, twins):
     ours, theirs = (registry.find(tracking_of(root), NAME) for root in (resumed.root, twins[0]))
     assert output(last_run(), "fine_tune").selected_phase == "tune"

@@ -284,7 +284,7 @@ def test_card_is_written_from_what_is_recorded(made):
     splits = split(ingest(config.ingest), config.split)
     counts = splits.counts[["train", "validation"]]
     assert card.counts.set_index("label").to_numpy().tolist() == counts.to_numpy().tolist()
-    assert (card.reference, card.called, card.n_test) == ("tiny/1", ("challenger",), 12)
+    assert (card.reference, card.own_aliases, card.n_test) == ("tiny/1", ("challenger",), 12)
     assert card.card.dataset_digest == splits.digest
     assert card.metrics["test_accuracy"] == pytest.approx(card.accuracy.value)
     assert card.metrics["test_accuracy_low"] == pytest.approx(card.accuracy.low)
