@@ -119,7 +119,7 @@ def test_what_changes_an_answer_changes_the_content_hash(champion, change):
     [
         lambda c: c.with_card(dataset_digest="other"),
         lambda c: c.with_card(config={"tune.epochs": "9"}, versions={"torch": "0"}),
-        lambda c: c.with_card(contract=c.card.contract.model_copy(update={"kept": ("x",)})),
+        lambda c: c.with_card(contract=c.card.contract.model_copy(update={"retained": ("x",)})),
         lambda c: with_backbone(c, source="file:/elsewhere", sha256="0" * 64),
         lambda c: replace(c, weights=dict(reversed(c.weights.items()))),
         lambda c: replace(
