@@ -9,7 +9,8 @@ from zenml.enums import ArtifactType
 from zenml.materializers.base_materializer import BaseMaterializer
 
 from materializers.tables import TablesMaterializer
-from regraft.model.classifier import CARD_FILE, WEIGHTS_FILE, ImageClassifier, load_classifier
+from regraft.model.card import CARD_FILE
+from regraft.model.classifier import WEIGHTS_FILE, ImageClassifier, load_classifier
 from regraft.training.tune import Challenger
 
 FILES = (WEIGHTS_FILE, CARD_FILE)

@@ -20,7 +20,8 @@ from regraft.data.ingest import n_cores, read_bytes
 from regraft.data.ingest.manifest import is_manifest
 from regraft.data.ingest.sources import EXTENSIONS, is_candidate, printable
 from regraft.data.ingest.walk import find_files
-from regraft.model.classifier import UNSURE, Card, ImageClassifier
+from regraft.model.card import UNSURE, Card
+from regraft.model.classifier import ImageClassifier
 from regraft.model.embed import (
     NO_STORE,
     head_scores,

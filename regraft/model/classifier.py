@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 import fsspec
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -20,67 +18,15 @@ from regraft.core.config import BackboneConfig
 from regraft.core.errors import ConfigError, WeightsMismatch, WeightsNotFound
 from regraft.model.backbone import (
     Backbone,
-    BackboneInfo,
     Block,
     build_body,
     load_backbone,
     ordered_blocks,
 )
+from regraft.model.card import CARD_FILE, Card, ClassContract, read_card
 
 WEIGHTS_FILE = "weights.safetensors"
-CARD_FILE = "card.json"
-UNSURE = "unsure"  # the prediction if the confidence is too low
 NO_NAMES: Mapping[str, str] = MappingProxyType({})  # no class was renamed
-
-
-class ClassContract(BaseModel):
-    """The relation of the classes to those of an earlier model: see contract_of().
-
-    retained: in both models, by their new names, renamed classes included. added, removed: in one
-        model only.
-    renamed: (old, new) pairs. reordered: whether the order of the retained classes differs.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    retained: tuple[str, ...] = ()
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    renamed: tuple[tuple[str, str], ...] = ()
-    reordered: bool = False
-
-    @property
-    def old_names(self) -> dict[str, str]:
-        """Return {new name: old name} of the retained classes."""
-        return {name: name for name in self.retained} | {new: old for old, new in self.renamed}
-
-    def __str__(self) -> str:
-        renamed = [f"{old} -> {new}" for old, new in self.renamed]
-        changes = (("added", self.added), ("removed", self.removed), ("renamed", renamed))
-        parts = [f"{change} {', '.join(names)}" for change, names in changes if names]
-        if self.reordered:
-            parts.append("in another order")
-        return "; ".join(parts) or "the same classes"
-
-
-class Card(BaseModel):
-    """The metadata that must travel with the weights.
-
-    temperature: divides the logits, > 0.
-    abstain_below: with a lower confidence the prediction is UNSURE, in [0, 1]; 0 = never.
-    parent: content hash of the model that training started from; "" = a source task's weights.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    format: Literal[2] = 2
-    classes: tuple[str, ...]
-    backbone: BackboneInfo
-    contract: ClassContract
-    temperature: float = 1.0
-    abstain_below: float = 0.0
-    parent: str = ""
-    dataset_digest: str = ""
-    config: dict[str, str] = {}
-    versions: dict[str, str] = {}
 
 
 class GraftedNetwork(nn.Module):
@@ -182,20 +128,11 @@ def load_classifier(folder: Path) -> ImageClassifier:
         WeightsMismatch: card or weights are invalid, or do not match each other.
     """
     try:
-        card = Card.model_validate_json((folder / CARD_FILE).read_bytes())
+        card = read_card(folder / CARD_FILE)
         classifier = ImageClassifier(card, load_file(folder / WEIGHTS_FILE))
     except FileNotFoundError:
         raise WeightsNotFound(
             f"Expected a bundle ({WEIGHTS_FILE}, {CARD_FILE}) in {folder}, got none."
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        advice = "Download the bundle again."
-        if where == "format":
-            advice = "Another version of Regraft wrote this file. Train the model again."
-        raise WeightsMismatch(
-            f"{folder / CARD_FILE} is not a valid card: {where}: {first['msg']}. {advice}"
         ) from None
     except SafetensorError as error:
         raise WeightsMismatch(

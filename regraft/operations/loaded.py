@@ -16,7 +16,8 @@ from torch import Tensor
 from regraft.core.errors import UnusablePhoto
 from regraft.data.ingest import decode, read_bytes
 from regraft.evaluation.predict import max_pixels_of, prediction_table
-from regraft.model.classifier import Card, ImageClassifier
+from regraft.model.card import Card
+from regraft.model.classifier import ImageClassifier
 from regraft.model.embed import BATCH_SIZE, forward, head_scores, judging_compute, prepared
 from regraft.model.embed.rows import Rows
 from regraft.model.pixels import batch_of, consecutive, least_side, preprocess

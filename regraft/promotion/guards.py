@@ -9,9 +9,9 @@ from scipy.stats import binomtest
 
 from regraft.core.config import Config, PromoteConfig
 from regraft.core.outcomes import CheckOutcome
-from regraft.evaluation.behaviour import Behaviour
+from regraft.evaluation.behaviour_result import Behaviour
 from regraft.promotion.guard import NO_LIMIT, Guard, is_correct
-from regraft.promotion.paired_evaluation import ModelPair, PairedEvaluation
+from regraft.promotion.pair import ModelPair, PairedEvaluation
 from regraft.promotion.regressions import regression_checks
 from regraft.stats import discordant_share, gain_p_value, holm, smallest_gain
 

@@ -16,7 +16,7 @@ from regraft.evaluation.report import (
     render,
     render_verdict,
 )
-from regraft.promotion.paired_evaluation import PairedEvaluation
+from regraft.promotion.pair import PairedEvaluation
 from regraft.promotion.verdict import Flip, Verdict
 from regraft.registry import RegisteredVersion
 from regraft.registry.model_card import html, load_model_card, markdown

@@ -1,6 +1,6 @@
 """The paired evaluation: champion and challenger predict the same photos.
 
-This module only measures. The decision is made in verdict.py.
+This module only measures. The decision is made in judgement.py.
 """
 
 from collections.abc import Sequence
@@ -13,85 +13,16 @@ from numpy.typing import NDArray
 from regraft import registry
 from regraft.core.config import Config
 from regraft.data.split import Splits, unit_numbers
-from regraft.evaluation.behaviour import Behaviour, check_behaviour
+from regraft.evaluation.behaviour import check_behaviour
+from regraft.evaluation.behaviour_result import Behaviour
 from regraft.evaluation.cost import measure_serving_ms
 from regraft.evaluation.evaluate.metrics import SLICE_PREFIX
-from regraft.model.classifier import ClassContract, ImageClassifier, contract_of
+from regraft.model.card import ClassContract
+from regraft.model.classifier import ImageClassifier, contract_of
 from regraft.model.embed import logits, probabilities
 from regraft.model.pixels import photos_of
+from regraft.promotion.pair import ModelPair, PairedEvaluation
 from regraft.registry import RegisteredVersion
-from regraft.registry.parity import ChannelParity
-
-
-@dataclass(frozen=True)
-class ModelPair:
-    """Two versions of the model "name", and facts about them other than their predictions.
-
-    champion: None if there is none.
-    contract: how the challenger's classes relate to the champion's.
-    majority: the largest class of the training photos.
-    last_champion: the previous champion where the registry has no champion now; None if there never
-        was a champion.
-    unknown_ancestor: a version of the pair whose parent model was deleted, so that its training
-        photos are not fully known; None if all are known.
-    abstain_below: the challenger answers "unsure" below this confidence; 0 = never.
-    behaviour, ms, mb: of the challenger; ms of its network for a photo, on this machine; mb of its
-        weights, 1e6 bytes.
-    parity: of the golden photos, for each serving channel; empty until they are tested.
-    """
-
-    name: str
-    challenger: int
-    champion: int | None
-    contract: ClassContract
-    majority: str
-    behaviour: Behaviour
-    ms: float
-    mb: float
-    last_champion: int | None = None
-    unknown_ancestor: int | None = None
-    abstain_below: float = 0.0
-    parity: tuple[ChannelParity, ...] = ()
-
-    @property
-    def is_same_model(self) -> bool:
-        """Whether the challenger is the champion."""
-        return self.champion == self.challenger
-
-
-@dataclass(frozen=True)
-class PairedEvaluation:
-    """A pair of models, and their predictions on the same photos.
-
-    photos: a row a test photo: path, sha256, label, all slice columns, seen (whether either model
-        was trained or selected on the photo or on a copy of it), unit (the same number for copies
-        and near copies of a photo), challenger and champion (the predicted classes; the champion's
-        by today's names, "" if there is none), challenger_confidence and champion_confidence (in
-        [0, 1], after temperature scaling; NaN if there is none).
-    """
-
-    pair: ModelPair
-    photos: pd.DataFrame
-
-    @property
-    def unseen(self) -> pd.DataFrame:
-        """The photos that neither model was trained or selected on."""
-        return self.photos[~self.photos.seen]
-
-    @property
-    def majority_share(self) -> float:
-        """The accuracy of the majority class on the unseen photos; NaN without photos."""
-        return float((self.unseen.label == self.pair.majority).mean())
-
-    @property
-    def compared(self) -> pd.DataFrame:
-        """The unseen photos of the shared classes, one photo for each unit.
-
-        Copies of a photo are not independent, so they count once.
-        """
-        unseen = self.unseen
-        is_shared = unseen.label.isin(self.pair.contract.retained)
-        return unseen[is_shared].sort_values(["sha256", "path"]).drop_duplicates("unit")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from regraft.core.config import (
 )
 from regraft.core.files import absolute, filesystem
 from regraft.core.relocate import rewriter
-from regraft.model.classifier import Card
+from regraft.model.card import Card
 from regraft.registry.tracking.runs import SQLITE
 
 _NO_EVICTION_GB = 1e6  # the limit of the store is applied by a normal training

@@ -7,8 +7,8 @@ import pandas as pd
 from regraft import registry
 from regraft.core.config import Config, TrackingConfig
 from regraft.core.errors import ModelNotFound
+from regraft.promotion.judgement import judge
 from regraft.promotion.stored_verdict import StoredVerdict, load_stored_verdict
-from regraft.promotion.verdict import judge
 
 COLUMNS = ("version", "champion", "was", "would_be", "changed", "reason")
 

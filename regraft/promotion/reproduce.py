@@ -20,13 +20,15 @@ from regraft.data.ingest import ImageTable, ingest
 from regraft.data.split import Splits, split
 from regraft.evaluation.evaluate import abstain_below, class_codes, fit_temperature
 from regraft.evaluation.predict import prediction_table, with_abstention
-from regraft.model.classifier import Card, ImageClassifier, load_pretrained
+from regraft.model.card import Card
+from regraft.model.classifier import ImageClassifier, load_pretrained
 from regraft.model.embed import logits, probabilities
 from regraft.model.freeze import freeze
 from regraft.model.pixels import photos_of
 from regraft.promotion.recorded_config import isolated_config, recorded_config
 from regraft.registry import RegisteredVersion
-from regraft.registry.interpolate import repeat_blend, training_start
+from regraft.registry.blend_record import training_start
+from regraft.registry.interpolate import repeat_blend
 from regraft.registry.package import git_sha
 from regraft.registry.tracking import connect
 from regraft.registry.versions import find_by_content, get_tags

@@ -12,7 +12,7 @@ from regraft import registry
 from regraft.core.config import Config, TrackingConfig, config_from_flat
 from regraft.core.errors import ConfigError, ModelNotFound
 from regraft.core.state import current_process
-from regraft.promotion.paired_evaluation import ModelPair, PairedEvaluation
+from regraft.promotion.pair import ModelPair, PairedEvaluation
 from regraft.promotion.verdict import Verdict
 from regraft.registry import RegisteredVersion
 from regraft.registry.tracking import Run, attach_files, load_attachments

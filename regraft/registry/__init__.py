@@ -1,5 +1,8 @@
 """The MLflow model registry: versions, aliases, the champion and the ledger of decisions."""
 
+from typing import TYPE_CHECKING
+
+from regraft.core.lazy import lazy_exports
 from regraft.registry.champion import (
     ChampionChange,
     DecisionRecord,
@@ -13,7 +16,6 @@ from regraft.registry.champion import (
 )
 from regraft.registry.champion_history import champion_at, promotion_stack
 from regraft.registry.ledger import Entry, list_entries, list_faults
-from regraft.registry.registration import register
 from regraft.registry.versions import (
     APPROVAL,
     CHALLENGER,
@@ -37,6 +39,11 @@ from regraft.registry.versions import (
     set_alias,
     set_tags,
 )
+
+if TYPE_CHECKING:
+    from regraft.registry.registration import register
+else:
+    __getattr__ = lazy_exports(__name__, {"registration": ("register",)})
 
 __all__ = [
     "APPROVAL",

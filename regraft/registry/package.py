@@ -18,7 +18,8 @@ import regraft
 from regraft import drift
 from regraft.data.ingest.read_policy import ReadPolicy
 from regraft.drift import Reference
-from regraft.model.classifier import Card, ImageClassifier
+from regraft.model.card import Card
+from regraft.model.classifier import ImageClassifier
 from regraft.registry.versions import MANIFEST_FILE
 
 # The libraries that the serving code imports.
@@ -49,6 +50,7 @@ SERVED_PATHS = (
     "core/config",
     "core/errors.py",
     "core/files.py",
+    "core/lazy.py",
     "core/outcomes.py",
     "data/__init__.py",
     "data/ingest",

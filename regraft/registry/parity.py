@@ -3,9 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import mlflow.pyfunc
 import numpy as np
@@ -21,6 +19,7 @@ from regraft.core.files import access_errors
 from regraft.data.ingest import NO_LIMIT, decode, read_bytes
 from regraft.evaluation.predict import predict
 from regraft.model.classifier import load_classifier
+from regraft.registry.channel_parity import Channel, ChannelParity
 from regraft.registry.serving import request_predictions, serve_model
 from regraft.registry.versions import BUNDLE_PATH, RegisteredVersion, downloaded
 
@@ -45,29 +44,6 @@ MODEL_ERRORS = (
     TypeError,
 )
 _N_ERROR_CHARACTERS = 500  # fits into one line of a table
-
-Channel = Literal["pyfunc", "predict", "server"]
-
-
-@dataclass(frozen=True)
-class ChannelParity:
-    """The difference between the predictions of one channel and the expected predictions.
-
-    channel: pyfunc = loaded by MLflow into this process, called with the bytes of the files;
-        predict = the bundle behind `regraft predict`, called with paths; server = `mlflow models
-        serve` over HTTP.
-    n: number of photos.
-    max_difference: largest difference of a probability; infinite if the classes, their order or the
-        photos differ, or if the channel failed.
-    agreement: share of photos with the same label, in [0, 1].
-    error: why the channel failed, one line; "" if it worked.
-    """
-
-    channel: Channel
-    n: int
-    max_difference: float
-    agreement: float
-    error: str = ""
 
 
 def golden_parity(

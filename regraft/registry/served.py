@@ -27,7 +27,8 @@ from regraft.core.errors import UnusablePhoto
 from regraft.data.ingest import decode
 from regraft.data.ingest.read_policy import ReadPolicy, read_allowed
 from regraft.evaluation.predict import max_pixels_of, prediction_table
-from regraft.model.classifier import Card, load_classifier
+from regraft.model.card import Card
+from regraft.model.classifier import load_classifier
 from regraft.model.embed import BATCH_SIZE, forward, judging_compute, prepared
 from regraft.model.pixels import batch_of, consecutive, least_side, preprocess
 

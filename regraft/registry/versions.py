@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -15,12 +15,14 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 
-from regraft import drift
 from regraft.core.config import TrackingConfig
-from regraft.core.errors import ModelNotFound
-from regraft.drift import Reference
-from regraft.model.classifier import CARD_FILE, Card, ImageClassifier, load_classifier
+from regraft.core.errors import ModelNotFound, WeightsNotFound
+from regraft.model.card import CARD_FILE, Card, read_card
 from regraft.registry.tracking import connect
+
+if TYPE_CHECKING:
+    from regraft.drift import Reference
+    from regraft.model.classifier import ImageClassifier
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -167,20 +169,32 @@ def delete(tracking: TrackingConfig, version: RegisteredVersion) -> None:
     connect(tracking).delete_model_version(version.name, str(version.version))
 
 
-def load(tracking: TrackingConfig, version: RegisteredVersion) -> ImageClassifier:
+def load(tracking: TrackingConfig, version: RegisteredVersion) -> "ImageClassifier":
     """Return the classifier of the version.
 
     Raises:
         WeightsNotFound, WeightsMismatch: the bundle is missing or damaged.
     """
+    from regraft.model.classifier import load_classifier
+
     with downloaded(tracking, version.bundle_url) as folder:
         return load_classifier(folder)
 
 
 def load_card(tracking: TrackingConfig, version: RegisteredVersion) -> Card:
-    """Return the card of the version without loading the weights."""
+    """Return the card of the version without loading the weights.
+
+    Raises:
+        WeightsNotFound: there is no card in the bundle.
+        WeightsMismatch: the card is not valid.
+    """
+    if CARD_FILE not in _bundle_files(tracking, version):
+        raise WeightsNotFound(
+            f"Expected {CARD_FILE} of {version.name}/{version.version} in {version.bundle_url}, "
+            "got none."
+        )
     with downloaded(tracking, f"{version.bundle_url}/{CARD_FILE}") as path:
-        return Card.model_validate_json(path.read_bytes())
+        return read_card(path)
 
 
 def load_manifest(tracking: TrackingConfig, version: RegisteredVersion) -> pd.DataFrame:
@@ -189,20 +203,21 @@ def load_manifest(tracking: TrackingConfig, version: RegisteredVersion) -> pd.Da
         return pd.read_parquet(path)
 
 
-def load_reference(tracking: TrackingConfig, version: RegisteredVersion) -> Reference | None:
+def load_reference(tracking: TrackingConfig, version: RegisteredVersion) -> "Reference | None":
     """Return the drift reference of the version, None if the version has none.
 
     Raises:
         RegistryError: the reference is damaged.
     """
-    files = list_artifacts(artifact_uri=version.bundle_url, tracking_uri=tracking.uri)
-    if drift.FOLDER not in {file.path.rpartition("/")[2] for file in files}:
+    from regraft import drift
+
+    if drift.FOLDER not in _bundle_files(tracking, version):
         return None
     with downloaded(tracking, f"{version.bundle_url}/{drift.FOLDER}") as folder:
         return drift.load_reference(folder)
 
 
-def require_reference(tracking: TrackingConfig, version: RegisteredVersion) -> Reference:
+def require_reference(tracking: TrackingConfig, version: RegisteredVersion) -> "Reference":
     """Return the drift reference of the version.
 
     Raises:
@@ -241,6 +256,12 @@ def load_ancestry(tracking: TrackingConfig, version: RegisteredVersion) -> Ances
         if parent is None:
             return Ancestry(version.version, tuple(manifests), is_complete=not card.parent)
         ancestor = parent
+
+
+def _bundle_files(tracking: TrackingConfig, version: RegisteredVersion) -> set[str]:
+    """Return the names of the files and folders of the version's bundle."""
+    files = list_artifacts(artifact_uri=version.bundle_url, tracking_uri=tracking.uri)
+    return {file.path.rpartition("/")[2] for file in files}
 
 
 @contextmanager

@@ -458,7 +458,7 @@ EMBED = (
     Mutation(
         "cache-key-weights",
         "Embeddings of other weights are not taken from the cache.",
-        "regraft/model/embed/embed.py",
+        "regraft/model/embed/embedding.py",
         "weights=tensors_hash(body),",
         'weights="",',
         unit("embed_store", "test_what_decides_the_numbers_makes_all_photos_new"),
@@ -641,7 +641,7 @@ PROMOTION = (
     Mutation(
         "trained-photos-judge",
         "Photos that a model was trained on are not compared.",
-        "regraft/promotion/paired_evaluation.py",
+        "regraft/promotion/pair.py",
         "return self.photos[~self.photos.seen]",
         "return self.photos",
         unit("promote", "test_photos_that_either_model_was_trained_on_are_not_compared"),
@@ -657,7 +657,7 @@ PROMOTION = (
     Mutation(
         "copies-count-twice",
         "Copies of a photo count once.",
-        "regraft/promotion/paired_evaluation.py",
+        "regraft/promotion/pair.py",
         'sort_values(["sha256", "path"]).drop_duplicates("unit")',
         'sort_values(["sha256", "path"])',
         unit("promote", "test_copies_of_one_photo_count_once"),

@@ -22,9 +22,17 @@ def file_of(dotted):
     return next((file for file in files if file.is_file()), None)
 
 
+def lazily_imported(call, path):
+    """The modules that a package imports when one of its names is used."""
+    package = ".".join(path.parent.relative_to(ROOT).parts)
+    return {f"{package}.{module}" for module in ast.literal_eval(call.args[1])}
+
+
 def imported_files(path):
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy_exports":
+            names |= lazily_imported(node, path)
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -51,6 +59,25 @@ def cached_steps():
         policy = POLICY.search(text)
         if policy:
             yield path.stem, policy[1], file_of(CORE_FUNCTION.search(text)[1])
+
+
+def test_a_lazy_package_is_followed_to_every_module_that_it_names():
+    package = CORE / "model" / "embed"
+    imported = imported_files(package / "__init__.py")
+    assert {package / f"{name}.py" for name in ("compute", "embedding", "rows")} <= imported
+
+
+def test_a_bundle_holds_the_code_that_serving_imports():
+    """And no other, except the freeze plan, which is in the same package as the classifier."""
+    from regraft.registry.package import SERVED_PATHS
+
+    served = CORE / "registry" / "served.py"
+    places = [CORE / path for path in SERVED_PATHS]
+    held = {
+        file for place in places for file in ({place} if place.is_file() else place.rglob("*.py"))
+    }
+    assert closure_of(served) - held == {served}
+    assert held - closure_of(served) == {CORE / "__init__.py", CORE / "model" / "freeze.py"}
 
 
 @pytest.fixture

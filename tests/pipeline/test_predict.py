@@ -36,7 +36,7 @@ from regraft.evaluation.predict import (
     with_abstention,
     write_predictions,
 )
-from regraft.model.classifier import UNSURE
+from regraft.model.card import UNSURE
 from regraft.model.embed import NO_STORE, logits, probabilities
 from regraft.model.pixels import photos_of
 from regraft.training.tune import fine_tune

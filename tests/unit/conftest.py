@@ -8,6 +8,7 @@ from tiny import classifier_of, draw_splits, write_weights
 from torch.nn.modules.module import register_module_forward_hook
 
 from regraft.model.classifier import tensors_hash
+from regraft.model.embed import embedding
 
 
 @pytest.fixture(scope="session")
@@ -41,15 +42,14 @@ def prepared_once(known_networks):
     times as long as computing thirty photos with a tiny network. The preparation itself is tested
     in test_embed_network.py.
     """
-    embed = sys.modules["regraft.model.embed.embed"]  # the package exports a function of this name
-    prepare = embed.prepared
+    prepare = embedding.prepared
 
     def once(key, make):
         if key not in known_networks:
             known_networks[key] = make()
         return known_networks[key]
 
-    class BuiltOnce(embed.EmbeddingSpec):
+    class BuiltOnce(embedding.EmbeddingSpec):
         def __post_init__(self):
             build, key = self.build, (self.cache_key.architecture, self.cache_key.weights)
             object.__setattr__(self, "build", lambda: once(key, build))
@@ -59,8 +59,8 @@ def prepared_once(known_networks):
         return once(key, lambda: prepare(network, compute))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed, "EmbeddingSpec", BuiltOnce)
-        patch.setattr(embed, "prepared", prepared)
+        patch.setattr(embedding, "EmbeddingSpec", BuiltOnce)
+        patch.setattr(embedding, "prepared", prepared)
         patch.setattr(sys.modules["regraft.training.tune.batch_source"], "prepared", prepared)
         yield
 

@@ -31,6 +31,12 @@ def test_import_gives_the_api_and_imports_nothing_heavy():
     assert not HEAVY & set(modules)
 
 
+def test_the_functions_import_no_network_before_one_is_called():
+    command = [sys.executable, "-c", "import sys, regraft.api; print(*sys.modules)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert not {"torch", "torchvision", "timm", "sklearn", "zenml"} & set(done.stdout.split())
+
+
 def test_every_name_of_the_api_is_there():
     assert all(callable(getattr(regraft, name)) for name in regraft.__all__)
     assert set(regraft.__all__) <= set(dir(regraft))

@@ -16,7 +16,8 @@ from tiny import CLASSES, COLOURS, classifier_of, photo
 
 from regraft.core.config import BehaviourConfig, EmbedConfig
 from regraft.core.errors import ManifestError, NoPhotos, UnusablePhoto
-from regraft.evaluation.behaviour import Behaviour, MustPass, check_behaviour
+from regraft.evaluation.behaviour import check_behaviour
+from regraft.evaluation.behaviour_result import Behaviour, MustPass
 from regraft.model.embed import NO_STORE, embed, judging_compute
 from regraft.model.pixels import photos_of
 

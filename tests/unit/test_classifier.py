@@ -14,11 +14,9 @@ from tiny import CLASSES, classifier_of
 from regraft.core.config import BackboneConfig
 from regraft.core.errors import WeightsMismatch, WeightsNotFound
 from regraft.model.backbone import BackboneInfo, Preprocessing, SourceTask
+from regraft.model.card import CARD_FILE, Card, ClassContract
 from regraft.model.classifier import (
-    CARD_FILE,
     WEIGHTS_FILE,
-    Card,
-    ClassContract,
     ImageClassifier,
     load_classifier,
     load_pretrained,

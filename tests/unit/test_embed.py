@@ -1,14 +1,12 @@
 """Embeddings: one pass over exactly the given photos, in order, on the given device."""
 
-import sys
-
 import pytest
 import torch
 
 from regraft.core.config import TuneConfig
 from regraft.core.errors import ConfigError, UnusablePhoto
 from regraft.model import embed as room
-from regraft.model.embed import NO_STORE
+from regraft.model.embed import NO_STORE, embedding
 from regraft.model.pixels import Photo, normalise, photo_batches, photos_of, stacked
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
@@ -24,9 +22,7 @@ def photos(splits):
 @pytest.fixture
 def batches_of(monkeypatch):
     """Return a function that sets the batch size of the network."""
-    return lambda size: monkeypatch.setattr(
-        sys.modules["regraft.model.embed.embed"], "BATCH_SIZE", size
-    )
+    return lambda size: monkeypatch.setattr(embedding, "BATCH_SIZE", size)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,15 @@ from test_files import full_disk
 
 from regraft.core.config import EmbedConfig
 from regraft.core.errors import UnusablePhoto
-from regraft.model.embed import NO_STORE, Compute, contents, embed, spec_for, try_embeddings_for
+from regraft.model.embed import (
+    NO_STORE,
+    Compute,
+    contents,
+    embed,
+    embedding,
+    spec_for,
+    try_embeddings_for,
+)
 from regraft.model.pixels import photos_of
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
@@ -30,7 +38,6 @@ FP32 = Compute(torch.device("cpu"), torch.float32)
 BF16 = Compute(torch.device("cpu"), torch.bfloat16)
 PHOTO = (3, 32, 32)  # not the random photo of 96 pixels of prepared()
 # The package exports a function of the same name.
-EMBED_MODULE = sys.modules["regraft.model.embed.embed"]
 
 
 @contextmanager
@@ -65,7 +72,7 @@ def photos(splits):
 def expected(start, splits):
     """The rows of the thirty photos, computed without a store in batches of four."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EMBED_MODULE, "BATCH_SIZE", 4)
+        patch.setattr(embedding, "BATCH_SIZE", 4)
         return embed(start, photos_of(splits.frame), FP32, NO_STORE).all()
 
 
@@ -77,8 +84,8 @@ def config(tmp_path):
 @pytest.fixture
 def small(monkeypatch):
     """Shards of four photos, from batches of four."""
-    monkeypatch.setattr(EMBED_MODULE, "BATCH_SIZE", 4)
-    monkeypatch.setattr(EMBED_MODULE, "SHARD_PHOTOS", 4)
+    monkeypatch.setattr(embedding, "BATCH_SIZE", 4)
+    monkeypatch.setattr(embedding, "SHARD_PHOTOS", 4)
 
 
 @pytest.fixture
@@ -179,7 +186,7 @@ def test_another_precision_makes_all_photos_new(start, photos, config):
 
 def test_other_code_makes_all_photos_new(start, photos, config, monkeypatch):
     passing(start, photos[:5], config)
-    monkeypatch.setattr(EMBED_MODULE, "embedding_code_fingerprint", lambda: "other code")
+    monkeypatch.setattr(embedding, "embedding_code_fingerprint", lambda: "other code")
     assert passing(start, photos[:5], config)[1] == 5
 
 

@@ -14,7 +14,8 @@ from regraft.data.split import Splits
 from regraft.evaluation import evaluate as room
 from regraft.evaluation.evaluate import evaluate_logits
 from regraft.model.backbone import BackboneInfo, Preprocessing, SourceTask
-from regraft.model.classifier import Card, ClassContract, ImageClassifier
+from regraft.model.card import Card, ClassContract
+from regraft.model.classifier import ImageClassifier
 from regraft.model.freeze import FreezeAudit, FreezePlan, PlannedParameter
 from regraft.model.pixels import photos_of
 from regraft.stats import TransferGain

@@ -13,7 +13,7 @@ from regraft.core.errors import ConfigError
 from regraft.evaluation.evaluate import abstain_below, coverage_at, coverage_table
 from regraft.evaluation.evaluate.abstention import LEAST_COVERAGE, LEVEL
 from regraft.evaluation.predict import with_abstention
-from regraft.model.classifier import UNSURE
+from regraft.model.card import UNSURE
 
 RISK = 0.1
 STEEP = 0.5  # of the synthetic model: the chance that the least sure answer is wrong

@@ -13,14 +13,8 @@ from regraft.core.errors import ConfigError
 from regraft.model.classifier import ImageClassifier, load_classifier
 from regraft.model.embed import logits
 from regraft.model.pixels import photos_of
-from regraft.registry.interpolate import (
-    Trial,
-    align_champion,
-    blend_models,
-    interpolate,
-    read_blend,
-    training_start,
-)
+from regraft.registry.blend_record import read_blend, training_start
+from regraft.registry.interpolate import Trial, align_champion, blend_models, interpolate
 
 pytestmark = pytest.mark.usefixtures("prepared_once")
 HALVES = Config(retrain=RetrainConfig(interpolations=(0.5,)))

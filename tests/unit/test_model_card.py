@@ -12,10 +12,8 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from regraft.model.backbone import BackboneInfo
-from regraft.model.backbone.architecture import Preprocessing
-from regraft.model.backbone.load import SourceTask
-from regraft.model.classifier import Card, ClassContract
+from regraft.model.backbone import BackboneInfo, Preprocessing, SourceTask
+from regraft.model.card import Card, ClassContract
 from regraft.registry.model_card import ModelCard, html, markdown
 from regraft.registry.model_card.render import escape
 from regraft.registry.model_card.sections import sections

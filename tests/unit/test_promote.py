@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from regraft.core.config import Config, apply_overrides
-from regraft.evaluation.behaviour import Behaviour, MustPass
+from regraft.evaluation.behaviour_result import Behaviour, MustPass
 from regraft.model.classifier import contract_of
 from regraft.promotion import ModelPair, PairedEvaluation, judge
-from regraft.registry.parity import ChannelParity
+from regraft.registry.channel_parity import ChannelParity
 
 LABELS = "aaaabbbccc" * 10  # the majority class is a: 40 %
 WRONG = {"a": "b", "b": "c", "c": "a"}

@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from regraft.core.config import PredictConfig
 from regraft.core.intervals import wilson_interval
-from regraft.model.classifier import UNSURE
+from regraft.model.card import UNSURE
 
 ALL_ANSWERED = 0.0
 NONE_ANSWERED = 1.0  # except for a photo whose probability is rounded to 1

@@ -8,7 +8,7 @@ import pandas as pd
 from jinja2 import Environment
 
 from regraft.core import pages
-from regraft.evaluation.report.findings import UNDEFINED, bounds, percent, points
+from regraft.evaluation.report.numbers import UNDEFINED, bounds, percent, points
 
 
 def environment(source: str, *packages: str) -> Environment:

@@ -10,9 +10,8 @@ from markupsafe import Markup
 from regraft.core.intervals import Interval
 from regraft.data.split import RELABELLED, TEST_EXTENDED, WAITING
 from regraft.evaluation.evaluate import EvaluationReport
+from regraft.evaluation.report.numbers import bounds, percent, points
 
-UNDEFINED = "\N{EN DASH}"
-MINUS = "\N{MINUS SIGN}"
 Tone = Literal["bad", "warn", "good"]
 
 
@@ -23,27 +22,6 @@ class Finding:
     tone: Tone
     section: str
     text: Markup
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """Return the share as a percentage with a no-break space; UNDEFINED for NaN."""
-    return UNDEFINED if pd.isna(share) else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
-
-
-def bounds(low: float, high: float, digits: int = 1) -> str:
-    """Return an interval as percentages, "80.4-90.5 %" with an en dash; UNDEFINED for NaN."""
-    if pd.isna(low):
-        return UNDEFINED
-    return f"{100 * low:.{digits}f}\N{EN DASH}{percent(high, digits)}"
-
-
-def points(gain: float, digits: int = 1) -> str:
-    """Return the difference of two shares in points, with a sign.
-
-    >>> points(0.432)
-    '+43.2'
-    """
-    return f"{100 * gain:+.{digits}f}".replace("-", MINUS)
 
 
 def findings(report: EvaluationReport) -> tuple[Finding, ...]:

@@ -6,36 +6,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import timm
 import torch
 import torchvision
-from pydantic import BaseModel, ConfigDict
 from timm.data import resolve_data_config
 from timm.models import is_model_pretrained
 from torch import nn
 
 from regraft.core.errors import UnknownBackbone
+from regraft.model.backbone.info import Preprocessing
 
 LIBRARIES = ("timm", "torchvision")
 # With default weights these architectures also rescale their input.
 TWO_CLASSIFIERS = ("googlenet", "inception_v3")
-
-
-class Preprocessing(BaseModel):
-    """The preprocessing of a photo for the backbone, as in the training of its weights.
-
-    size: side of the square crop, pixels. resize: the shorter side before the crop, pixels.
-    mean, std: of red, green, blue on the scale [0, 1].
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    size: int
-    resize: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import timm
 import torchvision
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from regraft.core.config import BackboneConfig
@@ -12,11 +11,11 @@ from regraft.core.errors import WeightsMismatch
 from regraft.model.backbone.architecture import (
     Block,
     Body,
-    Preprocessing,
     build_body,
     ordered_blocks,
     preprocessing_of,
 )
+from regraft.model.backbone.info import BackboneInfo, SourceTask
 from regraft.model.backbone.weights import (
     WeightsFile,
     bundled_weights,
@@ -24,27 +23,6 @@ from regraft.model.backbone.weights import (
     timm_weights,
     torchvision_weights,
 )
-
-
-class SourceTask(BaseModel):
-    """The task that the weights were trained on: data, number of classes, licence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    data: str
-    n_classes: int
-    licence: str
-
-
-class BackboneInfo(BaseModel):
-    """The metadata of a backbone; sha256 is that of the weights file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    source: str
-    architecture: str
-    embedding_dim: int
-    preprocessing: Preprocessing
-    source_task: SourceTask
-    sha256: str
 
 
 @dataclass(frozen=True)

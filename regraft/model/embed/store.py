@@ -17,12 +17,11 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
-import safetensors.torch
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from safetensors import SafetensorError
-from torch import Tensor
 
 from regraft.core.files import (
     absolute,
@@ -33,6 +32,9 @@ from regraft.core.files import (
     write_if_absent,
 )
 from regraft.model.embed.cache_key import CacheKey
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger("regraft.embed")
 
@@ -49,7 +51,7 @@ class Shard:
     """The rows (n, ...) of n photos, identified by the sha256 of their files."""
 
     photos: tuple[str, ...]
-    rows: Tensor
+    rows: "Tensor"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class EmbeddingPartition:
         """
         if not self.url:
             return shard
+        import safetensors.torch
+
         head = {"hashes": " ".join((self.cache_key.digest, *shard.photos))}
         data = safetensors.torch.save({"rows": shard.rows.contiguous()}, head)
         url = f"{self.folder}/{hashlib.sha256(data).hexdigest()}{SUFFIX}"
@@ -187,7 +191,9 @@ def _verified(fs: AbstractFileSystem, path: str, photos: tuple[str, ...]) -> Sha
     return None
 
 
-def _rows_at(fs: AbstractFileSystem, path: str, n_photos: int) -> Tensor:
+def _rows_at(fs: AbstractFileSystem, path: str, n_photos: int) -> "Tensor":
+    import safetensors.torch
+
     if isinstance(fs, LocalFileSystem):
         with open(path, "rb") as file:
             _check_name(path, hashlib.file_digest(file, "sha256").hexdigest())

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 from regraft.core.config import EmbedConfig
 from regraft.evaluation.predict import predict_paths
-from regraft.model.classifier import Card, ImageClassifier
+from regraft.model.card import Card
+from regraft.model.classifier import ImageClassifier
 from regraft.operations.batch.folder import (
     Predictor,
     Shard,

@@ -19,7 +19,7 @@ from regraft.evaluation.evaluate.metrics import (
     macro_f1,
 )
 from regraft.evaluation.predict import predict_paths
-from regraft.model.classifier import UNSURE
+from regraft.model.card import UNSURE
 from regraft.operations.workflows.settings import reading_config
 
 if TYPE_CHECKING:

@@ -1,12 +1,6 @@
 """Interpolate the weights of champion and challenger: same accuracy, fewer negative flips."""
 
-from regraft.registry.interpolate.blend import (
-    Blend,
-    align_champion,
-    blend_models,
-    read_blend,
-    training_start,
-)
+from regraft.registry.interpolate.blend import align_champion, blend_models
 from regraft.registry.interpolate.interpolate import (
     Interpolation,
     InterpolationResult,
@@ -16,7 +10,6 @@ from regraft.registry.interpolate.interpolate import (
 from regraft.registry.interpolate.recorded import load_champion, repeat_blend
 
 __all__ = [
-    "Blend",
     "Interpolation",
     "InterpolationResult",
     "Trial",
@@ -24,7 +17,5 @@ __all__ = [
     "blend_models",
     "interpolate",
     "load_champion",
-    "read_blend",
     "repeat_blend",
-    "training_start",
 ]

@@ -22,7 +22,8 @@ from regraft.model.embed import (
 )
 from regraft.model.embed.store import SHARD_PHOTOS, EmbeddingPartition, Shard
 from regraft.model.pixels import Photo, photos_of
-from regraft.registry.interpolate.blend import align_champion, blend_models, training_start
+from regraft.registry.blend_record import training_start
+from regraft.registry.interpolate.blend import align_champion, blend_models
 from regraft.training.tune import Challenger
 
 

@@ -6,8 +6,10 @@ from dataclasses import replace
 from regraft import registry
 from regraft.core.config import TrackingConfig
 from regraft.core.errors import ModelNotFound
-from regraft.model.classifier import NO_NAMES, Card, ImageClassifier
-from regraft.registry.interpolate.blend import align_champion, blend_models, read_blend
+from regraft.model.card import Card
+from regraft.model.classifier import NO_NAMES, ImageClassifier
+from regraft.registry.blend_record import read_blend
+from regraft.registry.interpolate.blend import align_champion, blend_models
 from regraft.registry.versions import find_by_content
 from regraft.training.tune import Challenger
 

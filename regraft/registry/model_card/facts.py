@@ -9,7 +9,7 @@ import pandas as pd
 from regraft import registry
 from regraft.core.config import EvaluateConfig, TrackingConfig
 from regraft.core.intervals import Interval, wilson_interval
-from regraft.model.classifier import Card
+from regraft.model.card import Card
 from regraft.registry import RegisteredVersion
 from regraft.registry.tracking import connect
 
@@ -79,11 +79,11 @@ def load_model_card(version: RegisteredVersion, tracking: TrackingConfig) -> Mod
         tracking: its store.
 
     Raises:
-        WeightsNotFound, WeightsMismatch: the bundle is missing or damaged.
+        WeightsNotFound, WeightsMismatch: the card is missing or damaged.
     """
     client = connect(tracking)
     stored = client.get_model_version(version.name, str(version.version))
-    card = registry.load(tracking, version).card
+    card = registry.load_card(tracking, version)
     run_tags, metrics = _run(version, tracking)
     return ModelCard(
         name=version.name,

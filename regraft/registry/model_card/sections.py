@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from regraft.core.files import is_url
-from regraft.evaluation.report.findings import bounds, percent, points
+from regraft.evaluation.report.numbers import bounds, percent, points
 from regraft.registry import CHAMPION
-from regraft.registry.interpolate import read_blend, training_start
+from regraft.registry.blend_record import read_blend, training_start
 from regraft.registry.model_card.facts import ModelCard
 from regraft.registry.tracking.runs import SQLITE
 

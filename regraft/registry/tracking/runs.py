@@ -4,6 +4,7 @@ Every call uses a client with an explicit URI. MLflow's process-wide tracking UR
 not changed, because other code in the same process sets it.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import (
@@ -29,9 +29,10 @@ from mlflow.exceptions import MlflowException
 
 from regraft.core.config import Config, TrackingConfig
 from regraft.core.errors import ConfigError, RegistryError
-from regraft.evaluation.evaluate import EvaluationReport
-from regraft.registry.tracking.plots import confusion_plot, history_plot, reliability_plot
-from regraft.training.tune import Challenger, EpochRecord
+
+if TYPE_CHECKING:
+    from regraft.evaluation.evaluate import EvaluationReport
+    from regraft.training.tune import Challenger, EpochRecord
 
 SQLITE = "sqlite:///"
 REPORT_FILE = "report.html"
@@ -158,7 +159,7 @@ def end_dead_runs(tracking: TrackingConfig, is_alive: Callable[[str], bool]) -> 
     return [run.info.run_name for run in dead]
 
 
-def log_epoch(run: Run, record: EpochRecord) -> None:
+def log_epoch(run: Run, record: "EpochRecord") -> None:
     """Log the numbers of an epoch as metrics "PHASE/NAME"; the step is the epoch."""
     values = {
         f"{record.phase}/{name}": value
@@ -173,7 +174,7 @@ def log_config(run: Run, config: Config) -> None:
     _log_parameters(run, config.flat())
 
 
-def log_training(run: Run, challenger: Challenger) -> None:
+def log_training(run: Run, challenger: "Challenger") -> None:
     """Log the training: parameters, data set, freeze plan, history and freeze audit."""
     card = challenger.classifier.card
     backbone = {"architecture": card.backbone.architecture, "n_classes": str(len(card.classes))}
@@ -189,8 +190,10 @@ def log_training(run: Run, challenger: Challenger) -> None:
     client.log_dict(run.run_id, asdict(challenger.audit), "freeze_audit.json")
 
 
-def log_report(run: Run, report: EvaluationReport, page: str) -> None:
+def log_report(run: Run, report: "EvaluationReport", page: str) -> None:
     """Log the final metrics, the plots, the report page and the full tables behind the page."""
+    from regraft.registry.tracking.plots import confusion_plot, history_plot, reliability_plot
+
     _log_metrics(run, dict(_numbers(report)), step=0)
     run.client.log_figure(run.run_id, confusion_plot(report), "plots/confusion.png")
     run.client.log_figure(run.run_id, reliability_plot(report), "plots/reliability.png")
@@ -225,19 +228,19 @@ def _log_parameters(run: Run, values: Mapping[str, str]) -> None:
 
 def _log_metrics(run: Run, values: Mapping[str, float], step: int) -> None:
     now_ms = time.time_ns() // 1_000_000  # log_batch() requires a time, unlike log_metric()
-    finite = {name: value for name, value in values.items() if np.isfinite(value)}
+    finite = {name: value for name, value in values.items() if math.isfinite(value)}
     metrics = [Metric(name, float(value), now_ms, step) for name, value in finite.items()]
     run.client.log_batch(run.run_id, metrics=metrics)
 
 
-def _dataset(challenger: Challenger) -> DatasetInput:
+def _dataset(challenger: "Challenger") -> DatasetInput:
     digest = challenger.classifier.card.dataset_digest
     profile = f'{{"n_photos": {len(challenger.manifest)}}}'
     dataset = Dataset("photos", digest[:MAX_DIGEST_LENGTH], "local", "{}", profile=profile)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def _numbers(report: EvaluationReport) -> Iterator[tuple[str, float]]:
+def _numbers(report: "EvaluationReport") -> Iterator[tuple[str, float]]:
     yield "n_test", report.n
     for name, interval in (("test_accuracy", report.accuracy), ("baseline", report.baseline)):
         yield name, interval.value

@@ -12,15 +12,17 @@ from regraft.evaluation.evaluate import EvaluationReport
 from regraft.evaluation.predict import prediction_table
 from regraft.model.embed import logits
 from regraft.model.pixels import photos_of
+from regraft.promotion.judgement import judge
 from regraft.promotion.page import publish
-from regraft.promotion.paired_evaluation import PairedEvaluation, evaluate_pair
+from regraft.promotion.pair import PairedEvaluation
+from regraft.promotion.paired_evaluation import evaluate_pair
 from regraft.promotion.stored_verdict import (
     VERDICT_TAG,
     StoredVerdict,
     load_stored_verdict,
     save_verdict,
 )
-from regraft.promotion.verdict import Verdict, judge
+from regraft.promotion.verdict import Verdict
 from regraft.registry import APPROVAL, PENDING, ChampionChange, DecisionRecord, RegisteredVersion
 from regraft.registry.parity import golden_parity, golden_photos
 
