@@ -1,5 +1,7 @@
 """E-mail and other services through apprise, which is imported only here and only when needed.
 
+apprise is an optional dependency, the extra "notify".
+
 apprise and its HTTP client log tokens and whole addresses. Therefore their log lines never reach
 the user's log: a handler captures them, and the error text holds only an error code or the
 operating system's message. Both loggers stay silent until the process ends, because a thread that
@@ -10,6 +12,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from regraft.core.config import Target
@@ -18,6 +21,7 @@ from regraft.operations.notify.message import Message
 if TYPE_CHECKING:
     from apprise import Apprise, AppriseAsset
 
+NOT_INSTALLED = "the package apprise is not installed: pip install 'regraft[notify]'"
 UNKNOWN = "the secret is not a URL that apprise supports"
 # The parts of an error that are safe to show: an SMTP code, or the system's message of an errno.
 _CODE = re.compile(r"\((\d{3}), b'|Socket Exception: (\d{3}) |error=(\d{3})\b")
@@ -43,6 +47,8 @@ def send_email(target: Target, secret: str, message: Message) -> str:
     Args:
         secret: the password, "" for no login.
     """
+    if find_spec("apprise") is None:
+        return NOT_INSTALLED
     with _capture_logs() as capture:
         from apprise.plugins.email import NotifyEmail
 
@@ -70,6 +76,8 @@ def send_by_apprise(target: Target, secret: str, message: Message) -> str:
     Args:
         secret: the service's apprise URL.
     """
+    if find_spec("apprise") is None:
+        return NOT_INSTALLED
     with _capture_logs() as capture:
         from apprise import Apprise
 

@@ -60,6 +60,9 @@ class Evaluation:
             text += f"; the model was trained or selected on {self.n_trained_on} of them"
         return text
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def _repr_html_(self) -> str:
         facts = {
             "model": self.model,

@@ -66,6 +66,9 @@ class Retrained:
     def __str__(self) -> str:
         return f"{self.attempt.name}: {self.attempt.outcome}; {self.attempt.reason}"
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def _repr_html_(self) -> str:
         ended = self.attempt
         facts = {"model": ended.name, "outcome": ended.outcome, "reason": ended.reason}

@@ -47,6 +47,9 @@ class TrainedModel:
         accuracy = format_interval(self.report.accuracy)
         return f"{self.reference}: {accuracy} of {self.report.n} photos; {self.verdict.reason}"
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def _repr_html_(self) -> str:
         facts = {
             "model": self.reference,

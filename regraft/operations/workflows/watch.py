@@ -32,6 +32,9 @@ class Watched:
         record = self.record
         return f"{record.name}/{record.version}: {record.n_photos} photos; {record.reason}"
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def _repr_html_(self) -> str:
         record = self.record
         facts = {
