@@ -11,6 +11,10 @@ PRECISION ?= auto
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --precision $(PRECISION)
 
+# Where it is set, every process would compile ZenML, MLflow and torch again, which takes longer than
+# most tests: the first one writes the bytecode for all.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test test-unit test-slow mutations lint types fmt bench lock docs clean
 
 help: ## this list
