@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance
 from regraft.core.config import IngestConfig, SplitConfig
 from regraft.core.errors import DataError, EmptySplit, SplitLeak
 from regraft.data.ingest import ImageTable, ingest
-from regraft.data.split import split
+from regraft.data.split import split, unit_numbers
 from regraft.data.split.copies import MAX_PARTNERS, find_near_pairs
 
 QUARANTINE = pd.DataFrame(columns=["path", "label", "reason", "detail"], dtype=str)
@@ -503,3 +503,10 @@ def test_the_lowest_salted_hashes_of_a_class_are_in_test():
         keys = [hashlib.sha256(f"spring{name}".encode()).hexdigest() for name in of_class.sha256]
         ordered = of_class.assign(key=keys).sort_values("key").split.tolist()
         assert ordered == ["test"] * 3 + ["validation"] * 3 + ["train"] * 14
+
+
+def test_photos_without_a_group_are_units_of_their_own():
+    """A table of photos from two places may lack the group of some: they have none in common."""
+    photos = pd.DataFrame({"sha256": list("abcda"), "group": ["g", "g", None, np.nan, "g"]})
+    assert unit_numbers(photos, 0, by_group=True).tolist() == [0, 0, 1, 2, 0]
+    assert unit_numbers(photos, 0, by_group=False).tolist() == [0, 1, 2, 3, 0]

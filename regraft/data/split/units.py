@@ -13,14 +13,13 @@ def unit_numbers(photos: pd.DataFrame, n_bits: int, by_group: bool) -> NDArray[n
 
     Args:
         photos: N rows with the column sha256; for n_bits > 0 also phash and thumbnail, and for
-            by_group also group ("" = none).
+            by_group also group ("" or missing = none).
         n_bits: split.near_duplicate_bits, in [0, 16]; 0 joins exact copies only.
         by_group: whether the photos of a group share a number.
     """
     if photos.empty:
         return np.zeros(0, np.int64)
-    nodes = photos.assign(content=pd.factorize(photos["sha256"])[0])
-    if not by_group:
-        nodes["group"] = ""
+    groups = photos["group"].fillna("") if by_group else ""
+    nodes = photos.assign(content=pd.factorize(photos["sha256"])[0], group=groups)
     pairs = find_near_pairs(nodes.drop_duplicates("sha256"), n_bits)
     return np.asarray(group_duplicates(nodes, pairs), np.int64)
