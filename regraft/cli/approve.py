@@ -8,6 +8,7 @@ import typer
 from regraft.cli.options import DEFAULT_STATE, StateOption
 from regraft.cli.session import known_state, runner_for
 from regraft.core.config import TrackingConfig
+from regraft.core.pages.facts import format_version
 
 PendingArgument = Annotated[
     str, typer.Argument(metavar="[NAME/VERSION]", help="Default: the only pending one.")
@@ -36,7 +37,6 @@ def reject(
 def _answer(approved: bool, reference: str, reason: str, root: Path) -> None:
     state = known_state(root)
     from regraft.operations.workflows.promote import answer_pending, find_pending
-    from regraft.registry.ledger import format_version
 
     version = find_pending(TrackingConfig(uri=state.tracking_uri), reference)
     entry = answer_pending(version, approved, reason, state, runner_for(state))

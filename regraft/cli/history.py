@@ -9,6 +9,7 @@ import typer
 
 from regraft.cli.options import DEFAULT_STATE, JsonOption, ModelArgument, StateOption, is_debug
 from regraft.core.errors import ConfigError
+from regraft.core.pages.facts import format_version
 from regraft.core.state import existing_state
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def history(
         return
     _print_events(events)
     label = f"Champion at {moment:%Y-%m-%d %H:%M:%S %Z}" if moment else "Champion now"
-    typer.echo(f"{label}: {records.name} {_version(records.champion)}")
+    typer.echo(f"{label}: {records.name} {format_version(records.champion)}")
     if records.faults:
         typer.echo(f"The ledger fails its verification: {' '.join(records.faults)}", err=True)
     if not moment and records.is_unrecorded:
@@ -110,10 +111,6 @@ def _print_events(events: "Sequence[Event]") -> None:
 
 def _row(event: "Event") -> tuple[str, ...]:
     when = f"{event.moment:%Y-%m-%d %H:%M:%S}"
-    before, after = _version(event.before), _version(event.champion)
+    before, after = format_version(event.before), format_version(event.champion)
     champion = f"{before} -> {after}" if event.moved else after
     return when, event.who, event.label, champion, event.verdict, event.message
-
-
-def _version(version: int | None) -> str:
-    return "none" if version is None else f"v{version}"

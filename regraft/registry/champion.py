@@ -21,13 +21,13 @@ from mlflow.exceptions import MlflowException
 from regraft.core.config import TrackingConfig
 from regraft.core.errors import ChampionMoved, ModelNotFound, NoRollbackTarget, RegistryError
 from regraft.core.outcomes import LedgerAction
+from regraft.core.pages.facts import format_version
 from regraft.registry.champion_history import promotion_stack, rollback_candidates
 from regraft.registry.ledger import (
     Draft,
     Entry,
     Ledger,
     append_entry,
-    format_version,
     load_verified_ledger,
     mark_applied,
     read_ledger,

@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from regraft.core.config import TrackingConfig
 from regraft.core.errors import ChampionMoved, LedgerBroken, ModelNotFound
 from regraft.core.outcomes import LedgerAction
+from regraft.core.pages.facts import format_version
 from regraft.registry.tracking import connect
 from regraft.registry.versions import LEDGER, all_versions, list_models
 
@@ -218,11 +219,6 @@ def format_entry(entry: Draft) -> str:
     }
     change = changes.get(entry.action, f"{entry.action}: {after} stays champion")
     return f"{entry.when} {entry.who}: {change}. {entry.reason}".strip()
-
-
-def format_version(version: int | None) -> str:
-    """Return the version as text: "v3", or "none"."""
-    return "none" if version is None else f"v{version}"
 
 
 def _linked(versions: Iterable[ModelVersion]) -> tuple[list[Entry], list[str]]:

@@ -1,4 +1,4 @@
-"""Facts about a result as a small HTML table, for notebooks."""
+"""Facts about a result as text, and as a small HTML table for notebooks."""
 
 from collections.abc import Mapping
 from html import escape
@@ -14,6 +14,11 @@ def facts_html(facts: Mapping[str, str]) -> str:
         for name, value in facts.items()
     )
     return f"<table>{''.join(rows)}</table>"
+
+
+def format_version(version: int | None) -> str:
+    """Return the version as text: "v3", or "none"."""
+    return "none" if version is None else f"v{version}"
 
 
 def format_interval(interval: Interval) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Literal
 
+from regraft.core.pages.facts import format_version
 from regraft.operations.journal import Attempt, Watch
 from regraft.operations.status.registry_snapshot import ModelSnapshot
 from regraft.operations.status.timeline import Event
@@ -172,11 +173,6 @@ def drift_checks(past: Past) -> Iterator[DriftCheck]:
             if reason.name == "drift":
                 moment = datetime.fromisoformat(attempt.ended)
                 yield DriftCheck(moment, attempt.advice.has_drifted, reason.message)
-
-
-def format_version(version: int | None) -> str:
-    """Return the version as text, such as "v3", or "none"."""
-    return "none" if version is None else f"v{version}"
 
 
 def _format_time(moment: datetime) -> str:

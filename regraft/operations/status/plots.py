@@ -9,8 +9,9 @@ from typing import Literal
 from regraft.core.intervals import wilson_interval
 from regraft.core.outcomes import AttemptOutcome
 from regraft.core.pages import count
+from regraft.core.pages.facts import format_version
 from regraft.operations.journal import Attempt
-from regraft.operations.status.needs import DriftCheck, Past, drift_checks, format_version
+from regraft.operations.status.needs import DriftCheck, Past, drift_checks
 from regraft.operations.status.timeline import label_of
 
 MAX_BREAKS = 6  # more dashed lines would hide the accuracies
