@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from contextlib import suppress
 from uuid import uuid4
 
 import fsspec
@@ -110,6 +111,21 @@ def write_atomic(url: str, data: bytes) -> None:
         if os.path.exists(part):
             os.unlink(part)
         raise
+
+
+def read_if_exists(url: str) -> bytes | None:
+    """Return the content of the file, or None if there is none, also if it was removed just now."""
+    fs, path = filesystem(url)
+    try:
+        return bytes(fs.cat_file(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def remove_if_exists(fs: AbstractFileSystem, path: str) -> None:
+    """Remove the file; another process may have removed it already."""
+    with suppress(FileNotFoundError):
+        fs.rm_file(path)
 
 
 def write_if_absent(url: str, data: bytes) -> None:

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 
 import fsspec
@@ -254,6 +256,22 @@ def test_removing_leaves_the_checkpoints_of_others(tmp_path):
     mine.remove()
     assert (mine.load(), other.load()) == (None, {"epoch": 2})
     Checkpoint(str(tmp_path / "never made"), "key").remove()
+
+
+def test_two_runs_of_one_training_that_end_at_once_both_end_well(tmp_path):
+    def end_well(checkpoint, start):
+        start.wait()
+        checkpoint.load()
+        checkpoint.remove()
+
+    with ThreadPoolExecutor(4) as threads:
+        for turn in range(50):
+            checkpoint = Checkpoint(str(tmp_path), f"key{turn}")
+            checkpoint.save({"epoch": 1})
+            start = Barrier(4)
+            for ended in [threads.submit(end_well, checkpoint, start) for _ in range(4)]:
+                ended.result()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_training_has_another_checkpoint(start, splits):

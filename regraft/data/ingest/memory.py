@@ -16,7 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regraft.core.errors import UnusablePhoto
-from regraft.core.files import absolute, access_errors, list_files, write_if_absent
+from regraft.core.files import (
+    absolute,
+    access_errors,
+    list_files,
+    remove_if_exists,
+    write_if_absent,
+)
 from regraft.data.ingest.code_fingerprint import code_fingerprint
 from regraft.data.ingest.facts import ImageFacts
 
@@ -46,7 +52,7 @@ def load_facts(url: str) -> dict[str, ImageFacts]:
                 known |= {facts.sha256: facts for facts in _read_shard(fs.cat_file(path), path)}
             except (ValueError, pa.ArrowException) as error:
                 logger.warning("ingest: removed a damaged shard of cached facts: %s", error)
-                fs.rm_file(path)
+                remove_if_exists(fs, path)
     except access_errors() as error:
         logger.warning("ingest: cannot read %s (%s); all photos are decoded again.", url, error)
     return known

@@ -25,7 +25,15 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict
 
 from regraft.core.errors import ManifestError, StateError
-from regraft.core.files import access_errors, filesystem, list_files, write_atomic, write_if_absent
+from regraft.core.files import (
+    access_errors,
+    filesystem,
+    list_files,
+    read_if_exists,
+    remove_if_exists,
+    write_atomic,
+    write_if_absent,
+)
 from regraft.operations.batch.walk import Entry
 
 SUFFIX = ".parquet"
@@ -180,21 +188,20 @@ def write_gone(shard: Shard, gone: Sequence[tuple[int, bytes]]) -> None:
     fs, path = filesystem(shard.gone_url)
     with _wrap_access_errors(shard.gone_url):
         if not gone:
-            with suppress(FileNotFoundError):  # deleted by another call
-                fs.rm_file(path)
+            remove_if_exists(fs, path)
             return
         rows, paths = zip(*gone, strict=True)
         data = encode_parquet(pa.table([list(rows), list(paths)], schema=_GONE))
-        if not (fs.exists(path) and fs.cat_file(path) == data):
+        if read_if_exists(shard.gone_url) != data:
             write_atomic(shard.gone_url, data)
 
 
 def read_gone(shard: Shard) -> list[int]:
     """Return the outdated rows of the shard; empty if there is no file."""
-    fs, path = filesystem(shard.gone_url)
-    if not fs.exists(path):
+    content = read_if_exists(shard.gone_url)
+    if content is None:
         return []
-    table = pq.read_table(io.BytesIO(read_bytes(shard.gone_url)), columns=["row"])
+    table = pq.read_table(io.BytesIO(content), columns=["row"])
     return [int(row) for row in table.column(0).to_pylist()]
 
 

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import fsspec
 import torch
 
 from regraft.core.config import TuneConfig
-from regraft.core.files import access_errors, write_atomic
+from regraft.core.files import (
+    access_errors,
+    list_files,
+    read_if_exists,
+    remove_if_exists,
+    write_atomic,
+)
 from regraft.data.split import Splits
 from regraft.model.classifier import ImageClassifier
 from regraft.model.embed import choose_compute
@@ -66,10 +71,9 @@ class Checkpoint:
         """Return the last saved state, or None if there is none or the file is damaged."""
         if not self.url:
             return None
-        filesystem, path = fsspec.core.url_to_fs(self.path)
-        if not filesystem.exists(path):
+        content = read_if_exists(self.path)
+        if content is None:
             return None
-        content = filesystem.cat_file(path)
         digest, data = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if hashlib.sha256(data).digest() != digest:
             return None
@@ -77,15 +81,19 @@ class Checkpoint:
         return state
 
     def remove(self) -> None:
-        """Remove the state and partly written files, after the end of the training."""
+        """Remove the state and partly written files, after the end of the training.
+
+        A failure to remove is logged as a warning: the training itself has succeeded.
+        """
         if not self.url:
             return
-        filesystem, path = fsspec.core.url_to_fs(self.path)
-        folder = path.rpartition("/")[0]
-        if filesystem.exists(folder):
-            for name in filesystem.ls(folder, detail=False):
+        try:
+            fs, names = list_files(self.url, "")
+            for name in names:
                 if name.rpartition("/")[2].startswith(f"{self.key}.pt"):
-                    filesystem.rm(name)
+                    remove_if_exists(fs, name)  # another run of this training may have ended too
+        except access_errors() as error:
+            logger.warning("fine_tune: %s cannot be removed (%s).", self.path, error)
 
 
 def checkpoint_for(
