@@ -39,7 +39,7 @@ test: $(READY) ## unit and pipeline tiers, some minutes
 	$(PYTEST) -m 'not slow'
 
 test-unit: $(READY) ## the core alone, under a minute
-	$(PYTEST) -m 'not pipeline and not slow'
+	$(PYTEST) -m 'not pipeline and not slow' tests/unit tests/golden $(wildcard tests/test_*.py)
 
 test-slow: $(READY) ## many kills, a whole year, real servers, real weights; half an hour
 	$(PYTEST) -m slow --timeout 3000

@@ -60,7 +60,8 @@ def default_logging():
 
 def _reset(logger: logging.Logger):
     logger.handlers.clear()
-    logger.setLevel(logging.WARNING)  # ZenML sets the root's to INFO in whatever imports it
+    if logger.level != logging.WARNING:  # setLevel empties a cache of every logger
+        logger.setLevel(logging.WARNING)  # ZenML sets the root's to INFO in whatever imports it
     logger.propagate = True
 
 

@@ -457,7 +457,7 @@ def test_a_run_lives_through_the_death_of_the_service_and_is_not_begun_twice(wor
 
 def test_a_run_that_was_taken_over_has_no_more_time_than_any(world):
     """An hour is over; a clock that is set after that takes none of what is left."""
-    with left_by_a_killed_service(world, timeout_s=3604) as time_is, world.served():
+    with left_by_a_killed_service(world, timeout_s=3602) as time_is, world.served():
         until(lambda: read_heartbeat(world.state).running == ("job",))
         time_is.shift(timedelta(minutes=90))
         until(lambda: world.record.outcome == "timeout")

@@ -12,6 +12,7 @@ Times at clock changes are those of Debian's cron, which cronsim imitates (seen 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
+from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -34,7 +35,7 @@ def zone_of(name: str) -> ZoneInfo:
     Raises:
         ScheduleError: the name is unknown; the message suggests similar names.
     """
-    zones = available_timezones()
+    zones = _zone_names()
     if name in zones:
         return ZoneInfo(name)
     by_name = {zone.lower(): zone for zone in zones}
@@ -46,6 +47,11 @@ def zone_of(name: str) -> ZoneInfo:
         f"Expected the name of a time zone such as Europe/Berlin or UTC, got {name!r}."
         f"{hint if close else ''}"
     )
+
+
+@cache
+def _zone_names() -> frozenset[str]:
+    return frozenset(available_timezones())  # reads several hundred files
 
 
 def check_cron(cron: str, after: datetime) -> None:
