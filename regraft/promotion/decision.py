@@ -1,6 +1,7 @@
 """The promotion: evaluate, judge, move the alias, record. There is one champion at any moment."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 
@@ -24,7 +25,7 @@ from regraft.promotion.stored_verdict import (
 )
 from regraft.promotion.verdict import Verdict
 from regraft.registry import APPROVAL, PENDING, ChampionChange, DecisionRecord, RegisteredVersion
-from regraft.registry.parity import golden_parity, golden_photos
+from regraft.registry.parity import golden_parity, golden_photos, starting_server
 
 MAX_EVALUATIONS = 3  # guess: each further evaluation means another promotion at the same time
 
@@ -127,18 +128,22 @@ def _evaluate_and_judge(
 ) -> tuple[PairedEvaluation, Verdict]:
     """Return the paired evaluation and its verdict.
 
-    A challenger that would be promoted must also predict the golden photos in every channel.
+    A challenger that would be promoted must also predict the golden photos in every channel. Its
+    server starts beside the evaluation, because its start takes as long on the other core.
     """
-    evaluation = evaluate_pair(version, champion, splits, config)
-    verdict = judge(evaluation, config)
-    if verdict.decision != "promote":
-        return evaluation, verdict
-    golden = golden_photos(splits.test, config.registry.n_parity)
-    classifier = registry.load(config.tracking, version)
-    scores = logits(classifier, photos_of(golden), config.embed)  # (N, K)
-    expected = prediction_table(scores, classifier.card)
-    paths, serve = list(golden.path), config.promote.smoke_test
-    parity = golden_parity(version, paths, expected, config.tracking, serve)
+    is_new = champion is None or champion.version != version.version
+    is_served = is_new and config.promote.smoke_test
+    with starting_server(version, config.tracking) if is_served else nullcontext() as server:
+        evaluation = evaluate_pair(version, champion, splits, config)
+        verdict = judge(evaluation, config)
+        if verdict.decision != "promote":
+            return evaluation, verdict
+        golden = golden_photos(splits.test, config.registry.n_parity)
+        classifier = registry.load(config.tracking, version)
+        scores = logits(classifier, photos_of(golden), config.embed)  # (N, K)
+        expected = prediction_table(scores, classifier.card)
+        paths = list(golden.path)
+        parity = golden_parity(version, paths, expected, config.tracking, server)
     evaluation = replace(evaluation, pair=replace(evaluation.pair, parity=parity))
     return evaluation, judge(evaluation, config)
 

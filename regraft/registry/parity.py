@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -20,7 +20,7 @@ from regraft.data.ingest import NO_LIMIT, decode, read_bytes
 from regraft.evaluation.predict import predict
 from regraft.model.classifier import load_classifier
 from regraft.registry.channel_parity import Channel, ChannelParity
-from regraft.registry.serving import request_predictions, serve_model
+from regraft.registry.serving import request_predictions, start_server
 from regraft.registry.versions import BUNDLE_PATH, RegisteredVersion, downloaded
 
 # Errors of loading or calling a model with damaged files. The files contain code, which can raise
@@ -43,6 +43,7 @@ MODEL_ERRORS = (
     AssertionError,
     TypeError,
 )
+Predictor = Callable[[list[bytes]], pd.DataFrame]  # image files -> a table of predictions
 _N_ERROR_CHARACTERS = 500  # fits into one line of a table
 
 
@@ -51,7 +52,7 @@ def golden_parity(
     paths: list[str],
     expected: pd.DataFrame,
     tracking: TrackingConfig,
-    serve: bool,
+    server: Predictor | None,
 ) -> tuple[ChannelParity, ...]:
     """Return the parity of each channel on the golden photos.
 
@@ -61,7 +62,7 @@ def golden_parity(
         paths: of the photos, at least one; local paths or fsspec URLs.
         expected: a row for each photo, with the columns and the class order of
             predict.prediction_table().
-        serve: whether to include the channel "server", which takes seconds to start.
+        server: the channel "server", from starting_server(); None leaves it out.
 
     Raises:
         UnusablePhoto: a photo cannot be read. The model does not cause this.
@@ -70,11 +71,35 @@ def golden_parity(
     model_url = version.bundle_url.removesuffix(BUNDLE_PATH)
     try:
         with downloaded(tracking, model_url) as folder:
-            channels = _channels(folder, paths, files, serve)
+            channels = _channels(folder, paths, files, server)
             return tuple(_compared(name, expected, call) for name, call in channels.items())
     except (*MODEL_ERRORS, *access_errors()) as error:  # of the download: _compared() raises none
-        channels = _channels(Path(), paths, files, serve)
+        channels = _channels(Path(), paths, files, server)
         return tuple(_failed(name, len(paths), error) for name in channels)
+
+
+@contextmanager
+def starting_server(version: RegisteredVersion, tracking: TrackingConfig) -> Iterator[Predictor]:
+    """Start a server of the version, and yield a function that waits for it and asks it.
+
+    A start takes seconds, most of them for imports on one core; other work can be done meanwhile.
+    The block does not raise for a model that cannot be downloaded or served: the function does.
+    """
+    with ExitStack() as stack:
+        try:
+            model_url = version.bundle_url.removesuffix(BUNDLE_PATH)
+            server = stack.enter_context(
+                start_server(stack.enter_context(downloaded(tracking, model_url)))
+            )
+        except (*MODEL_ERRORS, *access_errors()) as error:
+            failure = error
+
+            def refuse(files: list[bytes]) -> pd.DataFrame:
+                raise failure
+
+            yield refuse
+            return
+        yield lambda files: request_predictions(server.wait(), files)
 
 
 def golden_photos(test: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -134,14 +159,14 @@ def _checked_bytes(path: str) -> bytes:
 
 
 def _channels(
-    model: Path, paths: list[str], files: list[bytes], serve: bool
+    model: Path, paths: list[str], files: list[bytes], server: Predictor | None
 ) -> dict[Channel, Callable[[], pd.DataFrame]]:
     """Return a function for each channel that gives its predictions; no function is called yet."""
     channels: dict[Channel, Callable[[], pd.DataFrame]] = {
         "pyfunc": lambda: _by_pyfunc(model, files),
         "predict": lambda: _by_predict(model, paths),
     }
-    return channels | {"server": lambda: _by_server(model, files)} if serve else channels
+    return channels | {"server": lambda: server(files)} if server else channels
 
 
 def _by_pyfunc(model: Path, files: list[bytes]) -> pd.DataFrame:
@@ -153,11 +178,6 @@ def _by_pyfunc(model: Path, files: list[bytes]) -> pd.DataFrame:
 def _by_predict(model: Path, paths: list[str]) -> pd.DataFrame:
     classifier = load_classifier(model / BUNDLE_PATH.lstrip("/"))
     return predict(classifier, paths).drop(columns=["path", "error"])
-
-
-def _by_server(model: Path, files: list[bytes]) -> pd.DataFrame:
-    with serve_model(model) as url:
-        return request_predictions(url, files)
 
 
 def _compared(

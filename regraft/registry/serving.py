@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,42 +47,59 @@ _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREAD
 _WATCHED = 'exec 3<&0; (cat <&3 >/dev/null; kill -KILL 0) & "$@" 3<&- </dev/null'
 
 
+class StartingServer:
+    """A model server that starts while its caller does other work; see start_server()."""
+
+    def __init__(self, model: Path, scratch: Path, timeout_s: float, stack: ExitStack) -> None:
+        self._model, self._scratch, self._timeout_s = model.resolve(), scratch, timeout_s
+        self._stack = stack
+        self._launch(0)
+
+    def wait(self) -> str:
+        """Return the server's URL as soon as it answers.
+
+        Raises:
+            RegistryError: the server does not start. The message ends with its last output.
+        """
+        for attempt in range(1, _N_PORTS + 1):
+            failure = _wait(self._process, self._port, self._timeout_s)
+            if not failure:
+                return f"http://{_HOST}:{self._port}"
+            output = self._log.read_text(errors="replace")
+            if f"[Errno {errno.EADDRINUSE}]" not in output or attempt == _N_PORTS:
+                break
+            self._launch(attempt)
+        raise RegistryError(
+            f"Expected `mlflow models serve` to serve {self._model}, but {failure}. Run that "
+            "command yourself to see more. Its last output: "
+            f"{output.strip()[-_N_LOG_CHARACTERS:] or 'none'}"
+        )
+
+    def _launch(self, attempt: int) -> None:
+        self._port, self._log = _free_port(), self._scratch / f"server-{attempt}.log"
+        self._process = self._stack.enter_context(_started(self._model, self._port, self._log))
+
+
 @contextmanager
-def serve_model(model: Path, timeout_s: float = START_TIMEOUT_S) -> Iterator[str]:
-    """Start a server for the model, yield its URL, and kill all its processes at block exit.
+def start_server(model: Path, timeout_s: float = START_TIMEOUT_S) -> Iterator[StartingServer]:
+    """Start a server for the model, do not wait for it, and kill its processes at block exit.
 
     The server listens on this machine only.
 
     Args:
         model: folder of an MLflow model, with the file MLmodel.
-        timeout_s: limit for each of at most three starts, in seconds, > 0. Another start follows
-            only if another program took the port first.
-
-    Raises:
-        RegistryError: the server does not start. The message ends with its last output.
+        timeout_s: limit for each of at most three starts, counted from StartingServer.wait(), in
+            seconds, > 0. Another start follows only if another program took the port first.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        for attempt in range(_N_PORTS):
-            port, log = _free_port(), Path(scratch) / f"server-{attempt}.log"
-            with _started(model.resolve(), port, log) as process:
-                failure = _wait(process, port, timeout_s)
-                if not failure:
-                    yield f"http://{_HOST}:{port}"
-                    return
-            if f"[Errno {errno.EADDRINUSE}]" not in log.read_text(errors="replace"):
-                break
-        output = log.read_text(errors="replace").strip()[-_N_LOG_CHARACTERS:]
-        raise RegistryError(
-            f"Expected `mlflow models serve` to serve {model}, but {failure}. Run that command "
-            f"yourself to see more. Its last output: {output or 'none'}"
-        )
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        yield StartingServer(model, Path(scratch), timeout_s, stack)
 
 
 def request_predictions(url: str, images: list[bytes]) -> pd.DataFrame:
     """Return the predictions of a model server for the images, from one HTTP request.
 
     Args:
-        url: from serve_model().
+        url: from StartingServer.wait().
         images: N >= 1 image files.
 
     Returns:

@@ -26,7 +26,7 @@ from tiny_challenger import put, tracking_in, trained
 
 from regraft.model.embed import NO_STORE, logits, probabilities
 from regraft.model.pixels import photos_of
-from regraft.registry.serving import request_predictions, serve_model
+from regraft.registry.serving import request_predictions, start_server
 from tests.pipeline.conftest import one_thread
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
@@ -78,7 +78,7 @@ def observed(tmp_path_factory):
     with ExitStack() as stack:
         stack.enter_context(one_thread())
         version = put(trained(), tracking_in(folder))
-        url = stack.enter_context(serve_model(Path(version.bundle_url).parents[1]))
+        url = stack.enter_context(start_server(Path(version.bundle_url).parents[1])).wait()
         port, count = stack.enter_context(counting_listener())
         request_predictions(url, photo)  # loads everything that is loaded only once
         group = process_group(url)

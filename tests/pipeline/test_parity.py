@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,8 +29,14 @@ from regraft.evaluation.predict import prediction_table
 from regraft.model.embed import NO_STORE, logits
 from regraft.model.pixels import photos_of
 from regraft.registry import serving
-from regraft.registry.parity import golden_parity, golden_photos, max_difference
-from regraft.registry.serving import request_predictions, serve_model
+from regraft.registry.parity import (
+    MODEL_ERRORS,
+    golden_parity,
+    golden_photos,
+    max_difference,
+    starting_server,
+)
+from regraft.registry.serving import request_predictions, start_server
 
 pytestmark = pytest.mark.pipeline
 TOLERANCE = 1e-4
@@ -139,9 +145,15 @@ def shuffle_classes(bundle: Path):
     change_card(bundle, classes=["blue", "green", "amber"])
 
 
+def parity_of(stored, serve):
+    version, _, _, tracking = stored
+    with starting_server(version, tracking) if serve else nullcontext() as server:
+        return golden_parity(*stored, server)
+
+
 @pytest.mark.parametrize("serve", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_undamaged_version_predicts_the_same_through_every_channel(stored, serve):
-    rows = golden_parity(*stored, serve=serve)
+    rows = parity_of(stored, serve)
     assert [row.channel for row in rows] == ["pyfunc", "predict", "server"][: len(rows)]
     assert len(rows) == 2 + serve
     for row in rows:
@@ -160,7 +172,7 @@ def test_damage_in_the_store_is_detected_by_every_channel(stored, damage, serve)
     bundle = Path(stored[0].bundle_url)
     with restored(bundle / "weights.safetensors"), restored(bundle / "card.json"):
         damage(bundle)
-        rows = golden_parity(*stored, serve=serve)
+        rows = parity_of(stored, serve)
     assert [row.channel for row in rows] == ["pyfunc", "predict", "server"][: len(rows)]
     assert len(rows) == 2 + serve
     for row in rows:
@@ -174,7 +186,7 @@ def test_damage_in_the_store_is_detected_by_every_channel(stored, damage, serve)
 def test_model_that_mlflow_cannot_read_is_an_error_of_the_channels_that_need_mlflow(stored, serve):
     with restored(model_folder(stored) / "MLmodel") as file:
         file.write_text("flavors: [")
-        pyfunc, predict, *server = golden_parity(*stored, serve=serve)
+        pyfunc, predict, *server = parity_of(stored, serve)
     assert (predict.agreement, predict.error) == (1.0, "")
     assert "ParserError" in pyfunc.error
     assert len(server) == serve
@@ -187,20 +199,27 @@ def test_model_that_mlflow_cannot_read_is_an_error_of_the_channels_that_need_mlf
 def test_missing_files_are_an_error_of_every_channel(stored):
     version, *others = stored
     gone = replace(version, bundle_url="/no/such/folder/artifacts/bundle")
-    rows = golden_parity(gone, *others, serve=False)
+    rows = golden_parity(gone, *others, server=None)
     assert [row.channel for row in rows] == ["pyfunc", "predict"]
     assert all("No such artifact: 'folder'" in row.error for row in rows)
     assert {row.agreement for row in rows} == {0.0}
 
 
+def test_version_that_cannot_be_downloaded_is_an_error_of_its_server_not_of_the_start(stored):
+    version, _, _, tracking = stored
+    gone = replace(version, bundle_url="/no/such/folder/artifacts/bundle")
+    with starting_server(gone, tracking) as predict, pytest.raises(MODEL_ERRORS, match="folder"):
+        predict([b""])
+
+
 def test_unreadable_photo_raises(stored, tmp_path):
     version, paths, expected, tracking = stored
     with pytest.raises(UnusablePhoto, match=r"missing: no file at .*gone\.png"):
-        golden_parity(version, [*paths[:5], str(tmp_path / "gone.png")], expected, tracking, False)
+        golden_parity(version, [*paths[:5], str(tmp_path / "gone.png")], expected, tracking, None)
     cut = tmp_path / "cut.png"
     cut.write_bytes(Path(paths[0]).read_bytes()[:200])
     with pytest.raises(UnusablePhoto, match=r"truncated: .*\(in .*cut\.png\)"):
-        golden_parity(version, [*paths[:5], str(cut)], expected, tracking, False)
+        golden_parity(version, [*paths[:5], str(cut)], expected, tracking, None)
 
 
 def test_golden_photos_come_from_the_classes_in_turn_for_any_row_order():
@@ -230,7 +249,7 @@ def test_difference_that_is_not_a_number_is_infinite():
 def light(stored, tmp_path_factory):
     """The URL of a light server whose first port another program took."""
     folder = tmp_path_factory.mktemp("light")
-    server = serve_model(model_with(LIGHT, stored, folder))
+    server = start_server(model_with(LIGHT, stored, folder))
     with socket.socket() as other, ExitStack() as stack:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -240,7 +259,7 @@ def light(stored, tmp_path_factory):
             patched.setattr(tempfile, "tempdir", str(folder))
             patched.setenv("AWS_SECRET_ACCESS_KEY", "nobody's business")
             patched.setenv("MLFLOW_TRACKING_URI", "http://tracking.invalid")
-            url = stack.enter_context(server)
+            url = stack.enter_context(server).wait()
         assert urlsplit(url).port != other.getsockname()[1]
         yield url
     assert servers_in(folder) == []
@@ -296,9 +315,9 @@ def test_hanging_server_is_killed_after_the_timeout(stored, tmp_path):
             RegistryError,
             match=r"a model.* 3 s\b",
         ),
-        serve_model(model, timeout_s=3),
+        start_server(model, timeout_s=3) as server,
     ):
-        pytest.fail("it cannot be ready")
+        server.wait()
     assert time.monotonic() - start < 20
 
 
@@ -307,8 +326,8 @@ def test_server_ends_when_the_calling_process_is_killed(stored, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     script = (
-        "import sys\nfrom pathlib import Path\nfrom regraft.registry.serving import serve_model\n"
-        "with serve_model(Path(sys.argv[1])):\n    pass\n"
+        "import sys\nfrom pathlib import Path\nfrom regraft.registry.serving import start_server\n"
+        "with start_server(Path(sys.argv[1])) as server:\n    server.wait()\n"
     )
     command = [sys.executable, "-c", script, str(model_with(HANGING, stored, tmp_path))]
     variables = os.environ | {"TMPDIR": str(home), "PYTHONPATH": str(REPOSITORY)}

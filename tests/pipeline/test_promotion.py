@@ -179,7 +179,7 @@ def test_first_model_becomes_champion_and_its_page_has_the_reason(right_serves, 
 
 
 @pytest.mark.parametrize(
-    "serve", [served_here, pytest.param(serving.serve_model, marks=pytest.mark.slow)]
+    "serve", [served_here, pytest.param(serving.start_server, marks=pytest.mark.slow)]
 )
 def test_real_server_answers_before_the_alias_moves(tracking, monkeypatch, serve):
     moved, asked = [], []
@@ -195,7 +195,19 @@ def test_real_server_answers_before_the_alias_moves(tracking, monkeypatch, serve
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", noted_move)
     monkeypatch.setattr(parity, "request_predictions", noted_ask)
-    monkeypatch.setattr(parity, "serve_model", serve)
+    started, evaluated = [], []
+    evaluate_pair = PROMOTE.evaluate_pair
+
+    def noted_start(model):
+        started.append(model)
+        return serve(model)
+
+    def noted_evaluation(*arguments):
+        evaluated.append(len(started))
+        return evaluate_pair(*arguments)
+
+    monkeypatch.setattr(parity, "start_server", noted_start)
+    monkeypatch.setattr(PROMOTE, "evaluate_pair", noted_evaluation)
     verdict = judge(tracking, RIGHT, trained(), RULE.model_copy(update={"smoke_test": True}))
     ways = {line.name: line for line in verdict.guards if line.name.startswith("serving")}
     assert list(ways) == ["serving: pyfunc", "serving: predict", "serving: server"]
@@ -204,6 +216,7 @@ def test_real_server_answers_before_the_alias_moves(tracking, monkeypatch, serve
     [(_, before)] = [one for one in moved if one[0] == "champion"]
     assert len(before) == 1
     assert before[0].startswith("http://127.0.0.1:")
+    assert evaluated == [1]  # its start takes seconds, in which the models are evaluated
 
 
 def test_model_that_is_served_otherwise_is_not_promoted(tracking):

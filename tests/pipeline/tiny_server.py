@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import uvicorn
 from mlflow.pyfunc import scoring_server
@@ -13,15 +14,16 @@ from regraft.registry.parity import open_model
 
 
 @contextmanager
-def served_here(model: Path) -> Iterator[str]:
-    """Yield the URL of a server that answers like `mlflow models serve`."""
+def served_here(model: Path) -> Iterator[SimpleNamespace]:
+    """Yield a server of this process that answers like `mlflow models serve`; wait() is its URL."""
     with open_model(model) as loaded, socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(scoring_server.init(loaded), log_level="error")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()  # requests wait in the listener's queue until the server runs
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield SimpleNamespace(wait=lambda: url)
         finally:
             server.should_exit = True
             thread.join()
