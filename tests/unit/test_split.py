@@ -1,6 +1,7 @@
 """Promises of split: no photo is in two splits, and no photo ever changes its split."""
 
 import hashlib
+import itertools
 import re
 from functools import cache
 
@@ -13,8 +14,8 @@ from PIL import Image, ImageEnhance
 from regraft.core.config import IngestConfig, SplitConfig
 from regraft.core.errors import DataError, EmptySplit, SplitLeak
 from regraft.data.ingest import ImageTable, ingest
-from regraft.data.split import split, unit_numbers
-from regraft.data.split.copies import MAX_PARTNERS, find_near_pairs
+from regraft.data.split import copies, split, unit_numbers
+from regraft.data.split.copies import MAX_ALL_PAIRS, find_near_pairs
 
 QUARANTINE = pd.DataFrame(columns=["path", "label", "reason", "detail"], dtype=str)
 
@@ -434,6 +435,85 @@ def test_the_search_finds_exactly_what_comparing_all_with_all_finds(n_bits):
         assert distance == (hashes[i] ^ hashes[j]).bit_count()
 
 
+def drifting_frames(seed, n=120):
+    """Frames of three scenes: neighbours are near copies, the first and the last are none."""
+    rng = np.random.default_rng(seed)
+    scenes, hashes = rng.uniform(40, 200, (3, 256)), rng.integers(0, 2**64, 3, dtype=np.uint64)
+    frames = []
+    for _ in range(n):
+        scene, owner = rng.integers(3), rng.integers(3) if rng.random() < 0.1 else None
+        scenes[scene] += rng.normal(0, 1.5, 256)
+        hashes[scene] ^= np.uint64(rng.random() < 0.5) << np.uint64(rng.integers(64))
+        grey = np.full(256, 90.0 + scene) if rng.random() < 0.1 else scenes[scene]
+        thumbnail = np.clip(np.rint(grey), 0, 255).astype(np.uint8).tobytes()
+        phash = f"{int(hashes[scene if owner is None else owner]):016x}"
+        frames.append({"phash": phash, "thumbnail": thumbnail})
+    return pd.DataFrame(frames).sample(frac=1, random_state=seed, ignore_index=True)
+
+
+def near_pairs_one_by_one(photos, n_bits):
+    """The definition: {(first, second): different hash bits}, each pair compared for itself."""
+    hashes = [int(phash, 16) for phash in photos["phash"]]
+    greys = [np.frombuffer(each, np.uint8).astype(float) for each in photos["thumbnail"]]
+    near = {}
+    for i, j in itertools.combinations(range(len(photos)), 2):
+        distance, one, other = (hashes[i] ^ hashes[j]).bit_count(), greys[i], greys[j]
+        if distance > n_bits:
+            continue
+        low, high = sorted((one.std(), other.std()))
+        if low < copies.FLAT:
+            agree = np.abs(one - other).mean() <= copies.FLAT
+        else:
+            r = np.corrcoef(one, other)[0, 1]
+            agree = r > 0 and 1 - r**2 <= copies.MAX_RESIDUAL**2
+            agree &= high <= low * copies.MAX_CONTRAST_RATIO
+            agree &= abs(one.mean() - other.mean()) <= copies.MAX_MEAN_SHIFT
+        if agree:
+            near[i, j] = distance
+    return near
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_chains_and_closest_copies_are_those_of_comparing_each_pair(seed, monkeypatch):
+    for name, value in {"ROWS": 8, "COLUMNS": 16, "MAX_ALL_PAIRS": 5}.items():
+        monkeypatch.setattr(copies, name, value)  # so that few frames need many blocks
+    photos, n_bits = drifting_frames(seed), 3 + seed % 2
+    near = near_pairs_one_by_one(photos, n_bits)
+    pairs = copies.find_near_pairs(photos, n_bits)
+    found = list(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+    chain = copies.connected(len(photos), *np.array(list(near)).T)
+    assert len(set(chain)) > 3
+    assert len(found) == len(set(found))
+    assert pairs.distance.tolist() == [near[pair] for pair in found]
+    assert (copies.connected(len(photos), pairs.first, pairs.second) == chain).all()
+    short = {pair for pair in near if (chain == chain[pair[0]]).sum() <= 5}
+    assert short <= set(found)
+
+    mine, others = photos[:50], photos[50:]
+    closest = copies.find_closest_copies(mine, others, n_bits)
+    expected = {}
+    for (i, j), distance in near.items():
+        if i < 50 <= j:
+            expected[i] = min(expected.get(i, (99, 0)), (distance, j - 50))
+    assert closest.first.tolist() == sorted(expected)
+    best = zip(closest.distance.tolist(), closest.second.tolist(), strict=True)
+    assert list(best) == [expected[row] for row in sorted(expected)]
+
+
+def test_a_film_in_two_given_splits_leaks_each_of_its_frames():
+    n = MAX_ALL_PAIRS + 88
+    frames = [
+        photo_row(f"f{i}", "cat", given="train" if i else "test")
+        | {"phash": f"{i % 3:016x}", "thumbnail": bytes(range(256))}
+        for i in range(n)
+    ]
+    dogs = [photo_row(side, "dog", given=side) for side in ("train", "validation", "test")]
+    splits = split(table_of([*frames, *dogs]), SplitConfig(on_leak="keep"))
+    assert len(splits.leaks) == n - 1
+    assert set(splits.leaks["other_path"]) == {"/photos/cat/f0"}
+    assert splits.n_duplicates == n
+
+
 def pairs_of(*greys, n_bits=4):
     thumbnails = [np.clip(np.rint(grey), 0, 255).astype(np.uint8).tobytes() for grey in greys]
     photos = pd.DataFrame({"phash": ["0" * 16] * len(greys), "thumbnail": thumbnails})
@@ -458,10 +538,10 @@ def test_flat_photos_are_copies_only_in_the_same_grey():
 
 
 def test_a_film_of_one_scene_becomes_one_unit_without_all_its_pairs():
-    n = 600
+    n = MAX_ALL_PAIRS + 88
     photos = pd.DataFrame({"phash": ["0" * 16] * n, "thumbnail": bytes(range(256))})
     pairs = find_near_pairs(photos, 4)
-    assert len(pairs.first) <= n * MAX_PARTNERS * 5
+    assert len(pairs.first) <= n * 5
     rows = [
         photo_row(f"f{i}", "cat") | {"phash": "0" * 16, "thumbnail": bytes(range(256))}
         for i in range(n)

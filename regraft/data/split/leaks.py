@@ -3,7 +3,7 @@
 import pandas as pd
 
 from regraft.core.errors import SplitLeak
-from regraft.data.split.copies import NearPairs
+from regraft.data.split.copies import find_closest_copies
 
 COLUMNS = (
     "path",
@@ -17,19 +17,20 @@ COLUMNS = (
     "action",
 )
 _RANK = {"train": 0, "validation": 1, "test": 2}
+_OTHER = {"path": "other_path", "label": "other_label", "split": "other_split", "rank": "rank"}
 _KINDS = {"copy": 0, "near copy": 1, "group": 2}
 
 
-def find_leaks(photos: pd.DataFrame, pairs: NearPairs, *, drop: bool) -> pd.DataFrame:
+def find_leaks(photos: pd.DataFrame, n_bits: int, *, drop: bool) -> pd.DataFrame:
     """Return the leaks: photos with a copy, a near copy or their group in a higher-ranked split.
 
     Test ranks above validation, and validation above train. With drop, train photos are compared
     only with the validation photos that remain.
 
     Args:
-        photos: columns path, label, split, group, unit (see group_duplicates()) and content (the
-            row numbers in pairs).
-        pairs: near copies.
+        photos: columns path, label, split, group, unit (see group_duplicates()), content (equal
+            for exact copies), phash and thumbnail.
+        n_bits: split.near_duplicate_bits, in [0, 16].
         drop: whether the action is "dropped" instead of "kept".
 
     Returns:
@@ -43,7 +44,7 @@ def find_leaks(photos: pd.DataFrame, pairs: NearPairs, *, drop: bool) -> pd.Data
         return _no_leaks(photos)
     photos, leaks = photos[is_torn], []
     for split in ("validation", "train"):
-        leaks.append(_leaks_of(split, photos, pairs))
+        leaks.append(_leaks_of(split, photos, n_bits))
         if drop:
             photos = photos.drop(index=leaks[-1].index)
     action = "dropped" if drop else "kept"
@@ -76,14 +77,14 @@ def refuse_leaks(leaks: pd.DataFrame) -> None:
     )
 
 
-def _leaks_of(split: str, photos: pd.DataFrame, pairs: NearPairs) -> pd.DataFrame:
+def _leaks_of(split: str, photos: pd.DataFrame, n_bits: int) -> pd.DataFrame:
     rank = photos["split"].map(_RANK)
     mine = photos[photos["split"] == split].reset_index(names="row")
     others = photos[rank > _RANK[split]].assign(rank=rank).sort_values(["rank", "path"])
     grouped = others[others["group"] != ""]
     matches = [
         _match(mine, "content", others, "copy").assign(distance=0),
-        _match(_with_near(mine, pairs), "near", others, "near copy"),
+        _near_copies(mine, others, n_bits),
         _match(mine, "group", grouped, "group").assign(distance=-1),
     ]
     leaks = pd.concat([match for match in matches if len(match)] or matches[:1])
@@ -92,24 +93,16 @@ def _leaks_of(split: str, photos: pd.DataFrame, pairs: NearPairs) -> pd.DataFram
     return leaks.drop_duplicates("row").set_index("row")
 
 
-def _with_near(mine: pd.DataFrame, pairs: NearPairs) -> pd.DataFrame:
-    forward = pd.DataFrame(
-        {"content": pairs.first, "near": pairs.second, "distance": pairs.distance}
-    )
-    both = pd.concat([forward, forward.rename(columns={"content": "near", "near": "content"})])
-    return mine.merge(both, on="content")
+def _near_copies(mine: pd.DataFrame, others: pd.DataFrame, n_bits: int) -> pd.DataFrame:
+    """Join each photo of mine with its closest near copy in others, if any."""
+    near = find_closest_copies(mine, others, n_bits)
+    photos = mine.iloc[near.first].reset_index(drop=True)
+    copies = others.iloc[near.second][list(_OTHER)].rename(columns=_OTHER).reset_index(drop=True)
+    matches = pd.concat([photos, copies], axis=1)
+    return matches.assign(kind="near copy", distance=near.distance)
 
 
 def _match(mine: pd.DataFrame, key: str, others: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Join each photo of mine with the first photo of others that has the same key, if any."""
-    theirs = "content" if key == "near" else key
-    named = pd.DataFrame(
-        {
-            key: others[theirs],
-            "other_path": others["path"],
-            "other_label": others["label"],
-            "other_split": others["split"],
-            "rank": others["rank"],
-        }
-    ).drop_duplicates(key)
+    named = others[[key, *_OTHER]].rename(columns=_OTHER).drop_duplicates(key)
     return mine.merge(named, on=key).assign(kind=kind)

@@ -123,7 +123,7 @@ def split(table: ImageTable, config: SplitConfig, *, should_remember: bool = Tru
         photos, pairs = _nodes(table.frame, remembered, config)
         placed = _place(photos, _is_frozen(remembered, config), config)
         current = placed[placed["is_here"]]
-        leaks = find_leaks(current, pairs, drop=config.on_leak == "drop")
+        leaks = find_leaks(current, config.near_duplicate_bits, drop=config.on_leak == "drop")
         if config.on_leak == "error":
             refuse_leaks(leaks)
         dropped = leaks[leaks["action"] == "dropped"].index
@@ -159,7 +159,9 @@ def _nodes(
     )
     past = gone.rename(columns={"split": "remembered"}).assign(is_here=False, path="")
     photos = pd.concat([current, past]) if len(past) else current
-    photos = photos.sort_values(["sha256", "path"]).reset_index(drop=True)
+    # Present photos first: pairs with them are preferred, see _n_duplicates().
+    photos = photos.sort_values(["is_here", "sha256", "path"], ascending=[False, True, True])
+    photos = photos.reset_index(drop=True)
     photos["remembered"] = photos["remembered"].fillna("")
     photos["content"] = pd.factorize(photos["sha256"])[0]
     pairs = find_near_pairs(photos.drop_duplicates("sha256"), config.near_duplicate_bits)
