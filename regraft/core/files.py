@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from contextlib import suppress
+from pathlib import Path
 from uuid import uuid4
 
 import fsspec
@@ -83,6 +84,18 @@ def list_files(folder: str, suffix: str) -> tuple[AbstractFileSystem, list[str]]
     except FileNotFoundError:
         names = []
     return fs, sorted(name for name in names if name.endswith(suffix))
+
+
+def read_files(fs: AbstractFileSystem, paths: list[str]) -> list[bytes]:
+    """Return the contents of the files.
+
+    A store behind a network answers many requests at once. fsspec's cat() is not used, because it
+    would interpret a bracket in a path.
+    """
+    if isinstance(fs, LocalFileSystem):  # half the time per small file, measured
+        return [Path(path).read_bytes() for path in paths]
+    contents: list[bytes] = fs.cat_ranges(paths, None, None, on_error="raise")
+    return contents
 
 
 def write_atomic(url: str, data: bytes) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from regraft.core.errors import JournalBroken
-from regraft.core.files import list_files, write_if_absent
+from regraft.core.files import list_files, read_files, write_if_absent
 from regraft.core.outcomes import AttemptOutcome
 from regraft.operations.advice import RetrainAdvice
 
@@ -209,7 +209,8 @@ def _next_timestamp(folder: str, moment: datetime) -> datetime:
 
 def _read_records(url: str, kind: type[_Record]) -> list[_Record]:
     fs, paths = list_files(f"{url}/{_FOLDERS[kind]}", ".json")
-    return [_parse_record(fs.cat_file(path), path, kind) for path in paths]
+    records = zip(read_files(fs, paths), paths, strict=True)
+    return [_parse_record(content, path, kind) for content, path in records]
 
 
 def _parse_record(data: bytes, path: str, kind: type[_Record]) -> _Record:

@@ -15,7 +15,7 @@ from regraft.registry.champion import (
     serving_version,
 )
 from regraft.registry.champion_history import champion_at, promotion_stack
-from regraft.registry.ledger import Entry, list_entries, list_faults
+from regraft.registry.ledger import Entry, list_entries, list_faults, read_ledger
 from regraft.registry.versions import (
     APPROVAL,
     CHALLENGER,
@@ -72,6 +72,7 @@ __all__ = [
     "load_reference",
     "move_champion",
     "promotion_stack",
+    "read_ledger",
     "reconcile",
     "record_decision",
     "register",

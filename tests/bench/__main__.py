@@ -5,6 +5,8 @@
     python -m tests.bench retrain|throughput|overhead|views PHOTOS
     python -m tests.bench interpolate PHOTOS --policy last_block --epochs 4
     python -m tests.bench volume torchvision:FashionMNIST --sizes 500 5000 20000 70000
+    python -m tests.bench copies --sizes 6000 70000 --seeds 0
+    python -m tests.bench records --sizes 10000 2000
 
 Each row of the JSON is one run; a later run adds its rows to the file. `race` makes an environment
 of its own for each peer first (about 15 GB in all). Leave the machine alone meanwhile: two cores
@@ -20,13 +22,16 @@ from pathlib import Path
 
 from tests.bench import scale
 from tests.bench.blends import blends
+from tests.bench.copies import copies
 from tests.bench.measure import Row
 from tests.bench.peers.environments import PEERS
 from tests.bench.plot import draw
 from tests.bench.race import Rules, race
+from tests.bench.records import records
 
 FIGURES = (
     *("training_s", "whole_s", "fine_tune_s", "evaluate_s", "ingest_s", "cpu_s", "peak_mb"),
+    *("search_s", "chains", "journal_s", "ledger_s", "timeline_s", "models_s"),
     *(
         "validation_loss",
         "validation_accuracy",
@@ -48,9 +53,9 @@ FIGURES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     benches = ("accuracy", "race", "retrain", "volume", "throughput", "overhead", "views")
-    benches += ("interpolate",)
+    benches += ("interpolate", "copies", "records")
     parser.add_argument("bench", choices=benches)
-    parser.add_argument("photos")
+    parser.add_argument("photos", nargs="?", default="", help="not for copies, records")
     parser.add_argument("--config", default="configs/probe.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--peers", nargs="*", default=PEERS)
@@ -85,6 +90,10 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
             return scale.retrain(photos, folder)
         case "volume":
             return scale.volume(arguments.photos, arguments.sizes, folder)
+        case "copies":
+            return copies(arguments.sizes, arguments.seeds)
+        case "records":
+            return records(arguments.sizes[0], arguments.sizes[1], folder)
         case "interpolate":
             return blends(photos, arguments.policy, arguments.epochs, arguments.seeds, folder)
         case "views":

@@ -7,7 +7,13 @@ from contextlib import contextmanager
 import fsspec
 import pytest
 
-from regraft.core.files import filesystem, list_files, write_atomic, write_if_absent
+from regraft.core.files import (
+    filesystem,
+    list_files,
+    read_files,
+    write_atomic,
+    write_if_absent,
+)
 
 PLACES = ("{folder}/deep/down/file", "memory://deep/down/file")
 
@@ -53,6 +59,16 @@ def test_a_full_disk_leaves_the_old_file_and_no_part_of_the_new(tmp_path):
         write_atomic(str(place), bytes(2000))
     assert place.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_files_are_read_in_the_given_order_whatever_their_names_mean_in_a_pattern(place):
+    folder = f"{place.rpartition('/')[0]}/run [2026] *"
+    for name in ("1.txt", "2.txt", "3.txt"):
+        write_atomic(f"{folder}/{name}", name.encode())
+    fs, paths = list_files(folder, ".txt")
+    assert read_files(fs, paths[::-1]) == [b"3.txt", b"2.txt", b"1.txt"]
+    with pytest.raises(FileNotFoundError):
+        read_files(fs, [*paths, f"{paths[0]}.gone"])
 
 
 def test_a_folder_is_listed_whatever_its_name_means_in_a_pattern(place):

@@ -11,7 +11,7 @@ import pyarrow as pa
 from filelock import FileLock
 
 from regraft.core.errors import DataError
-from regraft.core.files import absolute, is_url, list_files, write_if_absent
+from regraft.core.files import absolute, is_url, list_files, read_files, write_if_absent
 
 # Thumbnail, hash and group are stored so that a new copy of a deleted photo gets the same split.
 COLUMNS = ("sha256", "split", "group", "phash", "thumbnail")
@@ -53,7 +53,8 @@ def load_assignments(url: str) -> pd.DataFrame:
     if not url:
         return empty
     fs, names = list_files(absolute(url), ".parquet")
-    shards = [_read_shard(fs.cat_file(name), name) for name in names]
+    contents = read_files(fs, names)
+    shards = [_read_shard(data, name) for data, name in zip(contents, names, strict=True)]
     if not shards:
         return empty
     remembered = pd.concat(shards)

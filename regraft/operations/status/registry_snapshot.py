@@ -99,12 +99,13 @@ def read_registry(
     models = []
     for name in registry.list_models(tracking):
         versions = {version for model, version in known if model == name and version}
+        ledger = registry.read_ledger(tracking, name)
         models.append(
             ModelSnapshot(
                 name=name,
                 champion=registry.serving_version(tracking, name),
-                lines=tuple(map(_line, registry.list_entries(tracking, name))),
-                faults=registry.list_faults(tracking, name),
+                lines=tuple(map(_line, ledger.entries)),
+                faults=ledger.faults,
                 pending=tuple(each.version for each in pending if each.name == name),
                 measured=_measured(tracking, name, versions),
             )

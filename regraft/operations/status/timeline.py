@@ -1,6 +1,7 @@
 """The timeline: all events of a model from the ledger, the journal and drift checks, in order."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,6 +18,7 @@ _ACTIONS: dict[AttemptOutcome, LedgerAction] = {
     "hold": "hold",
     "pending": "hold",
 }
+_Decision = tuple[str, LedgerAction]  # verdict, action
 _LABELS: dict[What, str] = {
     "promote": "promoted",
     "keep": "kept",
@@ -119,14 +121,13 @@ def timeline(
         entries: in the ledger's order.
         attempts, watches: of the same model, in any order.
     """
-    remaining = list(entries)
+    unmatched: defaultdict[_Decision, list[DecisionEntry]] = defaultdict(list)
+    for entry in entries:
+        unmatched[entry.verdict, entry.action].append(entry)
     events = []
     for attempt in sorted(attempts, key=lambda attempt: _moment(attempt.ended)):
-        entry = _entry_about(attempt, remaining)
-        if entry:
-            remaining.remove(entry)
-        events.append(_of_attempt(attempt, entry))
-    events += [_of_entry(entry) for entry in remaining]
+        events.append(_of_attempt(attempt, _take_entry_about(attempt, unmatched)))
+    events += [_of_entry(entry) for same in unmatched.values() for entry in same]
     events += [_of_watch(watch) for watch in watches]
     events.sort(key=lambda event: (event.moment, event.entry or 0))
     return tuple(_with_champions(events, entries))
@@ -147,15 +148,17 @@ def champion_since(events: Iterable[Event]) -> datetime | None:
     return moves[-1] if moves else None
 
 
-def _entry_about(attempt: Attempt, entries: list[DecisionEntry]) -> DecisionEntry | None:
-    """Return the newest entry about the attempt's verdict; the same verdict may occur twice."""
-    if not attempt.verdict:
+def _take_entry_about(
+    attempt: Attempt, unmatched: defaultdict[_Decision, list[DecisionEntry]]
+) -> DecisionEntry | None:
+    """Remove the newest entry about the attempt's verdict; the same verdict may occur twice."""
+    action = _ACTIONS.get(attempt.outcome)
+    if not attempt.verdict or action is None:
         return None
-    wanted = attempt.verdict, _ACTIONS.get(attempt.outcome)
-    ended = _moment(attempt.ended)
-    for entry in reversed(entries):
-        if (entry.verdict, entry.action) == wanted and _moment(entry.when) <= ended:
-            return entry
+    same, ended = unmatched[attempt.verdict, action], _moment(attempt.ended)
+    for position in reversed(range(len(same))):
+        if _moment(same[position].when) <= ended:
+            return same.pop(position)
     return None
 
 

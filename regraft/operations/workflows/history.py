@@ -49,11 +49,11 @@ def model_history(name: str, moment: datetime | None, state: State) -> ModelHist
         ModelNotFound: there is no such model, or "" means several.
     """
     url = str(state.journal)
-    attempted = {attempt.name for attempt in journal.read_attempts(url)}
-    history = _registered(name, attempted, moment, state)
+    attempts = journal.read_attempts(url)
+    history = _registered(name, {attempt.name for attempt in attempts}, moment, state)
     events = timeline(
         history.entries,
-        journal.read_attempts(url, history.name),
+        [attempt for attempt in attempts if attempt.name == history.name],
         journal.read_watches(url, history.name),
     )
     events = tuple(event for event in events if not moment or event.moment <= moment)
