@@ -38,6 +38,7 @@ from regraft.cli.retrain import retrain
 from regraft.cli.rollback import rollback
 from regraft.cli.schedule import schedule_app
 from regraft.cli.status import status
+from regraft.cli.terminal import check_arguments, escape_unprintable
 from regraft.cli.train import train
 from regraft.cli.watch import watch
 from regraft.core.errors import RegraftError
@@ -104,7 +105,9 @@ def main() -> None:
         warnings.simplefilter("ignore")  # of the libraries below
     if READERS.intersection(sys.argv[1:2]):
         gc.set_threshold(_GC_OBJECTS)
+    escape_unprintable()
     try:
+        check_arguments(sys.argv[1:])
         app()
     except RegraftError as error:
         if is_debug():

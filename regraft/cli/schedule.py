@@ -87,6 +87,8 @@ def add(
     entry = _choose_backend(entry, opened, is_chosen)
     store_entry(opened, entry)
     typer.echo(_format_added(entry, opened))
+    for place in _missing_photos(entry.arguments):
+        typer.echo(f"There are no photos at {place} now. Without them, the command will fail.")
 
 
 @schedule_app.command("list")
@@ -243,6 +245,20 @@ def _takes_state(words: tuple[str, ...]) -> bool:
     """Return whether the command has an option --state that the command line does not set."""
     source = _parse_command(words).get_parameter_source("state")
     return source is not None and source.name == "DEFAULT"
+
+
+def _missing_photos(words: tuple[str, ...]) -> list[str]:
+    """Return the absolute local paths of photos in the command line that do not exist."""
+    from regraft.core.files import absolute, is_url
+
+    given = _parse_command(words).params.get("photos") or ()
+    places = [given] if isinstance(given, str) else given
+    local = [
+        absolute(place)
+        for place in places
+        if not (is_url(place) or place.startswith("torchvision:"))
+    ]
+    return [place for place in local if not Path(place).exists()]
 
 
 def _choose_backend(entry: "ScheduleEntry", state: "State", is_chosen: bool) -> "ScheduleEntry":

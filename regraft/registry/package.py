@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import io
+import os
 import shutil
 import subprocess
 import tempfile
@@ -131,12 +132,10 @@ def git_sha() -> str:
     """Return the commit of the running code, "" if the code is not in its own Git checkout."""
     command = ["git", "-C", str(SOURCE), "rev-parse", "--show-toplevel", "HEAD"]
     try:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=False
-        )
+        answer = subprocess.run(command, capture_output=True, timeout=_GIT_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    top, _, sha = answer.stdout.strip().partition("\n")
+    top, _, sha = os.fsdecode(answer.stdout).strip().partition("\n")
     # If Regraft is installed inside another project, Git reports the commit of that project.
     is_ours = answer.returncode == 0 and Path(top).resolve() == SOURCE.parent.resolve()
     return sha if is_ours else ""

@@ -80,6 +80,15 @@ def test_a_command_is_declared_listed_and_removed(here):
     assert "train-my-photos" not in said("list")
 
 
+def test_photos_that_do_not_exist_are_named_when_their_command_is_added(here):
+    add_train = ("add", "--cron", "0 3 * * 1", "--command")
+    assert f"no photos at {here / 'photos'} now" in said(*add_train, "train photos")
+    assert f"no photos at {here / 'b'} now" in said(*add_train, "predict-batch . b --out c")
+    (here / "photos").mkdir()
+    for command in ("train photos", "doctor", "train torchvision:MNIST", "train s3://bucket"):
+        assert "no photos" not in said(*add_train, command, "--name", f"a{len(command)}")
+
+
 def test_the_state_folder_is_added_only_where_it_was_not_named(here):
     for command in ("train x --state other", "config show", "doctor", "models", "models prune"):
         said("add", "--cron", "0 3 * * *", "--command", command)

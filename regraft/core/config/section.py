@@ -1,9 +1,12 @@
 """Base class and field types of all sections of the configuration."""
 
+import json
 import re
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+Value = TypeVar("Value")
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -28,3 +31,19 @@ class Section(BaseModel):
     """A section of the configuration: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def refuse_other_encodings(cls, value: Value) -> Value:
+        """Return the value unchanged if it can be stored: configurations are stored as UTF-8.
+
+        Raises:
+            ValueError: a text in it is not Unicode, such as a path with bytes that are not UTF-8.
+        """
+        try:
+            json.dumps(value, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                "is not UTF-8; rename it, or set a locale that is UTF-8, such as LC_ALL=C.UTF-8"
+            ) from None
+        return value

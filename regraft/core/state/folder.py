@@ -52,8 +52,9 @@ _FOLDERS = (
     "locks",
 )
 _LOCK_TIMEOUT_S = 300.0  # guess: creation takes 5 s, moving a large folder a minute
-# Characters with a special meaning in SQLite URLs, in MLflow's file URLs or in JSON.
-_UNSAFE = re.compile(r"""["\\?#%*\x00-\x1f]""")
+# Characters with a special meaning in SQLite URLs, in MLflow's file URLs or in JSON, and what
+# stands for the bytes of a name that is not UTF-8.
+_UNSAFE = re.compile(r"""["\\?#%*\x00-\x1f\ud800-\udfff]""")
 
 
 @dataclass(frozen=True)

@@ -136,8 +136,8 @@ def check_place(text: str) -> str:
         raise ConfigError(f"Expected a place without a password: {place} {error}.") from None
     if shown != text:
         raise ConfigError(
-            f"Expected a place whose name is UTF-8, got {shown}. Rename it; the names of the "
-            "photos in it may be any bytes."
+            f"Expected a place whose name is UTF-8, got {shown}. Rename it, or set a "
+            "locale that is UTF-8: LC_ALL=C.UTF-8. The names of the photos in it may be any bytes."
         )
     return text
 
