@@ -90,6 +90,7 @@ class Watch:
 
     when: ISO 8601, UTC. version: the version whose reference was used.
     photos: the folder or manifest that the user named.
+    drifted: None if there were too few photos to tell.
     p_value: the smallest p-value after the correction. reason: one sentence.
     page: the report's path.
     """
@@ -100,7 +101,7 @@ class Watch:
     version: int
     photos: str
     n_photos: int
-    drifted: bool
+    drifted: bool | None
     p_value: float
     reason: str
     page: str = ""

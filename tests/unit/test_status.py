@@ -88,7 +88,7 @@ def advice(drifted: bool, message: str = "darker photos") -> RetrainAdvice:
     )
 
 
-def watch(hours: float, drifted: bool, **changes) -> Watch:
+def watch(hours: float, drifted: bool | None, **changes) -> Watch:
     known = {"photos": "/new photos", "n_photos": 40, "reason": "darker", **changes}
     p_value = 0.001 if drifted else 0.5
     return Watch("clothes", at(hours), WHO, 1, drifted=drifted, p_value=p_value, **known)
@@ -226,6 +226,12 @@ def test_failures_in_a_row_are_one_need_with_the_last_reason():
     assert re.search(r"killed .*\(2026-11-24 13:00 UTC\)", killed.message)
 
 
+def test_too_few_photos_are_no_proof_that_there_is_no_drift():
+    past_checks = past([], [], [watch(5, True), watch(6, False), watch(7, None)])
+    assert [event.what for event in past_checks.events] == ["drift", "no drift", "inconclusive"]
+    assert len(drift_plot(past_checks).points) == 2
+
+
 def test_drift_waits_until_somebody_looks_again_or_another_model_serves():
     first = [line(1, 0, "promote", None, 1)]
     [need] = needed(first, [], [watch(5, True, page="/r/a.html")])
@@ -233,6 +239,7 @@ def test_drift_waits_until_somebody_looks_again_or_another_model_serves():
     assert need.commands == ("regraft watch '/new photos'",)
     assert need.page == "/r/a.html"
     assert needed(first, [], [watch(5, True), watch(6, False)]) == []
+    assert len(needed(first, [], [watch(5, True), watch(6, None)])) == 1
     assert needed([*first, line(2, 7, "promote", 1, 2)], [], [watch(5, True)]) == []
     by_itself = [trained(5, "keep", 2, 1, advice=advice(True))]
     assert "darker photos" in needed(first, by_itself)[0].message

@@ -156,8 +156,13 @@ class DriftCheck:
 
 
 def drift_checks(past: Past) -> Iterator[DriftCheck]:
-    """Yield all drift tests: first those of `regraft watch`, then those of the retrainings."""
+    """Yield all drift tests that could tell: first those of `regraft watch`, then the retrainings'.
+
+    A check of too few photos says nothing, so that it does not cancel a shift found before it.
+    """
     for watch in past.watches:
+        if watch.drifted is None:
+            continue
         yield DriftCheck(
             moment=datetime.fromisoformat(watch.when),
             drifted=watch.drifted,

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from regraft.core.outcomes import AttemptOutcome, LedgerAction
 from regraft.operations.journal import Attempt, Watch
 
-What = Literal[AttemptOutcome, LedgerAction, "serving", "drift", "no drift"]
+What = Literal[AttemptOutcome, LedgerAction, "serving", "drift", "no drift", "inconclusive"]
 # The action of the ledger entry that belongs to an attempt with this outcome.
 _ACTIONS: dict[AttemptOutcome, LedgerAction] = {
     "promote": "promote",
@@ -30,6 +30,7 @@ _LABELS: dict[What, str] = {
     "outside": "changed outside",
     "serving": "already serving",
 }
+_DRIFT: dict[bool | None, What] = {True: "drift", False: "no drift", None: "inconclusive"}
 _IS_PENDING = re.compile(r"version \d+ (?:waits for|is pending) approval\b")
 
 
@@ -225,7 +226,7 @@ def _of_watch(watch: Watch) -> Event:
     return Event(
         when=watch.when,
         who=watch.who,
-        what="drift" if watch.drifted else "no drift",
+        what=_DRIFT[watch.drifted],
         before=None,
         champion=None,
         message=watch.reason,

@@ -101,7 +101,7 @@ def _record(
         version=version.version,
         photos=photos,
         n_photos=report.n_photos,
-        drifted=bool(report.drifted),
+        drifted=report.drifted,
         p_value=report.p_value,
         reason=report.reason,
         page=str(page),
