@@ -46,7 +46,7 @@ def retrain(config: Config) -> None:
     tuned = fine_tune(pretrained, plan, splits, config.tune, config.embed, config.tracking)
     challenger, blend = interpolate(tuned, splits, config, champion)
     transfer = measure_transfer(pretrained, splits, config.tune, config.embed)
-    report = evaluate(challenger, transfer, splits, config.evaluate, config.embed, config.tracking)
+    report = evaluate(challenger, transfer, splits, config.evaluate, config.embed)
     version = register(challenger, report, splits, config)
     verdict = promote(version, splits, config, report)
     mirror(config.tracking)

@@ -27,7 +27,7 @@ def train(config: Config, fingerprint: str) -> None:
     plan = freeze(pretrained, config.freeze)
     challenger = fine_tune(pretrained, plan, splits, config.tune, config.embed, config.tracking)
     transfer = measure_transfer(pretrained, splits, config.tune, config.embed, after=challenger)
-    report = evaluate(challenger, transfer, splits, config.evaluate, config.embed, config.tracking)
+    report = evaluate(challenger, transfer, splits, config.evaluate, config.embed)
     version = register(challenger, report, splits, config)
     verdict = promote(version, splits, config, report)
     mirror(config.tracking, after=verdict)

@@ -6,13 +6,11 @@ from typing import Annotated
 from zenml import step
 
 from materializers.reports import ReportMaterializer
-from regraft.core.config import EmbedConfig, EvaluateConfig, TrackingConfig
+from regraft.core.config import EmbedConfig, EvaluateConfig
 from regraft.data.split import Splits
 from regraft.evaluation.evaluate import EvaluationReport
 from regraft.evaluation.evaluate import evaluate as core_evaluate
-from regraft.evaluation.report import render
 from regraft.orchestration.caching import FOLLOW_EVALUATION
-from regraft.registry import tracking
 from regraft.stats import TransferGain
 from regraft.training.tune import Challenger
 
@@ -26,11 +24,8 @@ def evaluate(
     splits: Splits,
     config: EvaluateConfig,
     store: EmbedConfig,
-    where: TrackingConfig,
 ) -> Annotated[EvaluationReport, "report"]:
-    """Return the challenger's metrics on exactly the test photos; the report goes to MLflow."""
+    """Return the challenger's metrics on exactly the test photos."""
     report = core_evaluate(challenger, transfer, splits, config, store)
-    run = tracking.Run(challenger.run_id, where.uri)
-    tracking.log_report(run, report, render(report, where.name))
     logger.info("%s", report)
     return report

@@ -19,13 +19,24 @@ from regraft.data.split import Splits
 from regraft.drift import Reference, choose_reference_split, make_reference
 from regraft.evaluation.evaluate import EvaluationReport, abstain_below
 from regraft.evaluation.predict import prediction_table, with_abstention
+from regraft.evaluation.report import render
 from regraft.model.classifier import ImageClassifier
 from regraft.model.embed import NO_STORE, choose_compute, logits
 from regraft.model.pixels import Photo, photos_of
 from regraft.registry.champion import registry_lock
 from regraft.registry.package import git_sha, save_model
 from regraft.registry.parity import MODEL_ERRORS, max_difference, open_model
-from regraft.registry.tracking import Run, connect, end_run, log_config, open_experiment, start_run
+from regraft.registry.tracking import (
+    Run,
+    connect,
+    end_run,
+    has_other_settings,
+    log_config,
+    log_report,
+    log_training,
+    open_experiment,
+    start_run,
+)
 from regraft.registry.versions import (
     BUNDLE_PATH,
     CHALLENGER,
@@ -55,6 +66,9 @@ def register(
     compared on test photos, for every input format. Only then the version gets the tag that
     makes it visible, so an interrupted registration leaves no version that could serve.
 
+    A version has a tracking run of its own: that of its training, unless another version was
+    registered from it (a cached training, registered under other settings).
+
     Args:
         challenger: its classifier gets the temperature of the report, and the abstention threshold
             that config.predict implies.
@@ -78,7 +92,7 @@ def register(
     content_hash = classifier.content_hash
     version = find_by_content(tracking, content_hash)
     if version is None:
-        run = _run_of(challenger, tracking)
+        run = _own_run(challenger, config)
         challenger = replace(challenger, classifier=classifier, run_id=run.run_id)
         log_config(run, config)
         tags = {**origin, **_tags(challenger)}
@@ -92,7 +106,9 @@ def register(
             version = replace(created, content_hash=content_hash, created=True)
     elif load_reference(tracking, version) is None:
         _add_reference(version, _reference(challenger, splits, config), tracking)
-    set_tags(tracking, version, _scores(report))  # on today's test photos, for an old version too
+    # The results on today's test photos, for an old version too.
+    set_tags(tracking, version, _scores(report))
+    log_report(Run(version.run_id, tracking.uri), report, render(report, tracking.name))
     with registry_lock(tracking):  # two processes at once would both insert the alias
         set_alias(tracking, version, CHALLENGER)
     return version
@@ -160,16 +176,26 @@ def _create(
     return to_registered_version(client, created)
 
 
-def _run_of(challenger: Challenger, tracking: TrackingConfig) -> Run:
-    """Return the training run, or a new run if the challenger has none.
+def _own_run(challenger: Challenger, config: Config) -> Run:
+    """Return the run of the training, or a new run if that one belongs to another version.
 
-    Without a run, MLflow would look the model up at the process-wide URI.
+    MLflow refuses another value of a parameter in a run, and a second report would replace the
+    first. Without a run, MLflow would look the model up at the process-wide URI.
     """
-    if challenger.run_id:
-        return Run(challenger.run_id, tracking.uri)
+    tracking = config.tracking
+    training = Run(challenger.run_id, tracking.uri)
+    if training.run_id and not (_has_version(training) or has_other_settings(training, config)):
+        return training
     run = start_run(tracking, "register")
+    if training.run_id:
+        log_training(run, challenger)
     end_run(run, "FINISHED")
     return run
+
+
+def _has_version(run: Run) -> bool:
+    """Return whether a version of any model was registered from the run."""
+    return bool(run.client.search_model_versions(f"run_id='{run.run_id}'", max_results=1))
 
 
 def _ensure_name(tracking: TrackingConfig) -> None:

@@ -20,10 +20,11 @@ import torch
 from fastapi.testclient import TestClient
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
-from tiny_challenger import Trained, put, trained
+from tiny_challenger import TUNE, Trained, put, trained
 from tiny_store import Store, in_children, registered_pair
 
 from regraft import registry
+from regraft.core.config import Config, PredictConfig, RegistryConfig
 from regraft.core.errors import ModelNotFound, ReloadMismatch, UnusablePhoto
 from regraft.data.ingest.read_policy import ReadPolicy
 from regraft.model.classifier import ImageClassifier
@@ -147,6 +148,24 @@ def test_manifest_lists_the_photos_for_training_and_selection(registered):
 def test_same_content_is_registered_once(registered):
     assert put(trained(), registered) == replace(version_of(registered), created=False)
     assert len(registry.list_versions(registered)) == PAIR
+
+
+def test_cached_training_is_registered_under_other_settings_in_a_run_of_its_own(first):
+    version, made = version_of(first, 1), trained()
+    challenger = replace(made.challenger, run_id=version.run_id)  # as its cached step returns it
+    unsure = Config(
+        registry=RegistryConfig(n_parity=3),
+        predict=PredictConfig(abstain_below=0.6),
+        tracking=first,
+        tune=TUNE,
+    )
+    second = registry.register(challenger, made.report, made.splits, unsure, {})
+    assert (second.version, second.created) == (2, True)
+    runs = [connect(first).get_run(each.run_id) for each in (version, second)]
+    assert [run.data.params["predict.abstain_below"] for run in runs] == ["0.0", "0.6"]
+    for run in runs:
+        assert run.data.metrics["test_accuracy"] == made.report.accuracy.value
+    assert runs[1].data.tags["dataset_digest"] == made.splits.digest  # the training's record
 
 
 def test_bundle_contains_only_the_code_that_serving_imports(first):

@@ -174,6 +174,15 @@ def log_config(run: Run, config: Config) -> None:
     _log_parameters(run, config.flat())
 
 
+def has_other_settings(run: Run, config: Config) -> bool:
+    """Return whether the run has a parameter with another value than log_config() would write."""
+    logged = run.client.get_run(run.run_id).data.params
+    return any(
+        logged.get(name, value) != value
+        for name, value in ((name, _cut(text)) for name, text in config.flat().items())
+    )
+
+
 def log_training(run: Run, challenger: "Challenger") -> None:
     """Log the training: parameters, data set, freeze plan, history and freeze audit."""
     card = challenger.classifier.card
@@ -221,9 +230,13 @@ def load_attachments(run: Run, folder: str) -> dict[str, bytes]:
 
 
 def _log_parameters(run: Run, values: Mapping[str, str]) -> None:
-    parameters = [Param(name, value[:MAX_PARAMETER_LENGTH]) for name, value in values.items()]
+    parameters = [Param(name, _cut(value)) for name, value in values.items()]
     for start in range(0, len(parameters), MAX_BATCH):
         run.client.log_batch(run.run_id, params=parameters[start : start + MAX_BATCH])
+
+
+def _cut(value: str) -> str:
+    return value[:MAX_PARAMETER_LENGTH]
 
 
 def _log_metrics(run: Run, values: Mapping[str, float], step: int) -> None:
