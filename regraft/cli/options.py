@@ -13,7 +13,11 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="YAML file with what differs from the defaults.")
 ]
 SetOption = Annotated[
-    list[str], typer.Option("--set", help="section.field=value, over the file; repeatable.")
+    list[str],
+    typer.Option(
+        "--set",
+        help="section.field=value, over the file; repeatable. No value clears a text or a list.",
+    ),
 ]
 NameOption = Annotated[
     str, typer.Option("--name", help="Name of the model; default: that of the folder.")

@@ -186,7 +186,11 @@ def check_behaviour(pair: ModelPair, config: Config) -> Iterator[Guard]:
             message += f" (first: {wrong[0].path}, {wrong[0].error or wrong[0].predicted})"
         if n_trained := sum(photo.trained_on for photo in must_pass):
             message += f"; {n_trained} were training photos and are no evidence"
-        yield Guard("must pass", "failed" if wrong else "passed", len(wrong), 0, message)
+        outcome: CheckOutcome = "failed" if wrong else "passed"
+        if not wrong and n_trained == len(must_pass):
+            outcome = "inconclusive"
+            message += ": add photos to behaviour.must_pass that no training has"
+        yield Guard("must pass", outcome, len(wrong), 0, message)
     yield from _stability(pair.behaviour, config)
 
 

@@ -44,7 +44,8 @@ class Reproduction:
     """The comparison of a registered model with its retraining.
 
     is_identical: whether both models have the same content hash, so are the same bit for bit.
-    has_all_photos: whether all photos that the registered model was trained or selected on exist.
+    has_all_photos: whether all photos that the registered model was trained or selected on exist,
+        with the same labels.
     weight_difference: the largest absolute difference of a weight; infinite if the shapes differ.
     n_test: today's test photos.
     agreement: share of the test photos with the same prediction of both models, in [0, 1].
@@ -101,15 +102,31 @@ class _RecordedTraining:
 
 
 @dataclass(frozen=True)
-class _Retraining:
-    """Today's training.
+class _AbsentPhotos:
+    """Recorded photos that today's training lacks.
 
-    splits: the recorded photos, in their recorded splits. n_missing: recorded photos that do not
-    exist now.
+    n: recorded photos. n_relabelled: of these, labelled otherwise today. n_gone: of these, no
+    longer among the usable photos.
     """
 
+    n: int
+    n_relabelled: int = 0
+    n_gone: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.n_relabelled or self.n_gone)
+
+    def __str__(self) -> str:
+        counts = ((self.n_relabelled, "labelled otherwise today"), (self.n_gone, "gone"))
+        return " and ".join(f"{n} {what}" for n, what in counts if n)
+
+
+@dataclass(frozen=True)
+class _Retraining:
+    """Today's training. splits: the recorded photos, in their recorded splits."""
+
     splits: Splits
-    n_missing: int
+    absent: "_AbsentPhotos"
     challenger: Challenger
     classifier: ImageClassifier
 
@@ -143,7 +160,7 @@ def reproduce(
     return Reproduction(
         reference=recorded.reference,
         is_identical=new.content_hash == old.content_hash,
-        has_all_photos=not retraining.n_missing,
+        has_all_photos=not retraining.absent,
         weight_difference=_largest_difference(old.weights, new.weights),
         n_test=len(test),
         agreement=agreement,
@@ -193,10 +210,11 @@ def _train_again(recorded: _RecordedTraining, config: Config, name: str) -> _Ret
     card = recorded.classifier.card
     table = ingest(config.ingest)
     logger.info("%s", table)
-    splits, n_missing = split(table, config.split), 0
+    splits = split(table, config.split)
+    absent = _AbsentPhotos(len(recorded.manifest))
     logger.info("%s", splits)
     if splits.digest != card.dataset_digest:
-        splits, n_missing = _recorded_splits(table, splits, recorded)
+        splits, absent = _recorded_splits(table, splits, recorded)
     pretrained = _load_start(card, config, name)
     plan = freeze(pretrained, config.freeze)
     challenger = fine_tune(pretrained, plan, splits, config.tune, lambda _: None, config.embed)
@@ -204,13 +222,13 @@ def _train_again(recorded: _RecordedTraining, config: Config, name: str) -> _Ret
     challenger = repeat_blend(challenger, card, tracking, config.classes.renamed)
     logger.info("%s", challenger)
     classifier = _calibrated(challenger.classifier, splits, config)
-    return _Retraining(splits, n_missing, challenger, classifier)
+    return _Retraining(splits, absent, challenger, classifier)
 
 
 def _recorded_splits(
     table: ImageTable, splits: Splits, recorded: _RecordedTraining
-) -> tuple[Splits, int]:
-    """Return splits with the recorded train and validation photos, and how many are missing.
+) -> tuple[Splits, _AbsentPhotos]:
+    """Return splits with the recorded train and validation photos, and which are absent.
 
     The manifest has no test photos, so today's test photos are used.
 
@@ -224,16 +242,28 @@ def _recorded_splits(
     test = test[~test.sha256.isin(manifest.sha256) & test.label.isin(classes)]
     trained_classes = set(existing[existing.split == "train"].label)
     lacking = [name for name in classes if name not in trained_classes]
-    n_missing = len(wanted) - len(existing)
+    absent = _count_absent(wanted, existing, table)
     if lacking or not (existing.split == "validation").any():
         part = f"all of {', '.join(lacking)}" if lacking else "all validation photos"
         raise DataError(
-            f"{n_missing} of the {len(wanted)} photos that {recorded.reference} was trained or "
-            f"selected on are no longer in {table.source}, among them {part}. Restore them, or set "
-            "their folder with --set ingest.photos=PLACE."
+            f"Expected the {absent.n} photos that {recorded.reference} was trained or selected on "
+            f"in {table.source}, with the labels of then; {absent}, among them {part}. Restore "
+            "them, or set a place that has them so with --set ingest.photos=PLACE."
         )
     frame = pd.concat([existing, test]).sort_values("path").reset_index(drop=True)
-    return replace(splits, frame=frame), n_missing
+    return replace(splits, frame=frame), absent
+
+
+def _count_absent(wanted: pd.DataFrame, existing: pd.DataFrame, table: ImageTable) -> _AbsentPhotos:
+    """Return how many recorded photos have another label today, and how many are gone."""
+    columns = ["sha256", "label"]
+    # How often a photo is missing under its recorded label, and present under labels of today.
+    missing = wanted[columns].value_counts().sub(existing[columns].value_counts(), fill_value=0)
+    n_missing = missing[missing > 0].groupby("sha256").sum()
+    n_today = table.frame.sha256.value_counts().sub(existing.sha256.value_counts(), fill_value=0)
+    n_relabelled = np.minimum(n_missing, n_today.reindex(n_missing.index, fill_value=0))
+    n_gone = n_missing.sum() - n_relabelled.sum()
+    return _AbsentPhotos(len(wanted), int(n_relabelled.sum()), int(n_gone))
 
 
 def _numbered(photos: pd.DataFrame) -> pd.DataFrame:
@@ -309,11 +339,8 @@ def _differences(recorded: _RecordedTraining, retraining: _Retraining) -> Iterat
     """Yield the differences between the recorded and today's training, the most serious first."""
     card, info = recorded.classifier.card, retraining.classifier.card.backbone
     n = len(recorded.manifest)
-    if retraining.n_missing:
-        yield (
-            f"{retraining.n_missing} of the {n} photos that it was trained or selected on are "
-            "missing."
-        )
+    if retraining.absent:
+        yield f"Of the {n} photos that it was trained or selected on, {retraining.absent}."
     elif retraining.splits.digest != card.dataset_digest:
         yield (
             f"The photos have changed, but all {n} that it was trained or selected on exist, and "

@@ -396,6 +396,19 @@ def test_must_pass_photo_that_is_wrong_or_unreadable_stops_even_the_first_model(
     assert re.search(r"1 of 2 .*/must/b\.png, truncated: no", verdict.reason)
 
 
+def test_must_pass_photos_that_were_all_trained_on_decide_nothing():
+    trained = MustPass("/must/a.png", "a", "a", 0.9, "", trained_on=True)
+    verdict = judge(paired(said(), None, behaviour=Behaviour(0, {}, (trained,))), rule())
+    assert (verdict.decision, stopped_by(verdict).name) == ("hold", "must pass")
+    assert re.search(r"1 were training photos and are no evidence.*must_pass", verdict.reason)
+    other = replace(trained, path="/must/b.png", trained_on=False)
+    both = paired(said(), None, behaviour=Behaviour(0, {}, (trained, other)))
+    assert judge(both, rule()).decision == "promote"
+    wrong = replace(trained, predicted="b")
+    failing = paired(said(), None, behaviour=Behaviour(0, {}, (wrong,)))
+    assert judge(failing, rule()).decision == "keep"
+
+
 @pytest.mark.parametrize("change", ["flip", "jpeg", "brightness", "rotation"])
 def test_unstable_answers_stop_the_challenger(change):
     stays = {"flip": 0.675, "jpeg": 0.9, "brightness": 0.9, "rotation": 0.9} | {change: 0.5}

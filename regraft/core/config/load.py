@@ -74,7 +74,7 @@ def load_config(path: Path | None, overrides: tuple[str, ...] = ()) -> Config:
     Args:
         path: YAML file, or None for the defaults.
         overrides: each "section.field=value"; the value is parsed as YAML ("5", "true",
-            "[0.1, 1]").
+            "[0.1, 1]"). An empty value clears a text, a list or a table.
 
     Raises:
         ConfigError: the file does not exist or is not YAML, a key is unknown (the message suggests
@@ -189,8 +189,28 @@ def _with_override(raw: dict[str, Any], override: str) -> dict[str, Any]:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"The value in --set {dotted}=... is not valid YAML; quote it.") from None
+    if not text.strip():
+        value = _cleared(section, field)
     inner = raw.get(section)
     return raw | {section: (inner if isinstance(inner, dict) else {}) | {field: value}}
+
+
+def _cleared(section: str, field: str) -> object:
+    """Return the empty value of a field; None for an unknown key, which validation refuses.
+
+    Raises:
+        ConfigError: the field has no empty value.
+    """
+    if field not in _known_keys([section]):
+        return None
+    default = getattr(getattr(Config(), section), field)
+    if isinstance(default, str | tuple | dict):
+        return type(default)()
+    kind = "true or false" if isinstance(default, bool) else "a number"
+    raise ConfigError(
+        f"Expected {kind} in --set {section}.{field}=..., got nothing: only a text, a list or a "
+        f"table can be cleared. For the default, --set {section}.{field}={_text(default)}."
+    )
 
 
 def _explain(error: ValidationError, where: str) -> str:

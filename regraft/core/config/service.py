@@ -60,7 +60,8 @@ class BehaviourConfig(Section):
     """Behaviour tests that a model must pass before promotion.
 
     must_pass: photos that the model must predict correctly without exception: a folder with one
-        folder per class, or a manifest; "" = none. None of them may be a training photo.
+        folder per class, or a manifest; "" = none. A training photo is no evidence: if all of them
+        are, the check is inconclusive.
     n_photos: test photos for the perturbations below, in [0, 1000]; 0 = none. Guess.
     min_flip, min_jpeg, min_brightness, min_rotation: minimum share of photos, in [0, 1], whose
         predicted class does not change when the photo is mirrored, compressed as a low-quality
