@@ -32,6 +32,7 @@ def summarize(model: "TrainedModel", root: Path) -> str:
         f"  transfer         {_gain(report.transfer)} over random weights",
         f"  model            {version.name} v{version.version} {alias}",
         f"  verdict          {_verdict(verdict)}",
+        *([f"  guards           {model.weakened}"] if model.weakened else []),
         f"  report           {model.page}",
         f"  time             {_times(model)}",
         "",

@@ -39,6 +39,7 @@ class Attempt:
     n_photos: in all splits. n_waiting: photos in the inbox without a label.
     started_from, interpolation: one sentence each, "" without a training.
     settings: settings that differ from the defaults, by "section.field".
+    weakened: guards that were weaker than for the model judged before, as {setting: value before}.
     aliases: of the model at the end of the attempt, as text; None if they could not be read.
     flips: photos that the champion has right and the version wrong. flips_saved: how many fewer
         than without the interpolation (on the validation photos).
@@ -67,6 +68,7 @@ class Attempt:
     flips: int = 0
     flips_saved: int = 0
     settings: dict[str, str] = field(default_factory=dict)
+    weakened: dict[str, str] = field(default_factory=dict)
     aliases: str | None = None
 
     def __str__(self) -> str:
@@ -172,27 +174,39 @@ def last_attempt(url: str, name: str) -> Attempt | None:
     return None
 
 
-def last_settings(url: str, name: str) -> dict[str, str] | None:
-    """Return the settings of the newest attempt that was not failed or killed, None without one.
+def last_judged(url: str, name: str) -> Attempt | None:
+    """Return the newest attempt that trained and judged a model, None if there is none.
 
-    Failed attempts are left out, because their settings may have caused the failure.
+    The next attempt has its settings. Those of an attempt that did nothing are not passed on:
+    nobody saw what they do.
+
+    Raises:
+        JournalBroken: a file is damaged or has another format.
     """
-    for attempt in reversed(read_attempts(url, name)):
-        if attempt.outcome not in ("failed", "killed"):
-            return attempt.settings
-    return None
+    judged = [attempt for attempt in read_attempts(url, name) if attempt.was_trained]
+    return judged[-1] if judged else None
 
 
 def spent_s(past: list[Attempt], now: datetime, days: float = 7.0) -> float:
     """Return the seconds of training in the days before now, failed attempts included.
 
     Killed attempts count 0, because their records hold when the kill was noticed, not when it
-    happened.
+    happened. A record dated after now is from a clock that was set back since: it was written
+    before the records that follow it, so it counts until one of those is too old.
+
+    Args:
+        past: oldest first, as read_attempts() returns them.
     """
-    since = now - timedelta(days=days)
-    recent = [each for each in past if since < datetime.fromisoformat(each.ended) <= now]
-    uncounted = ("skip", "postpone", "killed")
-    return sum(max(0.0, each.seconds) for each in recent if each.outcome not in uncounted)
+    since, total, latest = now - timedelta(days=days), 0.0, now
+    for each in reversed(past):
+        ended = datetime.fromisoformat(each.ended)
+        if ended > now:
+            ended = latest
+        else:
+            latest = min(latest, ended)
+        if ended > since and each.outcome not in ("skip", "postpone", "killed"):
+            total += max(0.0, each.seconds)
+    return total
 
 
 def _next_timestamp(folder: str, moment: datetime) -> datetime:

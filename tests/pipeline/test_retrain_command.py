@@ -182,9 +182,9 @@ def test_settings_of_a_failed_attempt_are_not_remembered(world):
 
 
 def earlier(world, **settings: str):
-    """An attempt that skipped, in the journal."""
+    """An attempt that was judged, in the journal."""
     now = datetime.now(UTC).isoformat()
-    made = Attempt(NAME, now, now, "ada@engine", "skip", "nothing new", settings=settings)
+    made = Attempt(NAME, now, now, "ada@engine", "keep", "a tie", version=1, settings=settings)
     journal.write_record(str(world.state.journal), made)
 
 
@@ -209,7 +209,7 @@ def test_a_file_that_is_refused_is_told_to_whom_it_names(world, tmp_path):
     words = ["retrain", str(world.photos), "--state", str(world.state.root)]
     refused = ["--config", str(config), "--set", "tune.epochs=many"]
     assert isinstance(CliRunner().invoke(app, words + refused).exception, ConfigError)
-    assert [attempt.outcome for attempt in past(world)] == ["skip", "failed"]
+    assert [attempt.outcome for attempt in past(world)] == ["keep", "failed"]
     assert "tune.epochs" in said.read_text()
     mistyped = [*words, "--name", "colour", "--set", "tune.epochs=many"]
     assert isinstance(CliRunner().invoke(app, mistyped).exception, ConfigError)

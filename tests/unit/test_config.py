@@ -7,7 +7,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from regraft.core.config import Config, Section, fill_empty, load_config
+from regraft.core.config import (
+    Config,
+    Section,
+    apply_overrides,
+    fill_empty,
+    load_config,
+    weaker_guards,
+)
+from regraft.core.config.strength import _STRENGTHS
 from regraft.core.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -138,6 +146,67 @@ def test_an_override_that_is_no_yaml_is_refused():
     assert "--set tune.head_l2=" in text
     assert "YAML" in text
     assert "0.1" not in text  # the value may be a secret
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("ingest.inbox", "/inbox"),
+        ("behaviour.must_pass", "/must"),
+        ("classes.renamed", "{cat: kitty}"),
+        ("retrain.interpolations", "[0.5]"),
+    ],
+)
+def test_an_override_without_a_value_clears_a_text_a_list_or_a_table(setting, value):
+    section, _, field = setting.partition(".")
+    set_before = load_config(None, (f"{setting}={value}",))
+    cleared = apply_overrides(set_before, (f"{setting}=",))
+    assert getattr(getattr(set_before, section), field)
+    assert not getattr(getattr(cleared, section), field)
+
+
+@pytest.mark.parametrize(
+    ("override", "way"),
+    [
+        ("tune.epochs=", r"a number .*--set tune\.epochs=8\."),
+        ("promote.smoke_test= ", r"true or false .*--set promote\.smoke_test=True\."),
+        ("retrain.start=", "'champion'"),
+        ("tune.head_l2=", "at least 1 item"),
+        ("tune.epoch=", r"tune\.epochs"),
+    ],
+)
+def test_what_cannot_be_cleared_is_refused_with_what_to_write(override, way):
+    assert re.search(way, said(override))
+
+
+def test_every_guard_that_may_be_weakened_is_compared():
+    sections = {name: getattr(Config(), name) for name in ("promote", "behaviour", "registry")}
+    settings = {f"{name}.{key}" for name, each in sections.items() for key in each.model_dump()}
+    neutral = {"promote.power", "promote.reports_url"}
+    assert settings - set(_STRENGTHS) == neutral
+    assert set(_STRENGTHS) <= set(Config().flat())
+
+
+@pytest.mark.parametrize(
+    ("strict", "weak"),
+    [
+        ("promote.approval=human", "promote.approval=automatic"),
+        ("promote.rule=superior", "promote.rule=not_inferior"),
+        ("promote.level=0.01", "promote.level=0.05"),
+        ("promote.max_ms=10.0", "promote.max_ms=0"),  # 0 is no limit
+        ("promote.smoke_test=true", "promote.smoke_test=false"),
+        ("behaviour.must_pass=/must", "behaviour.must_pass="),
+        ("behaviour.min_flip=0.8", "behaviour.min_flip=0.7"),
+        ("classes.allow_removal=false", "classes.allow_removal=true"),
+        ("split.on_leak=error", "split.on_leak=keep"),
+    ],
+)
+def test_a_guard_that_became_weaker_is_named_with_its_value_before(strict, weak):
+    setting, _, value = strict.partition("=")
+    before, after = load_config(None, (strict,)), load_config(None, (weak,))
+    assert list(weaker_guards(before, after)) == [setting]
+    assert weaker_guards(before, after)[setting].lower() == value
+    assert weaker_guards(after, before) == weaker_guards(before, before) == {}
 
 
 def test_overrides_win_over_the_file_and_leave_its_rest(tmp_path):

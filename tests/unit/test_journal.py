@@ -92,15 +92,29 @@ def test_a_clock_that_was_ahead_does_not_rule_for_years(tmp_path):
     journal.write_record(url, ahead)
     journal.write_record(url, now)
     assert journal.last_attempt(url, "cats") == now
-    assert journal.spent_s([ahead, now], NOW) == 60
 
 
-def test_the_settings_of_a_failed_attempt_are_passed_over(tmp_path):
+def test_a_clock_that_was_set_back_frees_no_budget():
+    ahead = attempt(NOW + timedelta(days=3), 40)
+    assert journal.spent_s([ahead], NOW) == 40
+    before, after = attempt(NOW - timedelta(days=2), 5), attempt(NOW - timedelta(days=1), 7)
+    assert journal.spent_s([before, ahead, after], NOW) == 52
+
+
+def test_a_clock_that_was_far_ahead_takes_no_budget_for_years():
+    ahead = attempt(NOW + timedelta(days=1000), 40)
+    followed_by = attempt(NOW - timedelta(days=8), outcome="skip")
+    assert journal.spent_s([ahead, followed_by], NOW) == 0
+
+
+@pytest.mark.parametrize("outcome", ["failed", "killed", "skip", "postpone"])
+def test_only_an_attempt_that_was_judged_passes_its_settings_on(tmp_path, outcome):
     url = str(tmp_path)
-    assert journal.last_settings(url, "cats") is None
-    journal.write_record(url, attempt(NOW - timedelta(days=1), settings={"tune.seed": "1"}))
-    journal.write_record(url, attempt(NOW, outcome="failed", settings={"tune.seed": "2"}))
-    assert journal.last_settings(url, "cats") == {"tune.seed": "1"}
+    assert journal.last_judged(url, "cats") is None
+    judged = attempt(NOW - timedelta(days=1), version=1, settings={"tune.seed": "1"})
+    journal.write_record(url, judged)
+    journal.write_record(url, attempt(NOW, outcome=outcome, settings={"tune.seed": "2"}))
+    assert journal.last_judged(url, "cats") == judged
 
 
 def test_what_trainings_took_in_a_week_counts_the_failed_and_no_skipped_or_killed_one():

@@ -34,6 +34,7 @@ from regraft.operations.retrain.conclude import (
     sum_up,
     take_snapshot,
 )
+from regraft.operations.retrain.guards import find_weakened
 from regraft.operations.retrain.unchanged import find_unchanged_attempt, read_aliases
 from regraft.operations.workflows.retrain import RetrainRequest, retrain_config
 from regraft.operations.workflows.retrain import attempt as run_attempt
@@ -105,6 +106,21 @@ def course(config, given: RetrainAdvice, trained: Trained | None = None) -> RunO
 def ended(config, given=None, trained=None, now=NOW) -> Attempt:
     """An attempt that is in the journal."""
     return conclude_run(course(config, given or advice(), trained), config, now)
+
+
+def ended_weakened(config, decision="retrain", trained=None) -> Attempt:
+    """An attempt in the journal, with the guards that its run found to be weaker than before."""
+    result = course(config, advice(decision), trained)
+    snapshot = replace(result.snapshot, weakened=weakened_since_last(config))
+    return conclude_run(replace(result, snapshot=snapshot), config, NOW)
+
+
+def weakened_since_last(config) -> dict[str, str]:
+    return find_weakened(config) if journal.last_judged(*journal_of(config)) else {}
+
+
+def journal_of(config) -> tuple[str, str]:
+    return config.retrain.journal_url, NAME
 
 
 def seen(config) -> str:
@@ -439,7 +455,7 @@ def test_remote_places_are_remembered_and_local_ones_are_not(config, state, phot
     places = ("embed.store_url=s3://b/e", f"tune.checkpoint_url={tmp_path}/c")
     remembered = changed_settings(apply_overrides(config, places))
     assert remembered == {"embed.store_url": "s3://b/e"}
-    ended(apply_overrides(config, places[1:]))
+    ended(apply_overrides(config, places[1:]), trained=TRAINED)
     then = last_config(photos, state)
     assert then.embed.store_url == str(state.embeddings)
     assert then.tune.checkpoint_url == str(state.checkpoints)
@@ -451,7 +467,7 @@ def test_whom_to_tell_is_not_written_into_the_journal(config):
 
 
 def test_a_retraining_is_made_as_the_last_one_was(config, state, photos, tmp_path):
-    ended(apply_overrides(config, ("tune.epochs=3", "tune.seed=4")))
+    ended(apply_overrides(config, ("tune.epochs=3", "tune.seed=4")), trained=TRAINED)
     then = last_config(photos, state, None, ("tune.seed=5",))
     assert (then.tune.epochs, then.tune.seed) == (3, 5)
     file = tmp_path / "file.yaml"
@@ -461,7 +477,7 @@ def test_a_retraining_is_made_as_the_last_one_was(config, state, photos, tmp_pat
 
 
 def test_the_photos_that_are_named_are_the_ones_that_are_read(config, state, tmp_path):
-    ended(config)
+    ended(config, trained=TRAINED)
     for name in ("", NAME):
         then = last_config(tmp_path / "other" / NAME, state, name=name)
         assert then.ingest.photos == str(tmp_path / "other" / NAME)
@@ -469,13 +485,38 @@ def test_the_photos_that_are_named_are_the_ones_that_are_read(config, state, tmp
 
 
 def test_settings_of_a_failed_attempt_are_not_remembered(config, state, photos, tmp_path):
-    ended(apply_overrides(config, ("tune.epochs=3",)))
+    ended(apply_overrides(config, ("tune.epochs=3",)), trained=TRAINED)
     typo = apply_overrides(config, (f"ingest.inbox={tmp_path}/typo",))
     with pytest.raises(NoPhotos):
         attempt(typo, state)
     assert "ingest.inbox" in past(config)[-1].settings
     then = last_config(photos, state)
     assert (then.ingest.inbox, then.tune.epochs) == ("", 3)
+
+
+@pytest.mark.parametrize("decision", ["skip", "postpone"])
+def test_an_attempt_that_did_nothing_leaves_no_guard_behind(config, state, photos, decision):
+    asking = apply_overrides(config, ("promote.approval=human",))
+    ended(asking, trained=TRAINED)
+    nothing = ended_weakened(apply_overrides(asking, ("promote.approval=automatic",)), decision)
+    assert nothing.outcome == decision
+    assert "promote.approval=automatic (was human), which is not passed on" in nothing.reason
+    assert last_config(photos, state).promote.approval == "human"
+
+
+def test_a_guard_that_was_made_weaker_is_named_until_it_is_as_strong_again(config, state, photos):
+    asking = apply_overrides(config, ("promote.approval=human", "promote.level=0.01"))
+    assert ended_weakened(asking, trained=TRAINED).weakened == {}
+    weak = apply_overrides(asking, ("promote.approval=automatic",))
+    given = ended_weakened(weak, trained=replace(TRAINED, verdict="second"))
+    assert given.weakened == {"promote.approval": "human"}
+    assert given.reason.endswith("; weaker than before: promote.approval=automatic (was human)")
+    inherited = last_config(photos, state)
+    assert inherited.promote.approval == "automatic"
+    again = ended_weakened(inherited, trained=replace(TRAINED, verdict="third"))
+    assert again.weakened == given.weakened
+    restored = apply_overrides(inherited, ("promote.approval=human",))
+    assert find_weakened(restored) == {}
 
 
 def test_an_attempt_says_what_it_found(config):

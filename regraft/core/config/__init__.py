@@ -36,6 +36,7 @@ from regraft.core.config.service import (
     RegistryConfig,
     TrackingConfig,
 )
+from regraft.core.config.strength import weaker_guards
 
 __all__ = [
     "INSTALLED",
@@ -66,4 +67,5 @@ __all__ = [
     "fill_empty",
     "load_config",
     "refuse_password",
+    "weaker_guards",
 ]

@@ -1,6 +1,6 @@
 """The end of an attempt: its record in the journal, and the notifications about it."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from regraft.operations import journal
 from regraft.operations.advice import RetrainAdvice
 from regraft.operations.journal import Attempt
 from regraft.operations.notify import Message, attempt_message, send
+from regraft.operations.retrain.guards import describe_weakened
 from regraft.operations.retrain.unchanged import read_aliases, run_fingerprint
 
 if TYPE_CHECKING:
@@ -28,11 +29,13 @@ class RunSnapshot:
     """The inputs of an attempt at its start.
 
     started: ISO 8601, UTC. fingerprint: see run_fingerprint(). photos: fingerprint of the photos.
+    weakened: see find_weakened().
     """
 
     started: str
     fingerprint: str
     photos: str
+    weakened: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,17 @@ def conclude_run(result: RunOutcome, config: Config, now: datetime) -> Attempt:
     if _is_recorded_promotion(attempt, config):
         reason = f"version {attempt.version} already serves"
         attempt = replace(attempt, outcome="skip", reason=reason, version=None, verdict="")
-    return conclude(attempt, config)
+    return conclude(_with_weakened(attempt, result.snapshot.weakened, config), config)
+
+
+def _with_weakened(attempt: Attempt, weakened: dict[str, str], config: Config) -> Attempt:
+    """Return the attempt with its weaker guards, which its reason names."""
+    named = describe_weakened(weakened, config.flat())
+    if not named:
+        return attempt
+    if attempt.was_trained:
+        return replace(attempt, reason=f"{attempt.reason}; {named}", weakened=weakened)
+    return replace(attempt, reason=f"{attempt.reason}; {named}, which is not passed on")
 
 
 def sum_up(

@@ -24,6 +24,7 @@ from regraft.operations.workflows.settings import (
     complete_config,
     config_of_model,
     default_model_name,
+    has_registry,
 )
 
 if TYPE_CHECKING:
@@ -94,8 +95,11 @@ def retrain(request: RetrainRequest, state: State, runner: PipelineRunner) -> Re
 
 
 def retrain_config(request: RetrainRequest, state: State) -> Config:
-    """Return the complete configuration: that of the model's last retraining, with overrides."""
-    from regraft.operations.journal import last_settings
+    """Return the complete configuration: that of the last judged attempt, with overrides.
+
+    Without such an attempt, it is the configuration of the model that serves.
+    """
+    from regraft.operations.journal import last_judged
 
     # The other overrides may be valid only together with the last configuration.
     overrides = request.overrides if request.file else _identifying(request.overrides)
@@ -103,11 +107,11 @@ def retrain_config(request: RetrainRequest, state: State) -> Config:
     name = request.name or config.tracking.name or default_model_name(request.photos)
     if request.file is None:
         journal = config.retrain.journal_url or str(state.journal)
-        settings = last_settings(journal, name)
-        if settings is None:
+        judged = last_judged(journal, name)
+        if judged is None:
             last = _registered_config(name, config, state)
         else:
-            last = config_from_flat(settings)
+            last = config_from_flat(judged.settings)
         config = apply_overrides(last, request.overrides)
     return complete_config(config, request.photos, name, state)
 
@@ -147,6 +151,7 @@ def attempt(config: Config, state: State, runner: PipelineRunner) -> Retrained:
 
 def _result(run: FinishedRun, config: Config, state: State, runner: PipelineRunner) -> Retrained:
     """Return the attempt that the run's last step recorded, and the model that it trained."""
+    from regraft.operations.retrain.guards import describe_weakened
     from regraft.operations.status import rebuild
     from regraft.operations.workflows.train import request_pending_approval, trained_model
 
@@ -154,7 +159,8 @@ def _result(run: FinishedRun, config: Config, state: State, runner: PipelineRunn
     rebuild(state, datetime.now(UTC))
     if not recorded.was_trained:
         return Retrained(recorded, None)
-    model = trained_model(run, config)
+    weakened = describe_weakened(recorded.weakened, config.flat())
+    model = trained_model(run, config, weakened)
     request_pending_approval(model.verdict, config, runner)
     return Retrained(recorded, model)
 
@@ -194,7 +200,7 @@ def _identifying(overrides: tuple[str, ...]) -> tuple[str, ...]:
 def _registered_config(name: str, config: Config, state: State) -> Config:
     """Return the configuration of the champion, else of the challenger, else the defaults."""
     uri = config.tracking.uri or state.tracking_uri
-    if uri == state.tracking_uri and not state.mlflow_database.exists():
+    if not has_registry(uri, state):
         return Config()
     from regraft import registry
 

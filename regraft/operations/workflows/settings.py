@@ -87,6 +87,15 @@ def reading_config(config: Config, state: State) -> Config:
     )
 
 
+def has_registry(uri: str, state: State) -> bool:
+    """Return whether the MLflow store exists; that of the state folder may not exist yet.
+
+    Args:
+        uri: MLflow tracking URI.
+    """
+    return uri != state.tracking_uri or state.mlflow_database.exists()
+
+
 def pin_backbone(config: Config) -> Config:
     """Return the configuration with the backbone's source resolved now.
 

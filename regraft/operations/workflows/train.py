@@ -1,5 +1,6 @@
 """The workflow train: photos to a judged model."""
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -8,12 +9,15 @@ from regraft.core.config import Config
 from regraft.core.pages.facts import facts_html, format_interval
 from regraft.core.state import State
 from regraft.operations.workflows.runner import FinishedRun, PipelineRunner, StageTime
-from regraft.operations.workflows.settings import pin_backbone
+from regraft.operations.workflows.settings import has_registry, pin_backbone
 
 if TYPE_CHECKING:
     from regraft.evaluation.evaluate import EvaluationReport
     from regraft.promotion import Verdict
     from regraft.registry import RegisteredVersion
+
+
+logger = logging.getLogger("regraft.train")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class TrainedModel:
     verdict: whether the version replaces the champion.
     page: path or URL of the report page.
     stages: the time of each stage.
+    weakened: the guards that are weaker than for the model before, as text; "" if none is.
     """
 
     report: "EvaluationReport"
@@ -32,6 +37,7 @@ class TrainedModel:
     verdict: "Verdict"
     page: str
     stages: tuple[StageTime, ...]
+    weakened: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -45,7 +51,8 @@ class TrainedModel:
 
     def __str__(self) -> str:
         accuracy = format_interval(self.report.accuracy)
-        return f"{self.reference}: {accuracy} of {self.report.n} photos; {self.verdict.reason}"
+        text = f"{self.reference}: {accuracy} of {self.report.n} photos; {self.verdict.reason}"
+        return f"{text}; {self.weakened}" if self.weakened else text
 
     def __repr__(self) -> str:
         return str(self)
@@ -57,7 +64,7 @@ class TrainedModel:
             "majority class": format_interval(self.report.baseline),
             "verdict": f"{self.verdict.status}: {self.verdict.reason}",
             "report": self.page,
-        }
+        } | ({"guards": self.weakened} if self.weakened else {})
         return facts_html(facts) + str(self.report.per_class.to_html(index=False))
 
 
@@ -72,21 +79,37 @@ def train(config: Config, state: State, runner: PipelineRunner) -> TrainedModel:
         RegraftError: a stage failed.
     """
     from regraft.data.ingest import fingerprint
+    from regraft.operations.retrain.guards import describe_weakened, find_weakened
     from regraft.operations.status import rebuild
 
     listing = fingerprint(config.ingest)
+    weakened = ""
+    if has_registry(config.tracking.uri, state):
+        weakened = describe_weakened(find_weakened(config), config.flat())
+    if weakened:
+        logger.warning("train: %s", weakened)
     run = runner.run("train", config.tracking, pin_backbone(config), listing)
-    model = trained_model(run, config)
+    model = trained_model(run, config, weakened)
     request_pending_approval(model.verdict, config, runner)
     rebuild(state, datetime.now(UTC))
     return model
 
 
-def trained_model(run: FinishedRun, config: Config) -> TrainedModel:
-    """Return the result of a run that trained a model."""
+def trained_model(run: FinishedRun, config: Config, weakened: str) -> TrainedModel:
+    """Return the result of a run that trained a model.
+
+    Args:
+        weakened: result of describe_weakened().
+    """
     version = run.load("register")
-    page = f"{config.promote.reports_url}/{version.name}-v{version.version}.html"
-    return TrainedModel(run.load("evaluate"), version, run.load("promote"), page, run.stage_times())
+    return TrainedModel(
+        report=run.load("evaluate"),
+        version=version,
+        verdict=run.load("promote"),
+        page=f"{config.promote.reports_url}/{version.name}-v{version.version}.html",
+        stages=run.stage_times(),
+        weakened=weakened,
+    )
 
 
 def request_pending_approval(verdict: "Verdict", config: Config, runner: PipelineRunner) -> None:
