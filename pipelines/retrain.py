@@ -20,31 +20,36 @@ from steps.measure_transfer import measure_transfer
 from steps.mirror import mirror
 from steps.promote import promote
 from steps.register import register
+from steps.revise import revise
 from steps.split import split
 from steps.sum_up import sum_up
 
 
 @pipeline(dynamic=True, execution_mode=ExecutionMode.FAIL_FAST)
 def retrain(config: Config) -> None:
-    """From the photos to the verdict, a stage a line; without the advice to retrain it ends early.
+    """From the photos to the verdict, a stage a line; without a reason to act it ends early.
 
-    The branch is in the DAG because a run that an orchestrator starts on a schedule has no client.
-    The DAG is dynamic for that, and because it lists the photos when it runs: a static one would
-    get the fingerprint of the day on which it was scheduled.
+    The branches are in the DAG because a run that an orchestrator starts on a schedule has no
+    client. The DAG is dynamic for that, and because it lists the photos when it runs: a static one
+    would get the fingerprint of the day on which it was scheduled.
     """
     snapshot = begin(config).load()
     table = ingest(config.ingest, snapshot.photos)
     splits = split(table, config.split)
     advice = advise(splits, config)
-    if not advice.load().retrain:
+    decision = advice.load().decision
+    if decision in ("skip", "postpone"):
         conclude(snapshot, advice, splits, config)
         return
-    champion, url = (output.load() for output in find_champion(config.tracking))
-    backbone, started_from = choose_start(splits, pin_weights(config), champion, url)
-    pretrained = load_pretrained(backbone.load(), splits, config.classes)
-    plan = freeze(pretrained, config.freeze)
-    tuned = fine_tune(pretrained, plan, splits, config.tune, config.embed, config.tracking)
-    challenger, blend = interpolate(tuned, splits, config, champion)
+    if decision == "revise":
+        pretrained, challenger, blend, started_from = revise(splits, config)
+    else:
+        champion, url = (output.load() for output in find_champion(config.tracking))
+        backbone, started_from = choose_start(splits, pin_weights(config), champion, url)
+        pretrained = load_pretrained(backbone.load(), splits, config.classes)
+        plan = freeze(pretrained, config.freeze)
+        tuned = fine_tune(pretrained, plan, splits, config.tune, config.embed, config.tracking)
+        challenger, blend = interpolate(tuned, splits, config, champion)
     transfer = measure_transfer(pretrained, splits, config.tune, config.embed)
     report = evaluate(challenger, transfer, splits, config.evaluate, config.embed)
     version = register(challenger, report, splits, config)

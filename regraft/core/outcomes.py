@@ -14,8 +14,8 @@ CheckOutcome = Literal["passed", "failed", "inconclusive", "info"]
 DriftOutcome = Literal["drifted", "stable", "inconclusive"]
 """Outcome of a drift test; inconclusive = too few photos."""
 
-Advice = Literal["retrain", "skip", "postpone"]
-"""Advice on retraining now."""
+Advice = Literal["retrain", "revise", "skip", "postpone"]
+"""Advice on retraining now; revise = the champion's weights under other names or settings."""
 
 TrainedOutcome = Literal[Decision, "pending"]
 """Outcome of a retraining attempt that trained a model: the outcome of its verdict."""

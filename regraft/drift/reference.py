@@ -1,7 +1,7 @@
 """The reference for drift: a summary of the photos that a model learned from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ FOLDER = "drift"  # of the bundle
 TENSORS_FILE, PHOTOS_FILE = "reference.safetensors", "reference.parquet"
 MEASURES = ("brightness", "sharpness", "width", "height")
 FORMAT = "2"
+_NAMES = ("label", "predicted")  # columns of photos that hold class names
 LARGEST_HALF = 6e4  # a little below the largest fp16 number
 
 SplitName = Literal["train", "validation"]
@@ -59,6 +60,15 @@ class Reference:
 
     def __str__(self) -> str:
         return f"{len(self)} photos of {self.split}"
+
+    def with_names(self, renamed: Mapping[str, str]) -> "Reference":
+        """Return the same reference with other names of some classes.
+
+        Args:
+            renamed: {old name: new name}.
+        """
+        names = {column: self.photos[column].replace(dict(renamed)) for column in _NAMES}
+        return replace(self, photos=self.photos.assign(**names))
 
     def save(self, folder: Path) -> None:
         """Write the reference into the folder; the folder is made."""

@@ -110,6 +110,8 @@ class RetrainSignals:
     spent_s: seconds of training in the last seven days.
     expected_s: seconds that the next training will take, None if none was measured.
     unjudged: a sentence if the newest version has no verdict, else "".
+    revision: what a revision of the champion would change, "" if nothing.
+    settings: what becomes of the settings that this call changes, a sentence; "" if there is none.
     """
 
     delta: Delta
@@ -120,13 +122,16 @@ class RetrainSignals:
     spent_s: float
     expected_s: float | None
     unjudged: str = ""
+    revision: str = ""
+    settings: str = ""
 
 
 @dataclass(frozen=True)
 class RetrainAdvice:
     """The decision whether to train now.
 
-    decision: retrain; skip = no reason to train; postpone = a reason to train, but not now.
+    decision: retrain; revise = no training now, but the champion gets other class names or another
+        threshold; skip = no reason to train; postpone = a reason to train, but not now.
     reason: one sentence.
     reasons: every check, in display order.
     has_drifted: whether the new photos are shown to differ from the reference.
@@ -163,15 +168,19 @@ def advise(signals: RetrainSignals, config: RetrainConfig, now: datetime) -> Ret
     reasons = tuple(_reasons(signals, config, now))
     reasons_for = [line for line in reasons if line.weight == "for"]
     reasons_against = [line for line in reasons if line.weight == "against"]
-    if reasons_for and reasons_against:
-        decision: Advice = "postpone"
-        deciding = reasons_against[0]
+    by_name = {line.name: line.message for line in reasons}
+    decision: Advice
+    if reasons_for and not reasons_against:
+        decision, reason = "retrain", reasons_for[0].message
+    elif signals.revision:  # costs no training, so the budget does not matter
+        decision, reason = "revise", by_name["revision"]
     elif reasons_for:
-        decision, deciding = "retrain", reasons_for[0]
+        decision, reason = "postpone", reasons_against[0].message
     else:
-        decision, deciding = "skip", next(line for line in reasons if line.name == "photos")
-    has_drifted = bool(signals.has_drifted)
-    return RetrainAdvice(decision, deciding.message, reasons, signals.delta, has_drifted)
+        decision, reason = "skip", by_name["photos"]
+        if signals.settings:
+            reason += f"; {by_name['settings']}"
+    return RetrainAdvice(decision, reason, reasons, signals.delta, bool(signals.has_drifted))
 
 
 def _reasons(signals: RetrainSignals, config: RetrainConfig, now: datetime) -> Iterator[Reason]:
@@ -191,6 +200,10 @@ def _reasons(signals: RetrainSignals, config: RetrainConfig, now: datetime) -> I
     if signals.drift_message:
         is_new = bool(signals.has_drifted) and delta.n_changed > 0
         yield Reason("drift", signals.drift_message, "for" if is_new else "info")
+    if signals.revision:
+        yield Reason("revision", f"the champion is out of date: {signals.revision}", "info")
+    if signals.settings:
+        yield Reason("settings", signals.settings, "info")
     yield _check_budget(signals, config)
 
 

@@ -85,6 +85,14 @@ class Attempt:
         """Whether a model was trained and judged."""
         return self.version is not None
 
+    @property
+    def awaits_revision(self) -> bool:
+        """Whether the champion stayed, which lacks the class names or the threshold asked for."""
+        if self.outcome not in ("keep", "hold") or self.advice is None:
+            return False
+        is_named = any(reason.name == "revision" for reason in self.advice.reasons)
+        return is_named and self.advice.decision == "retrain"
+
 
 @dataclass(frozen=True)
 class Watch:

@@ -65,6 +65,10 @@ class ZenRunner:
     def __init__(self, state: State, find_dag: FindDag) -> None:
         self._state, self._find_dag = state, find_dag
 
+    def prepare(self) -> None:
+        """Create or upgrade the stores; see regraft.operations.workflows.runner.PipelineRunner."""
+        bootstrap(self._state)
+
     def run(
         self, dag: Dag, tracking: TrackingConfig, *arguments: object, n_workers: int = 1
     ) -> ZenRun:

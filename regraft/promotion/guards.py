@@ -24,15 +24,28 @@ def run_guards(evaluation: PairedEvaluation, config: Config) -> Iterator[Guard]:
         yield from check_previous_champion(evaluation.pair)
     elif not evaluation.pair.is_same_model:
         yield check_classes(evaluation.pair, config)
-        photos = check_photos(evaluation, config.promote)
-        yield photos
-        if photos.outcome == "passed":  # otherwise the two models cannot be compared
-            yield from check_accuracy(evaluation.compared, config.promote)
-            yield from regression_checks(evaluation.compared, config)
-            yield check_negative_flips(evaluation.compared, config.promote)
+        yield from compare_models(evaluation, config)
     yield from check_behaviour(evaluation.pair, config)
     yield from check_costs(evaluation.pair, config.promote)
     yield from check_serving(evaluation.pair, config.registry.parity_tolerance)
+
+
+def compare_models(evaluation: PairedEvaluation, config: Config) -> Iterator[Guard]:
+    """Yield the guards that compare the challenger with the champion.
+
+    A revision has the champion's weights, so each photo has the same prediction of both, and no
+    number of photos could show it to be better.
+    """
+    if changes := evaluation.pair.revises:
+        message = f"the same weights as version {evaluation.pair.champion}; {changes}"
+        yield Guard("weights", "passed", math.nan, NO_LIMIT, message)
+        return
+    photos = check_photos(evaluation, config.promote)
+    yield photos
+    if photos.outcome == "passed":  # otherwise the two models cannot be compared
+        yield from check_accuracy(evaluation.compared, config.promote)
+        yield from regression_checks(evaluation.compared, config)
+        yield check_negative_flips(evaluation.compared, config.promote)
 
 
 def check_floor(evaluation: PairedEvaluation, config: PromoteConfig) -> Guard:

@@ -35,9 +35,10 @@ def judge(evaluation: PairedEvaluation, config: Config) -> Verdict:
     """Return the decision about the challenger, the reason, and the result of every guard.
 
     The first model is promoted if no guard fails. A later model must also pass the rule of
-    config.promote. The challenger is rejected if a guard fails. If no guard fails and at least one
-    is inconclusive, the decision is hold. Nothing is measured here, so a stored paired evaluation
-    can be judged under another configuration.
+    config.promote, unless it is a revision: the champion's weights under other class names or
+    another threshold, which cannot be better or worse. The challenger is rejected if a guard fails.
+    If no guard fails and at least one is inconclusive, the decision is hold. Nothing is measured
+    here, so a stored paired evaluation can be judged under another configuration.
 
     A promotion requires that all guards pass, so a further guard cannot raise the chance of a false
     promotion above config.promote.level (intersection-union test, Berger 1982). The regression
@@ -62,9 +63,10 @@ def judge(evaluation: PairedEvaluation, config: Config) -> Verdict:
 
 def _decide(evaluation: PairedEvaluation, guards: tuple[Guard, ...]) -> tuple[Decision, str]:
     pair = evaluation.pair
-    if pair.is_same_model:
-        return "keep", f"version {pair.champion} is already the champion"
     failed = [guard for guard in guards if guard.outcome == "failed"]
+    if pair.is_same_model:
+        today = f", although it fails today: {failed[0].message}" if failed else ""
+        return "keep", f"version {pair.champion} is already the champion{today}"
     if failed:
         others = [guard.name for guard in failed[1:]]
         more = f"; other failed guards: {', '.join(others)}" if others else ""
@@ -74,7 +76,8 @@ def _decide(evaluation: PairedEvaluation, guards: tuple[Guard, ...]) -> tuple[De
         return "hold", f"cannot be decided: {inconclusive[0].message}"
     if pair.champion is None:
         return "promote", "the first model, and its accuracy is above the floor"
-    return "promote", next(guard.message for guard in guards if guard.name == "accuracy")
+    decisive = ("accuracy", "weights")
+    return "promote", next(guard.message for guard in guards if guard.name in decisive)
 
 
 def _evidence(evaluation: PairedEvaluation) -> Iterator[tuple[str, int | float | str]]:

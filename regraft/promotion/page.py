@@ -110,6 +110,8 @@ def _footnote(verdict: Verdict, config: PromoteConfig) -> str:
     verdict_id = f"Verdict {verdict.id}"
     if verdict.champion is None:
         return f"{verdict_id}; there was no champion to compare with."
+    if any(guard.name == "weights" for guard in verdict.guards):
+        return f"{verdict_id}; the two models have the same weights, so no rule compared them."
     claim = (
         "not better than the champion"
         if config.rule == "superior"

@@ -23,6 +23,8 @@ class ModelPair:
     abstain_below: the challenger answers "unsure" below this confidence; 0 = never.
     behaviour, ms, mb: of the challenger; ms of its network for a photo, on this machine; mb of its
         weights, 1e6 bytes.
+    revises: what the challenger changes about the champion if it has the same weights, in words
+        ("cat is called kitty"); "" if the two differ in more, or in nothing.
     parity: of the golden photos, for each serving channel; empty until they are tested.
     """
 
@@ -37,6 +39,7 @@ class ModelPair:
     last_champion: int | None = None
     unknown_ancestor: int | None = None
     abstain_below: float = 0.0
+    revises: str = ""
     parity: tuple[ChannelParity, ...] = ()
 
     @property

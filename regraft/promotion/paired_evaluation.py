@@ -18,7 +18,7 @@ from regraft.evaluation.behaviour_result import Behaviour
 from regraft.evaluation.cost import measure_serving_ms
 from regraft.evaluation.evaluate.metrics import SLICE_PREFIX
 from regraft.model.card import ClassContract
-from regraft.model.classifier import ImageClassifier, contract_of
+from regraft.model.classifier import ImageClassifier, contract_of, tensors_hash
 from regraft.model.embed import logits, probabilities
 from regraft.model.pixels import photos_of
 from regraft.promotion.pair import ModelPair, PairedEvaluation
@@ -80,8 +80,36 @@ def evaluate_pair(
             (ancestry.version for ancestry in ancestries if not ancestry.is_complete), None
         ),
         abstain_below=challenger.card.abstain_below,
+        revises=describe_difference(challenger, rival, contract) if rival else "",
     )
     return PairedEvaluation(pair, photos)
+
+
+def describe_difference(
+    challenger: ImageClassifier, champion: ImageClassifier, contract: ClassContract
+) -> str:
+    """Return what differs between two models with the same weights, in words.
+
+    "" if their weights or their preprocessing differ, or if neither the names of the classes nor
+    the threshold for "unsure" does.
+
+    Args:
+        contract: of the challenger's classes to the champion's.
+    """
+    new, old = challenger.card, champion.card
+    names = {was: name for name, was in contract.old_names.items()}
+    is_same = (
+        new.classes == tuple(names.get(name, name) for name in old.classes)
+        and new.backbone.preprocessing == old.backbone.preprocessing
+        and tensors_hash(challenger.weights) == tensors_hash(champion.weights)
+    )
+    changes = [f"{was} is called {name}" for was, name in contract.renamed]
+    if new.abstain_below != old.abstain_below:
+        changes.append(
+            f"photos below a confidence of {new.abstain_below:.3g} are answered unsure "
+            f"(was {old.abstain_below:.3g})"
+        )
+    return ", ".join(changes) if is_same else ""
 
 
 def seen_in(

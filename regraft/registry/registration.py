@@ -26,6 +26,7 @@ from regraft.model.pixels import Photo, photos_of
 from regraft.registry.champion import registry_lock
 from regraft.registry.package import git_sha, save_model
 from regraft.registry.parity import MODEL_ERRORS, max_difference, open_model
+from regraft.registry.revision import card_settings, revised_model
 from regraft.registry.tracking import (
     Run,
     connect,
@@ -84,8 +85,7 @@ def register(
     classifier = with_abstention(
         challenger.classifier.with_card(
             temperature=report.temperature,
-            # The card may have more keys than the configuration: the record of a blend.
-            config=challenger.classifier.card.config | config.flat(),
+            config=card_settings(challenger.classifier.card, config),
         ),
         abstain_below(report.predictions, config.predict),
     )
@@ -129,6 +129,11 @@ def _scores(report: EvaluationReport) -> dict[str, str]:
 def _reference(challenger: Challenger, splits: Splits, config: Config) -> Reference:
     """Return the drift reference; the embeddings of the photos are in the store since training."""
     card = challenger.classifier.card
+    if content_hash := revised_model(card):
+        revised = find_by_content(config.tracking, content_hash)
+        reference = load_reference(config.tracking, revised) if revised else None
+        if reference:
+            return reference.with_names(dict(card.contract.renamed))
     any_model = config.tracking.model_copy(update={"name": ""})
     parent = find_by_content(any_model, card.parent) if card.parent else None
     before = load_reference(config.tracking, parent) if parent else None

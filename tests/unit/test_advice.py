@@ -136,6 +136,16 @@ def test_a_training_that_came_to_no_verdict_is_made_up_for():
     assert advice.reason.endswith(": it was killed")
 
 
+def test_a_revision_needs_no_photo_and_no_budget_but_comes_after_a_training():
+    asked = {"revision": "cat is called kitty"}
+    advice = advised(seen(**asked))
+    assert (advice.decision, advice.reason) == ("revise", said(advice, "revision"))
+    assert "cat is called kitty" in advice.reason
+    wished = seen(line(added=50), spent_s=3600.0, **asked)
+    assert advised(wished, budget_h=0.5).decision == "revise"
+    assert advised(wished).decision == "retrain"
+
+
 def test_the_advice_is_told_with_every_reason():
     advice = advised(seen(line(added=5), drift_message="no drift is shown"))
     marks = {"for": "+", "info": " "}

@@ -5,15 +5,19 @@ import re
 import sys
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from regraft.core.config import Config, apply_overrides
 from regraft.evaluation.behaviour_result import Behaviour, MustPass
-from regraft.model.classifier import contract_of
+from regraft.model.card import Card
+from regraft.model.classifier import ImageClassifier, contract_of
 from regraft.promotion import ModelPair, PairedEvaluation, judge
+from regraft.promotion.paired_evaluation import describe_difference
 from regraft.registry.channel_parity import ChannelParity
 
 LABELS = "aaaabbbccc" * 10  # the majority class is a: 40 %
@@ -313,6 +317,34 @@ def test_challenger_that_lacks_a_class_of_the_champion_needs_a_flag():
     assert guard(allowed, "classes").message == "removed d"
 
 
+def classifier_of(classes="abc", weight=1.0, **card) -> ImageClassifier:
+    preprocessing = SimpleNamespace(size=8)
+    info = SimpleNamespace(preprocessing=preprocessing)
+    made = Card.model_construct(
+        classes=tuple(classes), backbone=info, abstain_below=0.0
+    ).model_copy(update=card)
+    return ImageClassifier(made, {"head.weight": torch.full((len(classes), 2), weight)})
+
+
+@pytest.mark.parametrize(
+    ("challenger", "renamed", "difference"),
+    [
+        (classifier_of("xbc"), {"a": "x"}, "a is called x"),
+        (classifier_of(abstain_below=0.6), {}, "photos below a confidence of 0.6 are answered"),
+        (classifier_of(), {}, ""),  # nothing differs
+        (classifier_of("xbc", weight=2.0), {"a": "x"}, ""),
+        (classifier_of("bxc"), {"a": "x"}, ""),  # the same rows mean other classes
+        (classifier_of("xbc"), {}, ""),  # another class, not another name
+    ],
+)
+def test_revision_has_the_same_weights_for_the_same_classes(challenger, renamed, difference):
+    champion = classifier_of()
+    contract = contract_of(champion.card.classes, challenger.card.classes, renamed)
+    found = describe_difference(challenger, champion, contract)
+    assert found.startswith(difference)
+    assert bool(found) == bool(difference)
+
+
 def test_same_version_is_already_the_champion():
     itself = paired(said(), said())
     itself = replace(itself, pair=replace(itself.pair, challenger=1))
@@ -321,6 +353,9 @@ def test_same_version_is_already_the_champion():
     assert "version 1" in verdict.reason
     assert verdict.status == "serving"
     assert verdict.is_serving
+    too_large = judge(itself, rule("promote.max_mb=19.5"))
+    assert too_large.status == "serving"
+    assert "already the champion, although it fails today: 20.0 MB" in too_large.reason
 
 
 def test_class_that_got_worse_stops_a_challenger_that_is_better_in_all():
@@ -463,6 +498,28 @@ def test_serving_channel_must_give_the_same_probabilities_and_labels(
     )
     assert guard(verdict, "serving: pyfunc").outcome == outcome
     assert verdict.moves_champion == (outcome == "passed")
+
+
+def revision(**known) -> PairedEvaluation:
+    return paired(said([0, 5]), said([0, 5]), **({"revises": "a is called b"} | known))
+
+
+def test_revision_is_promoted_by_the_guards_that_apply_because_a_tie_is_all_it_can_reach():
+    verdict = judge(revision(), rule())
+    assert (verdict.decision, verdict.reason) == (
+        "promote",
+        "the same weights as version 1; a is called b",
+    )
+    assert judge(revision(revises=""), rule()).decision == "keep"
+    assert judge(revision(), rule("promote.approval=human")).is_pending
+    names = {line.name for line in verdict.guards}
+    assert {"floor", "coverage", "classes", "latency"} <= names
+    assert names.isdisjoint({"accuracy", "recall", "negative flips"})
+
+
+def test_revision_that_answers_too_few_photos_is_not_promoted():
+    unsure = revision(revises="photos are answered unsure", abstain_below=0.99)
+    assert stopped_by(judge(unsure, rule())).name == "coverage"
 
 
 def test_verdict_that_needs_approval_is_pending_and_moves_no_alias():

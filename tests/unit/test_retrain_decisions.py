@@ -225,6 +225,18 @@ def test_what_came_to_no_end_is_tried_again(config, outcome):
     assert find_unchanged_attempt(config, seen(config)) is None
 
 
+def test_a_champion_that_won_without_the_names_asked_for_is_revised_next(config, state):
+    lines = (Reason("photos", "new", "for"), Reason("revision", "cat is called kitty", "info"))
+    trained = replace(TRAINED, outcome="keep", version=2, champion=1)
+    asked = replace(advice("retrain", 5), reasons=lines)
+    assert ended(config, asked, trained).awaits_revision
+    assert find_unchanged_attempt(config, seen(config)) is None
+    won = replace(TRAINED, outcome="promote", verdict="another")
+    assert not ended(config, asked, won).awaits_revision
+    assert not ended(config, replace(asked, decision="revise"), trained).awaits_revision
+    assert find_unchanged_attempt(config, seen(config)) is not None
+
+
 def test_too_few_new_photos_wait_until_the_champion_is_old(config):
     """The clock alone may change the decision, so with an age limit the advice is made anew."""
     last = ended(config, advice("skip", n_added=1))
@@ -277,7 +289,7 @@ def test_a_training_is_summed_up_by_its_verdict(status, outcome, champion):
     report = SimpleNamespace(accuracy=SimpleNamespace(value=0.9, low=0.8, high=0.95), n=40)
     summed = sum_up(verdict, report, "warm", SimpleNamespace(reason="0.5", flips_saved=1))
     expected = replace(TRAINED, outcome=outcome, champion=champion, reason="why")
-    assert summed == expected
+    assert summed == replace(expected, was_serving=status == "serving")
 
 
 def test_a_training_that_only_repeats_a_promotion_is_a_skip(config):
@@ -299,6 +311,13 @@ def re_version(reason: str) -> int:
 def target_of(config, command: str, event: str):
     target = f'notify.targets=[{{kind: command, to: "{command}", of: [{event}]}}]'
     return apply_overrides(config, (target,))
+
+
+def test_a_revision_that_is_the_champion_as_it_serves_changes_nothing(config):
+    served = replace(TRAINED, reason="version 2 is already the champion", was_serving=True)
+    found = ended(config, advice("revise"), served)
+    assert (found.outcome, found.version, found.champion) == ("keep", 2, 2)
+    assert found.reason.endswith("version 2 as it serves: nothing changes")
 
 
 def test_what_is_told_goes_to_the_configured_target(config, tmp_path):

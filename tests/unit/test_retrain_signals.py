@@ -3,6 +3,7 @@
 The registry is in memory, nothing is trained, and the reference of the drift test is absent.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -11,10 +12,11 @@ import pytest
 from memory_registry import use_memory_registry
 
 from regraft import registry
-from regraft.core.config import Config, load_config
+from regraft.core.config import Config, apply_overrides, load_config
 from regraft.data.split import Splits
 from regraft.operations import journal
 from regraft.operations.journal import Attempt
+from regraft.operations.retrain.conclude import RunOutcome, RunSnapshot, Trained, conclude_run
 from regraft.operations.retrain.signals import advise_now, observe_signals
 from regraft.registry import ChampionChange, DecisionRecord, move_champion, record_decision
 from regraft.registry.versions import CONTENT_HASH
@@ -43,7 +45,7 @@ def splits_of(n: int) -> Splits:
 def memory(monkeypatch):
     """A registry whose versions were all trained on the first 100 photos."""
     monkeypatch.setattr(registry, "load_manifest", lambda tracking, version: photos(100))
-    card = SimpleNamespace(classes=CLASSES)
+    card = SimpleNamespace(classes=CLASSES, config={})
     monkeypatch.setattr(registry, "load_card", lambda tracking, version: card)
     monkeypatch.setattr(registry, "load_reference", lambda tracking, version: None)
     memory = use_memory_registry(monkeypatch)
@@ -160,3 +162,48 @@ def test_a_champion_without_a_verdict_is_a_reason_to_train(memory, config):
     assert (signals.champion, signals.champion_since) == (1, None)
     assert signals.unjudged == "version 1 was never judged"
     assert advise_now(splits_of(100), config, NOW).retrain
+
+
+def renamed(n: int) -> Splits:
+    splits = splits_of(n)
+    frame = splits.frame.assign(label=splits.frame.label.replace("cat", "kitty"))
+    return replace(splits, frame=frame, classes=("dog", "kitty"))
+
+
+def test_new_names_and_thresholds_reach_the_champion_without_a_training(memory, config):
+    promote(config, register(memory), 1)
+    asked = apply_overrides(config, ("classes.renamed={cat: kitty}", "predict.abstain_below=0.6"))
+    advice = advise_now(renamed(100), asked, NOW)
+    assert advice.decision == "revise"
+    assert "cat is called kitty" in advice.reason
+    assert "predict.abstain_below is 0.6 (was 0.0)" in advice.reason
+    assert advise_now(splits_of(100), config, NOW).decision == "skip"
+
+
+def test_a_revision_that_the_champion_won_is_not_judged_again(memory, config):
+    promote(config, register(memory), 1)
+    asked = apply_overrides(config, ("predict.abstain_below=0.6",))
+    lost = RunOutcome(
+        RunSnapshot(NOW.isoformat(), "", ""),
+        advise_now(splits_of(100), asked, NOW),
+        n_photos=100,
+        n_waiting=0,
+        run="run",
+        trained=Trained(
+            "keep", "coverage", 2, "verdict", 1, 0.9, 0.8, 1.0, 40, "it", "no blend", 0, 0
+        ),
+    )
+    conclude_run(lost, asked, NOW)
+    assert advise_now(splits_of(100), asked, NOW).decision == "skip"
+    other = apply_overrides(config, ("predict.abstain_below=0.5",))
+    assert advise_now(splits_of(100), other, NOW).decision == "revise"
+
+
+def test_a_setting_that_changes_nothing_now_says_when_it_does(memory, config):
+    promote(config, register(memory), 1)
+    asked = apply_overrides(config, ("promote.level=0.1", "tune.epochs=3", "drift.level=0.02"))
+    advice = advise_now(splits_of(100), asked, NOW)
+    assert advice.decision == "skip"
+    assert f"regraft promote {NAME}/1 --set promote.level=0.1" in advice.reason
+    assert "tune.epochs=3 takes effect in the next training" in advice.reason
+    assert "drift.level" not in advice.reason

@@ -82,7 +82,7 @@ class ClassesConfig(Section):
     """Allowed differences between the classes of the challenger and of the champion.
 
     renamed: {old name: new name}; a renamed class keeps its head row and is compared as the same
-        class.
+        class. If only names differ, nothing is trained (docs/retraining.md).
     allow_removal: whether a challenger may lack a class of the champion.
     """
 

@@ -1,8 +1,9 @@
 """The end of an attempt: its record in the journal, and the notifications about it."""
 
+import logging
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from regraft.core.config import Config
 from regraft.core.files import is_url
@@ -13,13 +14,15 @@ from regraft.operations import journal
 from regraft.operations.advice import RetrainAdvice
 from regraft.operations.journal import Attempt
 from regraft.operations.notify import Message, attempt_message, send
-from regraft.operations.retrain.guards import describe_weakened
+from regraft.operations.retrain.guards import describe_weakened, find_weakened
 from regraft.operations.retrain.unchanged import read_aliases, run_fingerprint
 
 if TYPE_CHECKING:
     from regraft.evaluation.evaluate import EvaluationReport
     from regraft.promotion import Verdict
     from regraft.registry.interpolate import Interpolation
+
+logger = logging.getLogger("regraft.begin")
 
 _PER_CALL = ("ingest.photos", "tracking.name")  # settings that each call gives anew
 
@@ -40,7 +43,10 @@ class RunSnapshot:
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of a training and its verdict; the fields are those of an Attempt."""
+    """The result of a training and its verdict; the fields are those of an Attempt.
+
+    was_serving: whether the version served before the verdict. (No field of an Attempt.)
+    """
 
     outcome: TrainedOutcome
     reason: str
@@ -55,6 +61,7 @@ class Trained:
     interpolation: str
     flips: int
     flips_saved: int
+    was_serving: bool = False
 
     def __str__(self) -> str:
         return f"sum_up: version {self.version} {self.outcome}, started {self.started_from}"
@@ -87,6 +94,21 @@ def take_snapshot(config: Config, now: datetime) -> RunSnapshot:
     """
     photos = fingerprint(config.ingest)
     return RunSnapshot(now.isoformat(), run_fingerprint(config, photos), photos)
+
+
+def begin_attempt(config: Config, now: datetime) -> RunSnapshot:
+    """Return the inputs of an attempt, with the guards that are weaker than before; log these.
+
+    Args:
+        now: UTC.
+
+    Raises:
+        As take_snapshot() and find_weakened().
+    """
+    weakened = find_weakened(config)
+    if weakened:
+        logger.warning("begin: %s", describe_weakened(weakened, config.flat()))
+    return replace(take_snapshot(config, now), weakened=weakened)
 
 
 def attempt_without_training(
@@ -135,12 +157,21 @@ def conclude_run(result: RunOutcome, config: Config, now: datetime) -> Attempt:
         n_photos=result.n_photos,
         n_waiting=result.n_waiting,
         run=result.run,
-        **asdict(trained) if trained else {},
+        **_attempt_fields(trained) if trained else {},
     )
-    if _is_recorded_promotion(attempt, config):
+    if trained and trained.was_serving and advice.decision == "revise":
+        reason = f"{advice.reason}, but that is version {attempt.version} as it serves"
+        attempt = replace(attempt, outcome="keep", reason=f"{reason}: nothing changes")
+    elif _is_recorded_promotion(attempt, config):
         reason = f"version {attempt.version} already serves"
         attempt = replace(attempt, outcome="skip", reason=reason, version=None, verdict="")
     return conclude(_with_weakened(attempt, result.snapshot.weakened, config), config)
+
+
+def _attempt_fields(trained: Trained) -> dict[str, Any]:
+    fields = asdict(trained)
+    del fields["was_serving"]
+    return fields
 
 
 def _with_weakened(attempt: Attempt, weakened: dict[str, str], config: Config) -> Attempt:
@@ -175,6 +206,7 @@ def sum_up(
         interpolation=blend.reason,
         flips=len(verdict.flips),
         flips_saved=blend.flips_saved,
+        was_serving=verdict.status == "serving",
     )
 
 

@@ -14,7 +14,10 @@ from regraft.operations import journal
 from regraft.operations.advice import Delta, RetrainAdvice, RetrainSignals, advise
 from regraft.operations.journal import Attempt
 from regraft.operations.retrain.delta import compute_delta
+from regraft.operations.retrain.effects import describe_effects, effect_of
+from regraft.operations.retrain.guards import inherited_settings
 from regraft.registry import CHALLENGER, CHAMPION, RegisteredVersion
+from regraft.registry.revision import describe_revision
 
 _N_RECENT = 3  # trainings whose median predicts the duration of the next; guess
 
@@ -51,6 +54,8 @@ def observe_signals(splits: Splits, config: Config, now: datetime) -> RetrainSig
         spent_s=journal.spent_s(past, now),
         expected_s=_expected_s(past),
         unjudged=_unjudged(newest, tracking),
+        revision=_revision(splits, serving, past, config),
+        settings=_settings(newest, config),
     )
 
 
@@ -110,8 +115,38 @@ def _champion_since(config: Config, champion: int | None) -> datetime | None:
     return since if champion is not None else None
 
 
+def _revision(
+    splits: Splits, serving: _TrainedVersion | None, past: list[Attempt], config: Config
+) -> str:
+    """Return what a revision of the champion would change; "" if nothing, or if it was judged."""
+    if serving is None:
+        return ""
+    version, flat = serving.version, config.flat()
+    for attempt in past:
+        is_revision = attempt.advice is not None and attempt.advice.decision == "revise"
+        was = Config().flat() | attempt.settings
+        is_same = all(was[key] == flat[key] for key in flat if effect_of(key) == "revise")
+        if is_revision and is_same and attempt.champion == version.version:
+            return ""
+    card = registry.load_card(config.tracking, version)
+    return describe_revision(card, splits.classes, config)
+
+
+def _settings(newest: _TrainedVersion | None, config: Config) -> str:
+    """Return what becomes of the settings that this call changes."""
+    before = inherited_settings(config)
+    if newest is None or before is None:
+        return ""
+    model = f"{newest.version.name}/{newest.version.version}"
+    return describe_effects(before, config, model)
+
+
 def _expected_s(past: list[Attempt]) -> float | None:
-    trained = [attempt.seconds for attempt in past if attempt.was_trained]
+    trained = [
+        attempt.seconds
+        for attempt in past
+        if attempt.was_trained and not (attempt.advice and attempt.advice.decision == "revise")
+    ]
     return median(trained[-_N_RECENT:]) if trained else None
 
 

@@ -33,7 +33,8 @@ def find_unchanged_attempt(config: Config, fingerprint: str) -> Attempt | None:
     The inputs have to be the same: the fingerprint, and the registry's aliases at the end of the
     last attempt. Decisions that depend on the clock do not count as the same: a training that was
     postponed for its budget, or skipped for too few changes while the champion grows older than
-    retrain.max_age_days.
+    retrain.max_age_days. Nor does a training that the champion won although it lacks the class
+    names or the threshold asked for: a revision is next.
 
     Args:
         fingerprint: of today, see run_fingerprint().
@@ -47,7 +48,7 @@ def find_unchanged_attempt(config: Config, fingerprint: str) -> Attempt | None:
     aliases = read_aliases(config.tracking)
     if aliases is None or aliases != last.aliases:
         return None
-    if last.outcome in ("failed", "killed", "postpone"):
+    if last.outcome in ("failed", "killed", "postpone") or last.awaits_revision:
         return None
     has_change = last.advice is not None and last.advice.delta.n_changed > 0
     if last.outcome == "skip" and has_change and config.retrain.max_age_days:

@@ -142,6 +142,8 @@ def attempt(config: Config, state: State, runner: PipelineRunner) -> Retrained:
             _record_killed(killed, config, state)
             unchanged = _unchanged_attempt(config, started)
             run = None if unchanged else runner.run("retrain", config.tracking, config)
+            if run is not None and run.load("conclude").awaits_revision:
+                run = runner.run("retrain", config.tracking, config)
         # An error from here on is no failure of the attempt.
         if run is None:
             assert unchanged is not None  # for the type checker: run is None only then

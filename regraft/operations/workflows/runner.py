@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from regraft.promotion.answer import ApprovalDecision
     from regraft.registry import Entry
 
-Dag = Literal["train", "retrain", "promote", "predict"]
+Dag = Literal["train", "revise", "retrain", "promote", "predict"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class FinishedRun(Protocol):
 
 class PipelineRunner(Protocol):
     """Runs the DAGs of pipelines/ on an orchestrator."""
+
+    def prepare(self) -> None:
+        """Create the stores of the runs and of the models, or upgrade them to the libraries."""
 
     def run(
         self, dag: Dag, tracking: TrackingConfig, *arguments: object, n_workers: int = 1

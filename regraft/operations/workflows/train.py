@@ -1,14 +1,16 @@
 """The workflow train: photos to a judged model."""
 
 import logging
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from regraft.core.config import Config
+from regraft.core.errors import JournalBroken
 from regraft.core.pages.facts import facts_html, format_interval
 from regraft.core.state import State
-from regraft.operations.workflows.runner import FinishedRun, PipelineRunner, StageTime
+from regraft.operations.workflows.runner import Dag, FinishedRun, PipelineRunner, StageTime
 from regraft.operations.workflows.settings import has_registry, pin_backbone
 
 if TYPE_CHECKING:
@@ -71,6 +73,9 @@ class TrainedModel:
 def train(config: Config, state: State, runner: PipelineRunner) -> TrainedModel:
     """Train, evaluate and register a model, and promote it only if it proves better.
 
+    If only class names differ from the champion's training, nothing is trained: the champion's
+    weights are registered under the new names.
+
     Args:
         config: complete, see settings.complete_config().
         state: opened and activated.
@@ -79,20 +84,40 @@ def train(config: Config, state: State, runner: PipelineRunner) -> TrainedModel:
         RegraftError: a stage failed.
     """
     from regraft.data.ingest import fingerprint
-    from regraft.operations.retrain.guards import describe_weakened, find_weakened
+    from regraft.operations.retrain.rename import is_pure_rename, outdated_names
     from regraft.operations.status import rebuild
 
     listing = fingerprint(config.ingest)
-    weakened = ""
+    pinned, weakened = pin_backbone(config), ""
+    dag: Dag = "train"
     if has_registry(config.tracking.uri, state):
-        weakened = describe_weakened(find_weakened(config), config.flat())
-    if weakened:
-        logger.warning("train: %s", weakened)
-    run = runner.run("train", config.tracking, pin_backbone(config), listing)
+        runner.prepare()  # before anything reads a store that an older MLflow made
+        weakened = _weaker_guards(config)
+        dag = "revise" if is_pure_rename(pinned) else "train"
+    run = runner.run(dag, config.tracking, pinned, listing)
     model = trained_model(run, config, weakened)
+    if names := outdated_names(config):
+        renamed = f"classes.renamed={config.flat()['classes.renamed']}"
+        photos, name = config.ingest.photos, config.tracking.name
+        command = shlex.join(["regraft", "retrain", photos, "--name", name, "--set", renamed])
+        logger.warning("train: the champion still answers %s. %s", ", ".join(names), command)
     request_pending_approval(model.verdict, config, runner)
     rebuild(state, datetime.now(UTC))
     return model
+
+
+def _weaker_guards(config: Config) -> str:
+    """Return the guards that are weaker than for the model before, as text, and log them."""
+    from regraft.operations.retrain.guards import describe_weakened, find_weakened
+
+    try:
+        weakened = describe_weakened(find_weakened(config), config.flat())
+    except JournalBroken as error:  # a training does not depend on the journal
+        logger.warning("train: cannot compare with the guards before: %s", error)
+        return ""
+    if weakened:
+        logger.warning("train: %s", weakened)
+    return weakened
 
 
 def trained_model(run: FinishedRun, config: Config, weakened: str) -> TrainedModel:

@@ -6,6 +6,7 @@ from regraft.registry.interpolate.interpolate import (
     InterpolationResult,
     Trial,
     interpolate,
+    unblended,
 )
 from regraft.registry.interpolate.recorded import load_champion, repeat_blend
 
@@ -18,4 +19,5 @@ __all__ = [
     "interpolate",
     "load_champion",
     "repeat_blend",
+    "unblended",
 ]

@@ -144,13 +144,13 @@ def interpolate(
     """
     trained = challenger.classifier
     if champion is None:
-        return _unchanged(challenger, "", "there is no champion yet")
+        return unblended(challenger, "", "there is no champion yet")
     if reason := _obstacle(trained, champion, splits, config):
-        return _unchanged(challenger, champion.content_hash, reason)
+        return unblended(challenger, champion.content_hash, reason)
     aligned = align_champion(champion, trained, config.classes.renamed)
     if tensors_hash(aligned.weights) == tensors_hash(trained.weights):
         reason = "the champion has the same weights"
-        return _unchanged(challenger, champion.content_hash, reason)
+        return unblended(challenger, champion.content_hash, reason)
     photos = _validation_photos(champion, trained, splits, config)
     best, trials = _best(aligned, trained, photos, config)
     if best.trial.alpha < 1:
@@ -167,7 +167,12 @@ def interpolate(
     return InterpolationResult(replace(challenger, classifier=best.classifier), interpolation)
 
 
-def _unchanged(challenger: Challenger, champion: str, reason: str) -> InterpolationResult:
+def unblended(challenger: Challenger, champion: str, reason: str) -> InterpolationResult:
+    """Return the challenger itself, and why no blend was tried.
+
+    Args:
+        champion: its content hash, "" if there is none.
+    """
     interpolation = Interpolation(
         alpha=1.0,
         reason=f"no blend, {reason}",

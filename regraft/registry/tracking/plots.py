@@ -40,5 +40,6 @@ def history_plot(report: EvaluationReport) -> Figure:
             epochs.epoch, epochs.train_loss, marker=".", linestyle=":", label=f"{phase} train"
         )
         axes.plot(epochs.epoch, epochs.validation_loss, marker=".", label=f"{phase} validation")
-    axes.legend()
+    if not report.history.empty:
+        axes.legend()
     return figure

@@ -42,8 +42,9 @@ EpochLog = Callable[[EpochRecord], None]
 class Challenger:
     """The trained model and the record of its training.
 
-    history: one row per EpochRecord. selected_phase: the phase with the better validation accuracy,
-        whose weights the model has.
+    history: one row per EpochRecord; none if nothing was trained (a revision of the champion).
+    selected_phase: the phase with the better validation accuracy, whose weights the model has; ""
+        if nothing was trained.
     manifest: sha256, phash, thumbnail, label, split of every photo used in training or validation.
     stopped: why training ended. run_id: of the tracking run, "" if there is none.
     trained_as: how this machine trained the thawed part, see TrainingSetup; "" if only the head was
@@ -61,6 +62,8 @@ class Challenger:
     trained_as: str = ""
 
     def __str__(self) -> str:
+        if self.history.empty:
+            return self.stopped
         curve = self.history[self.history.phase == self.selected_phase]
         accuracy = curve.sort_values("validation_loss").validation_accuracy.iloc[0]
         n_still = self.audit.n_parameters + self.audit.n_buffers
