@@ -8,6 +8,14 @@ from pathlib import Path
 
 import regraft
 
+# From the bytes of a file to its pixels; relative to regraft/.
+DECODING_FILES = (
+    "data/ingest/decode.py",
+    "data/ingest/formats.py",
+    "data/ingest/png.py",
+    "data/ingest/tiff.py",
+)
+
 
 def code_fingerprint(files: Iterable[str], libraries: Iterable[str]) -> str:
     """Return the hash of source files and of the versions of the libraries that they use.

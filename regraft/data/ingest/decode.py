@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import re
 import stat
 import struct
 import sys
@@ -12,33 +11,36 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
 from regraft.core.config import IngestConfig
 from regraft.core.errors import UnusablePhoto
 from regraft.core.files import access_errors, filesystem, is_url
+from regraft.data.ingest.formats import N_HEAD, NOT_READ, ImageFormat, format_of, reads_heic
+from regraft.data.ingest.png import open_png
+from regraft.data.ingest.tiff import CheckedTiff, eight_bit_grey
 
 # The openers are called directly: Image.open checks the size with a global limit and a warning, and
 # neither is thread-safe.
 _Opener = Callable[[io.BytesIO], Image.Image]
-_OPENERS: tuple[tuple[bytes, _Opener], ...] = (
-    (rb"\xff\xd8\xff", JpegImagePlugin.jpeg_factory),
-    (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    (rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
-    (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
-    # The pattern includes the size of the second header, because any text may begin with BM.
-    (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", BmpImagePlugin.BmpImageFile),
-    (rb"II[*+]\x00|MM\x00[*+]", TiffImagePlugin.TiffImageFile),
-)
+_OPENERS: dict[str, _Opener] = {
+    "JPEG": JpegImagePlugin.jpeg_factory,
+    "PNG": open_png,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": CheckedTiff,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+    "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+}
 # Errors that Pillow's decoders raise for broken files, mostly TIFF and GIF.
 _BROKEN = (
     OSError,
@@ -56,7 +58,6 @@ _BROKEN = (
     struct.error,
     zlib.error,
 )
-_FORMATS = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -158,16 +159,19 @@ def unpack(data: bytes, max_pixels: int, at_least: int = 0) -> Unpacked:
     """Return the upright RGB photo in these bytes; the content determines the format, not the name.
 
     The conversion by content of the file:
-        transparency (RGBA, LA, PA, a palette or grey with a transparent entry): blended on white;
-        palette, 1 bit, grey, CMYK, YCbCr: converted, grey repeated in three channels;
-        16-bit grey: divided by 257, so that 65535 is white, whatever the range of the photo;
-        32-bit grey, integer or float: scaled such that the minimum is black and the maximum white,
-            because the file does not define the unit;
+        transparency (an alpha channel, a palette, grey or RGB with a transparent entry): blended on
+            white; a BMP whose alpha is 0 everywhere has no alpha, because many programs leave it 0;
+        palette, 1 bit, grey, CMYK, YCbCr, Lab: converted, grey repeated in three channels;
+        12-bit and 16-bit grey: divided by their full scale, whatever the range of the photo;
+        other grey (32 bits, signed, float): scaled such that the minimum is black and the maximum
+            white, because the file does not define the unit;
+        TIFF in which 0 is white: 0 becomes white;
         several frames or pages: the first;
         EXIF orientation: applied; unreadable EXIF data is ignored.
 
     Args:
-        data: the whole file: JPEG, PNG, WebP, GIF, BMP or TIFF.
+        data: the whole file: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or JPEG 2000; HEIC if
+            pillow-heif is installed.
         max_pixels: maximum width * height at full scale, >= 1, checked before the pixels are
             decoded.
         at_least: pixels, >= 0. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size: the smallest scale
@@ -175,8 +179,8 @@ def unpack(data: bytes, max_pixels: int, at_least: int = 0) -> Unpacked:
             scale. Other formats are always decoded at full scale.
 
     Raises:
-        UnusablePhoto: "empty file", "git-lfs pointer", "too many pixels", "truncated" or
-            "unreadable".
+        UnusablePhoto: "empty file", "git-lfs pointer", "FORMAT is not read", "unsupported layout",
+            "too many pixels", "truncated" or "unreadable".
     """
     opener = _opener(data)
     try:
@@ -189,7 +193,7 @@ def unpack(data: bytes, max_pixels: int, at_least: int = 0) -> Unpacked:
         orientation = _orientation(image)
         if orientation in _SWAPPED:
             width, height = height, width
-        return Unpacked(_to_rgb(_upright(image, orientation)), width, height)
+        return Unpacked(_upright(_to_rgb(image), orientation), width, height)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnusablePhoto("too many pixels", f"ingest.max_pixels is {max_pixels}") from None
     except _BROKEN as error:
@@ -200,15 +204,49 @@ def unpack(data: bytes, max_pixels: int, at_least: int = 0) -> Unpacked:
         raise UnusablePhoto(reason, detail) from None
 
 
+def read_head(uri: str) -> bytes:
+    """Return the first N_HEAD bytes of a regular file, or all if it is shorter.
+
+    Args:
+        uri: local path or fsspec URL.
+
+    Raises:
+        UnusablePhoto: as read_bytes().
+    """
+    try:
+        if not is_url(uri):
+            return _read_local(uri, N_HEAD - 1)
+        fs, path = filesystem(uri)
+        return bytes(fs.cat_file(path, start=0, end=N_HEAD))
+    except FileNotFoundError:
+        raise UnusablePhoto("missing", f"no file at {uri}") from None
+    except access_errors() as error:
+        raise UnusablePhoto("unreadable", f"{type(error).__name__}: {error}") from None
+
+
+def is_lfs_pointer(data: bytes) -> bool:
+    """Return whether the file is a Git LFS pointer, which stands for a file not downloaded yet."""
+    return data.startswith(_LFS)
+
+
 def _opener(data: bytes) -> _Opener:
     if not data:
         raise UnusablePhoto("empty file", "0 bytes")
-    if data.startswith(_LFS):
+    if is_lfs_pointer(data):
         raise UnusablePhoto("git-lfs pointer", "the photo was not downloaded; run: git lfs pull")
-    for magic, opener in _OPENERS:
-        if re.match(magic, data, re.DOTALL):
-            return opener
-    raise UnusablePhoto("unreadable", f"expected {_FORMATS}, got other content")
+    kind = format_of(data)
+    if kind is None:
+        raise UnusablePhoto("unreadable", f"expected {', '.join(_OPENERS)}, got other content")
+    return _OPENERS.get(kind.name) or _optional_opener(kind)
+
+
+def _optional_opener(kind: ImageFormat) -> _Opener:
+    if kind.name != "HEIC" or not reads_heic():
+        raise UnusablePhoto(kind.name + NOT_READ, kind.remedy)
+    from pillow_heif import HeifImageFile
+
+    opener: _Opener = HeifImageFile
+    return opener
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -242,7 +280,22 @@ def _is_cut_off(data: bytes) -> bool:
         return len(data) < int.from_bytes(data[4:8], "little") + 8
     if data.startswith(b"BM"):
         return len(data) < int.from_bytes(data[2:6], "little")
-    return False
+    if data[4:8] in (b"ftyp", b"jP  "):
+        return _is_box_cut_off(data)
+    return data.startswith(b"\xff\x4f\xff\x51") and not data.endswith(b"\xff\xd9")
+
+
+def _is_box_cut_off(data: bytes) -> bool:
+    """Return whether the last box of a file of boxes ends behind the file (ISO 14496-12)."""
+    start = 0
+    while start + 8 <= len(data):
+        size = int.from_bytes(data[start : start + 4], "big")
+        if size == 1:
+            size = int.from_bytes(data[start + 8 : start + 16], "big")
+        if size == 0:  # up to the end of the file, which is a codestream of JPEG 2000
+            return not data.endswith(b"\xff\xd9")
+        start += max(size, 8)
+    return start != len(data)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -259,21 +312,24 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if isinstance(image, CheckedTiff):
+        image = eight_bit_grey(image, image.layout)
     if image.mode.startswith("I;16"):
-        grey = (np.asarray(image).astype(np.uint32) + 128) // 257  # (H, W)
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        return Image.fromarray(_stretched(np.asarray(image, dtype=np.float64))).convert("RGB")
+        return _sixteen_bit_grey(image)
+    is_bmp = isinstance(image, BmpImagePlugin.BmpImageFile)
+    if is_bmp and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB")
     if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
+        straight = image.convert("LA") if image.mode == "La" else image
+        with_alpha = straight.convert("RGBA")
         white = Image.new("RGBA", with_alpha.size, "white")
         return Image.alpha_composite(white, with_alpha).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _stretched(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite([low, high]).all():
-        raise ValueError("some grey values are not finite")
-    value_range = (high - low) or 1.0  # a uniform photo becomes black
-    return np.rint((values - low) * (255.0 / value_range)).astype(np.uint8)  # (H, W)
+def _sixteen_bit_grey(image: Image.Image) -> Image.Image:
+    levels = np.asarray(image)  # (H, W)
+    grey = ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if (transparent := image.info.get("transparency")) is not None:
+        grey[levels == transparent] = 255
+    return Image.fromarray(grey).convert("RGB")

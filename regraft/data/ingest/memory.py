@@ -23,10 +23,10 @@ from regraft.core.files import (
     remove_if_exists,
     write_if_absent,
 )
-from regraft.data.ingest.code_fingerprint import code_fingerprint
+from regraft.data.ingest.code_fingerprint import DECODING_FILES, code_fingerprint
 from regraft.data.ingest.facts import ImageFacts
 
-CODE_FILES = ("data/ingest/decode.py", "data/ingest/facts.py")  # from a file's bytes to its facts
+CODE_FILES = (*DECODING_FILES, "data/ingest/facts.py")  # from a file's bytes to its facts
 LIBRARIES = ("pillow", "imagehash")
 SHARD_PHOTOS = 4096  # the most photos that a killed run may lose; about 1.5 MB
 

@@ -4,10 +4,11 @@ import hashlib
 
 from pydantic import BaseModel, ConfigDict
 
+from regraft.data.ingest import DECODING_FILES, code_fingerprint
 from regraft.model.backbone import Preprocessing
 
 CODE_FILES = (
-    "data/ingest/decode.py",
+    *DECODING_FILES,
     "model/backbone/architecture.py",
     "model/pixels.py",
     "model/embed/network.py",
@@ -46,6 +47,4 @@ def embedding_code_fingerprint(*extra_files: str) -> str:
     Args:
         extra_files: files of regraft/ that take part in this case, in addition to CODE_FILES.
     """
-    from regraft.data.ingest import code_fingerprint
-
     return code_fingerprint((*CODE_FILES, *extra_files), LIBRARIES)
