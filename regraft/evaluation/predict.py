@@ -17,8 +17,9 @@ from regraft.core.config import EmbedConfig, IngestConfig
 from regraft.core.errors import ConfigError, ManifestError, NoPhotos, UnusablePhoto
 from regraft.core.files import absolute, access_errors, filesystem, is_url, write_atomic
 from regraft.data.ingest import n_cores, read_bytes
+from regraft.data.ingest.formats import PHOTO_EXTENSIONS
 from regraft.data.ingest.manifest import is_manifest
-from regraft.data.ingest.sources import EXTENSIONS, is_candidate, printable
+from regraft.data.ingest.sources import PHOTO_FILES, printable, select_photos
 from regraft.data.ingest.walk import find_files
 from regraft.model.card import UNSURE, Card
 from regraft.model.classifier import ImageClassifier
@@ -91,7 +92,7 @@ def list_photos(sources: Sequence[str]) -> list[str]:
     """Return the paths of the photos in the order of the sources; a folder's are sorted by path.
 
     Files in a folder that ingest ignores are left out: hidden files, files of the operating system,
-    and files without a photo's extension. An unreachable URL counts as a photo.
+    and non-images. An unreachable URL counts as a photo.
 
     Raises:
         NoPhotos: there is no photo.
@@ -101,7 +102,7 @@ def list_photos(sources: Sequence[str]) -> list[str]:
     if not paths:
         raise NoPhotos(
             f"Expected photos in {', '.join(sources) or 'the sources'}, got none. Photos are "
-            f"files ending in {', '.join(sorted(EXTENSIONS))}."
+            f"{PHOTO_FILES}."
         )
     return paths
 
@@ -117,7 +118,7 @@ def is_folder(place: str) -> bool:
         ("http://", "https://")
     )  # has no folders; a request would read a whole page
     try:
-        if web and _extension(urlsplit(place).path) in EXTENSIONS:
+        if web and _extension(urlsplit(place).path) in PHOTO_EXTENSIONS:
             return False
         return bool(files.isdir(path))
     except ValueError:  # not a URL
@@ -204,7 +205,7 @@ def _photos_of(source: str) -> list[str]:
         return _manifest_photos(place)
     if not is_folder(place):
         return [place]
-    return [file.uri for file in find_files(place) if is_candidate(file)]
+    return [file.uri for file in select_photos(find_files(place))]
 
 
 def _extension(place: str) -> str:

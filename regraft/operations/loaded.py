@@ -25,6 +25,10 @@ from regraft.model.pixels import batch_of, consecutive, least_side, preprocess
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """A path or URL, the bytes of an image file, a PIL image, or an array (H, W, 3) or (H, W)."""
 
+# PIL modes by the format that keeps their values. PNG would cut the 32 bits of I to 16.
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_TIFF_MODES = ("I", "F", "CMYK", "YCbCr", "LAB")
+
 
 class LoadedModel:
     """A registered model that predicts images of any kind.
@@ -127,7 +131,8 @@ def _as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
 def _file_bytes(image: ImageLike) -> bytes:
     """Return the image as a file: the same decoder and the same checks for every kind.
 
-    An array of (N, H, W, 3) is several images, see _as_list(); PNG keeps every value.
+    An array of (N, H, W, 3) is several images, see _as_list(). PNG and TIFF keep every value. The
+    orientation of a PIL image that is not upright yet goes with it.
     """
     if isinstance(image, bytes):
         return image
@@ -143,6 +148,9 @@ def _file_bytes(image: ImageLike) -> bytes:
     if not isinstance(image, Image.Image):
         kind = type(image).__name__
         raise UnusablePhoto("no image", f"expected a path, bytes, PIL image or array, got {kind}")
+    if image.mode not in _PNG_MODES + _TIFF_MODES:
+        modes = ", ".join(_PNG_MODES + _TIFF_MODES)
+        raise UnusablePhoto("no image", f"expected a PIL mode of {modes}, got {image.mode}")
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, "PNG" if image.mode in _PNG_MODES else "TIFF", exif=image.getexif())
     return file.getvalue()

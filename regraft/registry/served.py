@@ -25,6 +25,7 @@ from torch import Tensor
 
 from regraft.core.errors import UnusablePhoto
 from regraft.data.ingest import decode
+from regraft.data.ingest.formats import N_HEAD, format_of
 from regraft.data.ingest.read_policy import ReadPolicy, read_allowed
 from regraft.evaluation.predict import max_pixels_of, prediction_table
 from regraft.model.card import Card
@@ -32,20 +33,7 @@ from regraft.model.classifier import load_classifier
 from regraft.model.embed import BATCH_SIZE, forward, judging_compute, prepared
 from regraft.model.pixels import batch_of, consecutive, least_side, preprocess
 
-# The first characters of JPEG, PNG, GIF, WebP, BMP, TIFF and BigTIFF files in base64.
-BASE64_STARTS = (
-    "/9j/",
-    "iVBORw0KGg",
-    "R0lGOD",
-    "UklGR",
-    "Qk0",
-    "Qk1",
-    "Qk2",
-    "Qk3",
-    "SUkqA",
-    "TU0AK",
-    "SUkrA",
-)
+_N_HEAD_CHARACTERS = 4 * N_HEAD // 3  # of base64
 
 
 class ServedClassifier(PythonModel):  # type: ignore[misc]  # mlflow has no types
@@ -113,13 +101,17 @@ def _pixels(cell: object, at: int, card: Card, policy: ReadPolicy) -> Tensor:
 
 
 def _from_base64(text: str) -> bytes:
-    """Return the decoded bytes, empty if the text is not an image in base64."""
+    """Return the decoded bytes, empty if the text is not an image in base64.
+
+    The image may have a format that is not read: then the answer names the format.
+    """
     if text.startswith("data:"):
         text = text.partition(",")[2]
     compact = "".join(text.split())  # base64 is often split into lines
-    if not compact.startswith(BASE64_STARTS):
-        return b""
     try:
+        head = base64.b64decode(compact[:_N_HEAD_CHARACTERS], validate=True)
+        if format_of(head) is None:
+            return b""
         return base64.b64decode(compact, validate=True)
     except ValueError:  # not base64, or text outside ASCII
         return b""

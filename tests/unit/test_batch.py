@@ -292,7 +292,7 @@ def test_a_folder_behind_a_url_is_walked_too(album, out, predictor, start):
 
 def test_nothing_to_answer_is_told(tmp_path, out, predictor):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(NoPhotos, match=r"/empty\b.* \.jpeg, \.jpg, .*\.png\b"):
+    with pytest.raises(NoPhotos, match=r"/empty\b.* \.jpeg, .*\.jpg, .*\.png\b"):
         plan([str(tmp_path / "empty")], str(out), predictor, SIZE)
     with pytest.raises(NoPhotos, match=r"/nowhere\b"):
         plan([str(tmp_path / "nowhere")], str(out), predictor, SIZE)

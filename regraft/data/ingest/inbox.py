@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from regraft.core.config import IngestConfig
 from regraft.core.errors import ConfigError, NoPhotos
@@ -53,7 +54,7 @@ def list_inbox(place: str) -> Listing:
         read_listing = list_manifest if is_manifest(place) else list_folder
         listing = read_listing(place, may_wait=True)
     late = tuple(photo._replace(is_late=True) for photo in listing.photos)
-    return Listing(late, listing.quarantined, listing.n_ignored, listing.slice_names)
+    return replace(listing, photos=late)
 
 
 @contextmanager
@@ -86,6 +87,7 @@ def join_listings(photos: Listing, inbox: Listing) -> Listing:
         ),
         quarantined=(*photos.quarantined, *inbox.quarantined),
         n_ignored=photos.n_ignored + inbox.n_ignored,
+        n_repeated=photos.n_repeated + inbox.n_repeated,
         slice_names=names,
     )
 

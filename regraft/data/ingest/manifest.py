@@ -38,7 +38,7 @@ def list_manifest(place: str, *, may_wait: bool = False) -> Listing:
     """Return the photos in a table image,label[,split][,group][,labelled_at][,slice columns].
 
     A relative image path is relative to the folder of the manifest. A row that repeats an earlier
-    row counts as ignored. Split names are train, val, valid, validation and test, in any case;
+    row counts as repeated. Split names are train, val, valid, validation and test, in any case;
     empty = not given. labelled_at is the time of the label as an ISO 8601 date or time, in UTC if
     it has no time zone; see resolve_labels() for several rows of the same photo.
 
@@ -75,7 +75,9 @@ def list_manifest(place: str, *, may_wait: bool = False) -> Listing:
             photos.append(listed)
         else:
             quarantined.append(Quarantined(name, listed.label, "name is not utf-8", "rename it"))
-    return Listing(tuple(photos), tuple(quarantined), n_repeated, slice_names)
+    return Listing(
+        tuple(photos), tuple(quarantined), n_repeated=n_repeated, slice_names=slice_names
+    )
 
 
 def _read_table(place: str, may_wait: bool) -> _Table:

@@ -1,28 +1,25 @@
 """Listing of the photos in a folder, without opening them."""
 
-import os
 import unicodedata
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
-from regraft.core.errors import ClassVanished, NoPhotos
+from regraft.core.errors import ClassVanished, NoPhotos, UnusablePhoto
+from regraft.data.ingest.decode import is_lfs_pointer, read_head
+from regraft.data.ingest.formats import (
+    PHOTO_EXTENSIONS,
+    READ_EXTENSIONS,
+    extension_of,
+    format_of,
+)
 from regraft.data.ingest.walk import FileEntry, find_files
 
-EXTENSIONS = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-    }
+PHOTO_FILES = (
+    f"files with an extension of {', '.join(sorted(READ_EXTENSIONS))}, and files without an "
+    f"extension that contain such an image"
 )
 SPLITS = {
     "train": "train",
@@ -31,6 +28,8 @@ SPLITS = {
     "validation": "validation",
     "test": "test",
 }
+_N_THREADS = 16  # for the content of remote files, which takes a request each; guess
+_N_AHEAD = 1000  # files whose content is read before the first is yielded; guess
 _SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"))
 
 
@@ -68,13 +67,15 @@ class Listing:
     Attributes:
         photos: in any order.
         quarantined: files that are unusable according to their names or rows.
-        n_ignored: hidden files, non-images and repeated manifest rows.
+        n_ignored: hidden files and non-images.
+        n_repeated: repeated manifest rows.
         slice_names: the manifest's extra columns, in the order of Listed.slices.
     """
 
     photos: tuple[Listed, ...]
     quarantined: tuple[Quarantined, ...] = ()
     n_ignored: int = 0
+    n_repeated: int = 0
     slice_names: tuple[str, ...] = ()
 
 
@@ -99,19 +100,19 @@ def list_folder(root: str, *, may_wait: bool = False) -> Listing:
         root: absolute local path or fsspec URL.
         may_wait: whether photos outside class folders are listed without a label, instead of being
             quarantined. The folder may then be empty, and the files of a class folder without any
-            photo extension are quarantined, instead of stopping the run.
+            photo are quarantined, instead of stopping the run.
 
     Raises:
         NoPhotos: the folder does not exist, has no photos or no class folders, or contains both
             splits and other folders.
-        ClassVanished: a class folder contains files, but no file with a photo extension.
+        ClassVanished: a class folder contains files, but no photo.
     """
     files = find_files(root)
-    candidates = [file for file in files if is_candidate(file)]
+    candidates = list(select_photos(files))
     with_splits = _are_splits({file.parts[0] for file in candidates if len(file.parts) > 1})
     _refuse_mixed(root, candidates, with_splits)
     visible = [file for file in files if not _is_system_file(file)]
-    lost = _classes_without_photos(visible, with_splits)
+    lost = _classes_without_photos(visible, candidates, with_splits)
     entries = [_entry(file, with_splits, may_wait) for file in candidates]
     if may_wait:
         entries += [_not_a_photo(file, label) for label, group in lost.items() for file in group]
@@ -126,14 +127,32 @@ def list_folder(root: str, *, may_wait: bool = False) -> Listing:
     return listing
 
 
-def is_candidate(file: FileEntry) -> bool:
-    """Return whether a file is a photo by its extension, and neither hidden nor a system file.
+def select_photos(files: Iterable[FileEntry]) -> Iterator[FileEntry]:
+    """Yield the files that are photos, in order: neither hidden nor a system file.
 
-    A file or folder that could not be listed (`problem`) counts too, so that it is reported.
+    A file with an extension is a photo by its extension, also if Regraft does not read the format,
+    so that no photo is left out without a word. A file without an extension is a photo by its
+    first bytes; a Git LFS pointer and a file that cannot be opened count too. So does a file or
+    folder that could not be listed (`problem`).
     """
-    if _is_system_file(file):
-        return False
-    return bool(file.problem) or _extension(file) in EXTENSIONS
+    remaining = iter(files)
+    with ThreadPoolExecutor(_N_THREADS) as pool:
+        while chunk := list(islice(remaining, _N_AHEAD)):
+            visible = [file for file in chunk if not _is_system_file(file)]
+            unnamed = [file.uri for file in visible if not file.problem and not _extension(file)]
+            by_content = dict(zip(unnamed, pool.map(_contains_photo, unnamed), strict=True))
+            for file in visible:
+                is_named = bool(file.problem) or _extension(file) in PHOTO_EXTENSIONS
+                if is_named or by_content.get(file.uri):
+                    yield file
+
+
+def _contains_photo(uri: str) -> bool:
+    try:
+        head = read_head(uri)
+    except UnusablePhoto:
+        return True
+    return format_of(head) is not None or is_lfs_pointer(head)
 
 
 def _is_system_file(file: FileEntry) -> bool:
@@ -141,7 +160,7 @@ def _is_system_file(file: FileEntry) -> bool:
 
 
 def _extension(file: FileEntry) -> str:
-    return os.path.splitext(file.parts[-1])[1].lower()
+    return extension_of(file.parts[-1])
 
 
 def _refuse_mixed(root: str, candidates: list[FileEntry], with_splits: bool) -> None:
@@ -159,10 +178,10 @@ def _refuse_mixed(root: str, candidates: list[FileEntry], with_splits: bool) -> 
 
 
 def _classes_without_photos(
-    files: list[FileEntry], with_splits: bool
+    files: list[FileEntry], candidates: list[FileEntry], with_splits: bool
 ) -> dict[str, list[FileEntry]]:
     """Return {label: files} of each class whose files would all be ignored."""
-    seen = {_label(file, with_splits) for file in files if is_candidate(file)}
+    seen = {_label(file, with_splits) for file in candidates}
     lost: dict[str, list[FileEntry]] = {}
     for file in files:
         if (label := _label(file, with_splits)) not in seen | {""}:
@@ -182,14 +201,14 @@ def _refuse_lost(lost: dict[str, list[FileEntry]]) -> None:
         f"{label} ({len(files)} files: {extensions[label]})" for label, files in lost.items()
     )
     raise ClassVanished(
-        f"Expected photos in every class folder, got none in {counts}. Photos are files with an "
-        f"extension of {', '.join(sorted(EXTENSIONS))}. Convert the files, or move the folder out."
+        f"Expected photos in every class folder, got none in {counts}. Photos are {PHOTO_FILES}. "
+        f"Convert the files, or move the folder out."
     )
 
 
 def _not_a_photo(file: FileEntry, label: str) -> Quarantined:
-    detail = f"{_extension_text(file)}; no file of this class has a photo extension"
-    return Quarantined(printable(file.uri), label, "no photo extension", detail)
+    detail = f"{_extension_text(file)}; no file of this class is a photo by extension or content"
+    return Quarantined(printable(file.uri), label, "no photo", detail)
 
 
 def _extension_text(file: FileEntry) -> str:
@@ -209,7 +228,7 @@ def _refuse_nothing(root: str, listing: Listing) -> None:
     if not reasons:
         raise NoPhotos(
             f"Expected photos in {root}, got none ({listing.n_ignored} other files). Photos are "
-            f"files with an extension of {', '.join(sorted(EXTENSIONS))}. Check the folder."
+            f"{PHOTO_FILES}. Check the folder."
         )
 
 

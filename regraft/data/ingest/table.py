@@ -26,6 +26,7 @@ from regraft.data.ingest.arrays import PREFIX, list_torchvision, torchvision_sta
 from regraft.data.ingest.cores import n_cores
 from regraft.data.ingest.decode import read_bytes
 from regraft.data.ingest.facts import ImageFacts, extract_facts, sha256_of
+from regraft.data.ingest.formats import NOT_READ, reads_heic
 from regraft.data.ingest.inbox import (
     inbox_location,
     join_listings,
@@ -50,12 +51,13 @@ class ImageTable:
         quarantine: one row per unusable file, sorted by path: path, label, reason, detail.
         classes: the labels of frame, sorted.
         digest: sha256 of the content, independent of paths and of their order.
-        n_ignored: hidden files, non-images, repeated manifest rows, and photos in the inbox that
-            are already in the data set.
+        n_ignored: hidden files and non-images.
         source: config.photos.
         n_waiting: photos in the inbox without a label; they are not in frame.
         relabelled: one row per photo of frame with a changed label, sorted by path: path, sha256,
             was, label; see resolve_labels() in labels.py.
+        n_repeated: entries that add nothing: repeated manifest rows, and photos in the inbox that
+            are already in the data set.
     """
 
     frame: pd.DataFrame
@@ -66,17 +68,21 @@ class ImageTable:
     source: str
     n_waiting: int = 0
     relabelled: pd.DataFrame = field(default_factory=relabelled_table)
+    n_repeated: int = 0
 
     def __str__(self) -> str:
-        text = (
-            f"ingest: {len(self.frame)} photos, {len(self.classes)} classes, "
-            f"{len(self.quarantine)} quarantined, {self.n_ignored} other files ignored"
-        )
+        text = f"ingest: {len(self.frame)} photos, {len(self.classes)} classes, "
+        text += f"{len(self.quarantine)} quarantined"
+        if len(self.quarantine):
+            text += f" ({_reason_counts(self.quarantine)})"
+        text += f", {self.n_ignored} other files ignored"
+        if self.n_repeated:
+            text += f", {self.n_repeated} duplicates"
         if self.n_waiting:
             text += f", {self.n_waiting} without a label"
         if len(self.relabelled):
             text += f", {len(self.relabelled)} relabelled"
-        return text
+        return text + "".join(f"; {remedy}" for remedy in _remedies(self.quarantine))
 
 
 def ingest(config: IngestConfig) -> ImageTable:
@@ -111,17 +117,18 @@ def ingest(config: IngestConfig) -> ImageTable:
         quarantine=quarantine,
         classes=tuple(sorted(set(frame["label"]))),
         digest=_digest(frame),
-        n_ignored=listing.n_ignored + resolved.n_repeated,
+        n_ignored=listing.n_ignored,
         source=config.photos,
         n_waiting=resolved.n_waiting,
         relabelled=relabelled_table(resolved.relabelled),
+        n_repeated=listing.n_repeated + resolved.n_repeated,
     )
 
 
 def fingerprint(config: IngestConfig) -> str:
     """Return a hash that changes if the photos may have changed, without opening a photo.
 
-    The hash covers file names, sizes, times and manifests.
+    The hash covers file names, sizes, times, manifests, and whether HEIC is read.
 
     Args:
         config: as in ingest(). The locations are part of the hash, because a table contains paths.
@@ -133,9 +140,8 @@ def fingerprint(config: IngestConfig) -> str:
         ConfigError, NoPhotos, ManifestError: as in ingest().
     """
     is_torchvision = config.photos.startswith(PREFIX)
-    parts: list[object] = [
-        torchvision_stamp(config) if is_torchvision else _state_of(_place(config))
-    ]
+    photos = torchvision_stamp(config) if is_torchvision else _state_of(_place(config))
+    parts: list[object] = [reads_heic(), photos]
     if inbox := inbox_location(config):
         with name_inbox_in_errors(inbox):
             parts.append(_state_of(inbox, may_wait=True))
@@ -235,14 +241,25 @@ def _refuse_too_many(quarantine: pd.DataFrame, n_usable: int, config: IngestConf
     limit = config.max_quarantine_fraction
     if n_bad <= limit * (n_bad + n_usable):
         return
-    reasons = Counter(quarantine["reason"])
-    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    remedies = "".join(f" {remedy}." for remedy in _remedies(quarantine))
     first = "; ".join(f"{row.path} ({row.reason})" for row in quarantine.head(3).itertuples())
     raise TooManyQuarantined(
         f"Expected a share of unusable photos of at most ingest.max_quarantine_fraction={limit:g}, "
-        f"got {n_bad} of {n_bad + n_usable} photos in {config.photos}: {counts}. First: {first}. "
-        f"Repair or remove them, or raise ingest.max_quarantine_fraction."
+        f"got {n_bad} of {n_bad + n_usable} photos in {config.photos}: "
+        f"{_reason_counts(quarantine)}. First: {first}.{remedies} Repair or remove them, or raise "
+        f"ingest.max_quarantine_fraction."
     )
+
+
+def _reason_counts(quarantine: pd.DataFrame) -> str:
+    reasons = Counter(quarantine["reason"])
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+
+
+def _remedies(quarantine: pd.DataFrame) -> list[str]:
+    """Return what to do with the photos of each format that is not read."""
+    unread = quarantine[quarantine["reason"].str.endswith(NOT_READ)]
+    return sorted({f"{row.reason}: {row.detail}" for row in unread.itertuples()})
 
 
 def _refuse_vanished(quarantine: pd.DataFrame, expected: set[str], usable: set[str]) -> None:
@@ -252,8 +269,9 @@ def _refuse_vanished(quarantine: pd.DataFrame, expected: set[str], usable: set[s
         first = bad.iloc[0]
         raise ClassVanished(
             f"Expected usable photos of each class, got none of {', '.join(vanished)}: all "
-            f"{len(bad)} are quarantined (first: {first['path']}, {first['reason']}). Repair them, "
-            f"or remove the class."
+            f"{len(bad)} are quarantined (first: {first['path']}, {first['reason']})."
+            f"{''.join(f' {remedy}.' for remedy in _remedies(bad))} Repair them, or remove the "
+            f"class."
         )
 
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from regraft.core.errors import NoPhotos
 from regraft.core.files import absolute, is_url
-from regraft.data.ingest.sources import EXTENSIONS
+from regraft.data.ingest.formats import PHOTO_EXTENSIONS
+from regraft.data.ingest.sources import PHOTO_FILES
 from regraft.operations.batch.folder import (
     OutputPartition,
     Predictor,
@@ -138,8 +139,7 @@ def _list_photos(photos: Index, partition: OutputPartition, single: list[str]) -
         photos.add_listed(walk(partition.source))
     if not photos.count_listed():
         raise NoPhotos(
-            f"Expected photos in {partition.source}, got none. Photos are files that end in "
-            f"{', '.join(sorted(EXTENSIONS))}."
+            f"Expected photos in {partition.source}, got none. Photos are {PHOTO_FILES}."
         )
 
 
@@ -147,7 +147,7 @@ def _check_exists(single: list[str]) -> None:
     """Raise NoPhotos for a missing path without a photo's extension: probably a folder."""
     for place in single:
         suffix = os.path.splitext(place)[1].lower()
-        if suffix not in EXTENSIONS and not is_url(place) and not os.path.lexists(place):
+        if suffix not in PHOTO_EXTENSIONS and not is_url(place) and not os.path.lexists(place):
             raise NoPhotos(
                 f"Expected photos at {place}, but it does not exist. Check the spelling, and that "
                 "its disk is mounted."

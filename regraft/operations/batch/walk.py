@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from regraft.core.errors import ManifestError, NoPhotos
 from regraft.core.files import access_errors, filesystem, is_url
 from regraft.data.ingest.manifest import is_manifest
-from regraft.data.ingest.sources import is_candidate
+from regraft.data.ingest.sources import select_photos
 from regraft.data.ingest.walk import stamp_of, walk_files
 from regraft.evaluation.predict import is_folder
 
@@ -57,7 +57,7 @@ def walk(place: str) -> Iterator[Entry]:
     if is_manifest(place):
         yield from _manifest(place)
         return
-    files = filter(is_candidate, walk_files(place))
+    files = select_photos(walk_files(place))
     yield from (Entry(os.fsencode(file.uri), file.stamp) for file in files)
 
 
