@@ -287,6 +287,28 @@ class Dropping(nn.Module):
         return self.head(self.middle(self.drop(self.stem(pixels))).mean((2, 3)))
 
 
+class Sized(nn.Module):
+    """Reads a size of a frozen value below and above the cut, as the attention of levit does."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, pixels):
+        values = self.stem(pixels)  # (B, 4, S, S)
+        n_photos, n_channels, _, _ = values.shape
+        means = values.reshape(n_photos, n_channels, -1).mean(2)  # (B, 4)
+        return self.head(means).reshape(n_photos, 2)
+
+
+def test_a_size_that_is_needed_on_both_sides_of_the_cut_is_computed_on_both():
+    network = Sized()
+    found = cut(network, plan_of(network, ("head",)))
+    photos = torch.randn(2, 3, 8, 8)
+    assert torch.equal(found.tail(found.frozen(photos)), network(photos))
+    assert found.frozen(photos).shape == (2, 4, 6, 6)
+
+
 def test_random_values_are_not_cached():
     """Only where it is active: not with a rate of 0, and not in a frozen block (eval mode)."""
     for share, trains, expected in ((0.5, True, 1), (0.0, True, 2), (0.5, False, 2)):

@@ -51,15 +51,20 @@ def cut(network: nn.Module, plan: FreezePlan) -> Cut | None:
         is_fed = node.op != "output" and constant.issuperset(node.all_input_nodes)
         if is_fed and _is_constant(node, modules, plan):
             constant.add(node)
+    frozen_nodes = set(constant)
     inputs = _inputs_of_thawed(graph, constant)
     while derived := [node for node in inputs if _depends_on(node, inputs)]:
-        constant.difference_update(derived)  # such as a pooling: computed again above the cut
+        # Such as a pooling or a size: computed again above the cut, and below it if needed there.
+        constant.difference_update(derived)
         inputs = _inputs_of_thawed(graph, constant)
     if len(inputs) != 1 or inputs[0].op == "placeholder":
         return None
     thawed = next(p.block for p in plan.parameters if p.lr_factor > 0)
-    frozen, tail = _parts(network, graph, constant, inputs[0])
-    return Cut(frozen, tail, f"{inputs[0].name} before {thawed}")
+    return Cut(
+        _frozen_part(network, graph, frozen_nodes, inputs[0]),
+        _tail(network, graph, constant, inputs[0]),
+        f"{inputs[0].name} before {thawed}",
+    )
 
 
 def _inputs_of_thawed(graph: fx.Graph, constant: set[fx.Node]) -> list[fx.Node]:
@@ -108,20 +113,27 @@ def _is_random(module: nn.Module) -> bool:
             return isinstance(module, nn.AlphaDropout | nn.FeatureAlphaDropout)
 
 
-def _parts(
-    network: nn.Module, graph: fx.Graph, constant: set[fx.Node], last: fx.Node
-) -> tuple[fx.GraphModule, fx.GraphModule]:
-    below, above = fx.Graph(), fx.Graph()
+def _frozen_part(
+    network: nn.Module, graph: fx.Graph, frozen_nodes: set[fx.Node], last: fx.Node
+) -> fx.GraphModule:
+    below = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
-        if node in constant:
+        if node in frozen_nodes:
             copies[node] = below.node_copy(node, copies.__getitem__)
     below.output(copies[last])
+    return _module(network, below)
+
+
+def _tail(
+    network: nn.Module, graph: fx.Graph, constant: set[fx.Node], last: fx.Node
+) -> fx.GraphModule:
+    above = fx.Graph()
     copies = {last: above.placeholder("boundary")}
     for node in graph.nodes:
         if node not in constant or (node.op == "get_attr" and set(node.users) - constant):
             copies[node] = above.node_copy(node, copies.__getitem__)
-    return _module(network, below), _module(network, above)
+    return _module(network, above)
 
 
 def _module(network: nn.Module, graph: fx.Graph) -> fx.GraphModule:
