@@ -15,13 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from regraft.core.config import BackboneConfig
-from regraft.core.errors import ConfigError, WeightsMismatch, WeightsNotFound
+from regraft.core.errors import ConfigError, UnknownBackbone, WeightsMismatch, WeightsNotFound
 from regraft.model.backbone import (
     Backbone,
     Block,
     build_body,
     load_backbone,
     ordered_blocks,
+    state_dict_of,
+    tensor_specs,
 )
 from regraft.model.card import CARD_FILE, Card, ClassContract, read_card
 
@@ -77,7 +79,7 @@ class ImageClassifier:
         info = self.card.backbone
         body = build_body(info.architecture).module
         network = GraftedNetwork(body, info.embedding_dim, len(self.card.classes))
-        network.load_state_dict(self.weights)
+        network.load_state_dict(state_dict_of(self.weights, network, root="backbone"))
         return network.eval()
 
     def with_weights(self, network: nn.Module) -> "ImageClassifier":
@@ -139,13 +141,49 @@ def load_classifier(folder: Path) -> ImageClassifier:
             f"{folder / WEIGHTS_FILE} cannot be read as weights ({error}). Download the "
             "bundle again."
         ) from None
-    rows = {n: len(t) for n, t in classifier.weights.items() if n in ("head.weight", "head.bias")}
-    if set(rows.values()) != {len(card.classes)} or len(rows) != 2:
-        raise WeightsMismatch(
-            f"Expected a head of {len(card.classes)} rows in {folder / WEIGHTS_FILE}, one per "
-            f"class of the card, got {rows or 'none'}. Download the bundle again."
-        )
+    _check_head(classifier, folder)
+    _check_tensors(classifier, folder)
     return classifier
+
+
+def _check_head(classifier: ImageClassifier, folder: Path) -> None:
+    card, weights = classifier.card, classifier.weights
+    shapes = {n: tuple(t.shape) for n, t in weights.items() if n in ("head.weight", "head.bias")}
+    n_rows, n_columns = len(card.classes), card.backbone.embedding_dim
+    if shapes != {"head.weight": (n_rows, n_columns), "head.bias": (n_rows,)}:
+        raise WeightsMismatch(
+            f"Expected a head of {n_rows} rows in {folder / WEIGHTS_FILE}, one per class of the "
+            f"card, and {n_columns} columns (backbone.embedding_dim of the card), got "
+            f"{shapes or 'none'}. Download the bundle again."
+        )
+
+
+def _check_tensors(classifier: ImageClassifier, folder: Path) -> None:
+    """Raise WeightsMismatch if the tensors are not those of the card's architecture."""
+    architecture = classifier.card.backbone.architecture
+    try:
+        body = tensor_specs(architecture)
+    except UnknownBackbone as error:
+        raise WeightsMismatch(
+            f"{folder / CARD_FILE} is not a valid card: backbone.architecture: {error} Download "
+            "the bundle again."
+        ) from None
+    expected = {f"backbone.{name}": spec for name, spec in body.items()}
+    got = {name: (t.dtype, tuple(t.shape)) for name, t in classifier.weights.items()}
+    for name in ("head.weight", "head.bias"):  # shapes: see _check_head
+        expected[name] = (torch.float32, got[name][1])
+    if wrong := sorted(n for n in expected.keys() | got.keys() if expected.get(n) != got.get(n)):
+        name = wrong[0]
+        raise WeightsMismatch(
+            f"{folder / WEIGHTS_FILE} does not hold the tensors of {architecture}, the card's "
+            f"backbone.architecture: {len(wrong)} differ, first {name}: expected "
+            f"{_format_spec(expected.get(name))}, got {_format_spec(got.get(name))}. Download the "
+            "bundle again."
+        )
+
+
+def _format_spec(spec: tuple[torch.dtype, tuple[int, ...]] | None) -> str:
+    return f"{str(spec[0]).removeprefix('torch.')} {spec[1]}" if spec else "none"
 
 
 def graft(backbone: Backbone, classes: tuple[str, ...]) -> ImageClassifier:

@@ -377,9 +377,17 @@ PIXELS = (
         "old-norm-counters",
         "Weights files without the step counter of norms are read; the counter is zero.",
         "regraft/model/backbone/load.py",
-        "missing, unexpected = sorted({*compared.missing_keys} - {*misshapen})",
-        "missing, unexpected = sorted(shapes.keys() - wanted.keys())",
+        "missing, unexpected = sorted({*compared.missing_keys} - {*misfit})",
+        "missing, unexpected = sorted(own.keys() - wanted.keys())",
         unit("backbone", "test_files_older_than_the_step_counter_of_norms_are_read"),
+    ),
+    Mutation(
+        "two-networks-in-a-file",
+        "A checkpoint with two networks that fit is refused, not read as one of them.",
+        "regraft/model/backbone/load.py",
+        "if len(rivals) > 1 and best > len(own) / 2:",
+        "if not best:",
+        unit("backbone_files", "test_two_networks_that_fit_are_refused_by_name"),
     ),
 )
 

@@ -25,7 +25,7 @@ from regraft.model.backbone import (
 )
 from regraft.model.backbone.architecture import Body
 from regraft.model.backbone.load import _fill
-from regraft.model.backbone.weights import OLD_DENSENET_NAME, timm_weights
+from regraft.model.backbone.weights import timm_weights
 from regraft.model.classifier import graft
 from regraft.model.pixels import normalise, preprocess
 
@@ -321,18 +321,11 @@ def test_torchvision_files_with_older_names_for_the_same_tensors_are_read():
         for name, tensor in other.state_dict().items()
     }
     assert len(old.keys() - network.state_dict().keys()) == 4  # two layers' weights and biases
-    _fill(Body(network, (), 32), old, "torchvision:vit_b_16")
+    _fill(Body("torchvision:vit_b_16", network, 32), old, "torchvision:vit_b_16")
     assert all(
         torch.equal(network.state_dict()[name], tensor + 1)
         for name, tensor in other.state_dict().items()
     )
-
-
-def test_densenet_names_of_old_become_those_of_today():
-    old = "features.denseblock1.denselayer1.norm.1.weight"
-    new = "features.denseblock1.denselayer1.norm1.weight"
-    assert OLD_DENSENET_NAME.sub(r"\1\2", old) == new
-    assert OLD_DENSENET_NAME.sub(r"\1\2", new) == new
 
 
 def test_torchvision_weights_in_the_hub_folder_are_used(no_network):

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
         build_body,
         ordered_blocks,
         preprocessing_of,
+        state_dict_of,
+        tensor_specs,
     )
     from regraft.model.backbone.load import Backbone, load_backbone, pinned
     from regraft.model.backbone.weights import read_weights
@@ -23,6 +25,8 @@ else:
                 "build_body",
                 "ordered_blocks",
                 "preprocessing_of",
+                "state_dict_of",
+                "tensor_specs",
             ),
             "load": (
                 "Backbone",
@@ -45,4 +49,6 @@ __all__ = [
     "pinned",
     "preprocessing_of",
     "read_weights",
+    "state_dict_of",
+    "tensor_specs",
 ]

@@ -3,16 +3,18 @@
 import difflib
 import math
 import re
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from types import MappingProxyType
 
 import timm
 import torch
 import torchvision
 from timm.data import resolve_data_config
 from timm.models import is_model_pretrained
-from torch import nn
+from torch import Tensor, nn
 
 from regraft.core.errors import UnknownBackbone
 from regraft.model.backbone.info import Preprocessing
@@ -32,18 +34,42 @@ class Block:
 
 @dataclass(frozen=True)
 class Body:
-    """The module without classifiers, (B, 3, S, S) -> (B, D); their names; its input side S."""
+    """The module without classifiers, (B, 3, S, S) -> (B, D), and its input side S, pixels."""
 
+    architecture: str
     module: nn.Module
-    head_prefixes: tuple[str, ...]
     side: int
 
     @cached_property
     def embedding_dim(self) -> int:
-        """Return D, computed by a forward pass of zeros on first access."""
+        """Return D, computed by a forward pass of zeros on first access.
+
+        Raises:
+            UnknownBackbone: the output for a photo is not one vector.
+        """
         self.module.eval()
         with torch.inference_mode():
-            return int(self.module(torch.zeros(1, 3, self.side, self.side)).shape[-1])
+            output = self.module(torch.zeros(1, 3, self.side, self.side))
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        if len(shape) != 2:
+            raise UnknownBackbone(
+                f"Expected {self.architecture} to return an embedding of shape (1, D) for a photo, "
+                f"got {shape}. Choose another architecture, such as torchvision:resnet18."
+            )
+        return int(shape[1])
+
+    @cached_property
+    def classifier_prefixes(self) -> tuple[str, ...]:
+        """Return the paths, each ending in a dot, at which a whole network has its classifiers.
+
+        These are the outermost parts of the library's network of which the body has no tensor.
+        """
+        body = self.module.state_dict().keys()
+        shared = {prefix for name in body for prefix in _prefixes(name)}
+        whole = _without_weights(lambda: whole_network(self.architecture))
+        names = whole.state_dict().keys() - body
+        paths = {next((p for p in _prefixes(name) if p not in shared), name) for name in names}
+        return tuple(sorted(f"{path}." for path in paths))
 
 
 def build_body(architecture: str) -> Body:
@@ -60,10 +86,41 @@ def build_body(architecture: str) -> Body:
     """
     library, _, name = architecture.partition(":")
     if library == "timm" and timm.is_model(name) and ("." not in name or is_model_pretrained(name)):
-        return _timm_body(name)
-    if library == "torchvision" and name in _torchvision_names():
-        return _torchvision_body(name)
-    raise UnknownBackbone(_unknown(architecture, library, name))
+        module = timm.create_model(name, pretrained=False, num_classes=0)
+    elif library == "torchvision" and name in _torchvision_names():
+        module = _torchvision_body(name)
+    else:
+        raise UnknownBackbone(_unknown(architecture, library, name))
+    return Body(architecture, module, preprocessing_of(architecture).size)
+
+
+@cache
+def tensor_specs(architecture: str) -> Mapping[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """Return dtype and shape of each tensor of the body by name; no weights are made.
+
+    Raises:
+        UnknownBackbone: as build_body().
+    """
+    state = _without_weights(lambda: build_body(architecture).module).state_dict()
+    return MappingProxyType({name: (t.dtype, tuple(t.shape)) for name, t in state.items()})
+
+
+def state_dict_of(
+    tensors: Mapping[str, Tensor], network: nn.Module, root: str = ""
+) -> OrderedDict[str, Tensor]:
+    """Return the tensors as a state dict for the network, in the present version of its class.
+
+    A file of tensors does not hold the versions of the classes that torch keeps beside a state
+    dict, and without one torchvision's MNASNet cannot be loaded. The layers get no version: they
+    detect the older names of their tensors themselves.
+
+    Args:
+        root: the path of the library's network in this network.
+    """
+    state = OrderedDict(tensors)
+    versions = {root: {"version": network.get_submodule(root)._version}}
+    state._metadata = versions  # type: ignore[attr-defined]
+    return state
 
 
 def preprocessing_of(architecture: str, version: str = "") -> Preprocessing:
@@ -71,6 +128,9 @@ def preprocessing_of(architecture: str, version: str = "") -> Preprocessing:
 
     Args:
         version: torchvision's name of the weights, such as IMAGENET1K_V1; "" = the default.
+
+    Raises:
+        UnknownBackbone: the input is not square.
     """
     library, _, name = architecture.partition(":")
     if library == "torchvision":
@@ -84,7 +144,12 @@ def preprocessing_of(architecture: str, version: str = "") -> Preprocessing:
             interpolation=preset.interpolation.value,
         )
     stated = resolve_data_config(timm.get_pretrained_cfg(name).to_dict())
-    size = int(stated["input_size"][-1])
+    _, height, size = stated["input_size"]
+    if height != size:
+        raise UnknownBackbone(
+            f"timm:{name} expects photos of {height} x {size} pixels, and Regraft crops squares. "
+            "Choose another architecture."
+        )
     return Preprocessing(
         size=size,
         resize=math.floor(size / stated["crop_pct"]),
@@ -125,24 +190,35 @@ def _prefixes(parameter: str) -> Iterator[str]:
     return (".".join(parts[:n]) for n in range(1, len(parts)))
 
 
-def _timm_body(name: str) -> Body:
-    module = timm.create_model(name, pretrained=False, num_classes=0)
-    head = module.pretrained_cfg.get("classifier") or ()
-    heads = (head,) if isinstance(head, str) else tuple(head)
-    return Body(module, heads, preprocessing_of(f"timm:{name}").size)
-
-
-def _torchvision_body(name: str) -> Body:
+def _torchvision_body(name: str) -> nn.Module:
     if name in TWO_CLASSIFIERS:
         raise _without_embedding(name)
-    module = torchvision.models.get_model(name, weights=None)
+    module: nn.Module = torchvision.models.get_model(name, weights=None)
     linears = [path for path, part in module.named_modules() if isinstance(part, nn.Linear)]
-    head = linears[-1] if linears else ""
-    if not head:
+    if not linears:
         raise _without_embedding(name)
-    parent, _, last = head.rpartition(".")
-    setattr(module.get_submodule(parent), last, nn.Identity())
-    return Body(module, (head,), preprocessing_of(f"torchvision:{name}").size)
+    module.set_submodule(linears[-1], nn.Identity())
+    return module
+
+
+def whole_network(architecture: str) -> nn.Module:
+    """Return the library's own network, with its classifiers."""
+    library, _, name = architecture.partition(":")
+    network: nn.Module = (
+        timm.create_model(name, num_classes=2)  # some have no classifier by default
+        if library == "timm"
+        else torchvision.models.get_model(name, weights=None)
+    )
+    return network
+
+
+def _without_weights(build: Callable[[], nn.Module]) -> nn.Module:
+    """Return the module for its names and shapes: without the time and memory of its weights."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except NotImplementedError:  # torchvision's regnet computes its widths with tensors
+        return build()
 
 
 def _without_embedding(name: str) -> UnknownBackbone:

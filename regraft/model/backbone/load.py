@@ -1,8 +1,11 @@
 """Loading a backbone with its weights from the name of a source."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import timm
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -14,6 +17,7 @@ from regraft.model.backbone.architecture import (
     build_body,
     ordered_blocks,
     preprocessing_of,
+    state_dict_of,
 )
 from regraft.model.backbone.info import BackboneInfo, SourceTask
 from regraft.model.backbone.weights import (
@@ -102,24 +106,70 @@ def _check(config: BackboneConfig, file: WeightsFile) -> None:
         )
 
 
-def _fill(body: Body, tensors: dict[str, Tensor], source: str) -> None:
-    """Copy the tensors into the body; only those of the old classifiers may remain.
+def _fill(body: Body, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy the network's tensors into the body; only those of the old classifiers may remain.
 
     torch compares the names, because its modules map their own older names of the same tensors.
     """
-    heads = tuple(f"{prefix}." for prefix in body.head_prefixes)
-    wanted = {name: tensor for name, tensor in tensors.items() if not name.startswith(heads)}
-    shapes = {name: tensor.shape for name, tensor in body.module.state_dict().items()}
-    misshapen = sorted(n for n, t in wanted.items() if shapes.get(n, t.shape) != t.shape)
-    fitting = {name: tensor for name, tensor in wanted.items() if name not in misshapen}
-    compared = body.module.load_state_dict(fitting, strict=False)
-    missing, unexpected = sorted({*compared.missing_keys} - {*misshapen}), compared.unexpected_keys
-    if missing or unexpected or misshapen:
+    own = body.module.state_dict()
+    prefix = _network_prefix(own, tensors, source)
+    network = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    wanted = {
+        name: tensor
+        for name, tensor in network.items()
+        if not f"{name}.".startswith(body.classifier_prefixes)
+    }
+    misfit = sorted(name for name, t in wanted.items() if name in own and not _fits(t, own[name]))
+    fitting = {name: tensor for name, tensor in wanted.items() if name not in misfit}
+    try:
+        compared = body.module.load_state_dict(state_dict_of(fitting, body.module), strict=False)
+    except RuntimeError as error:  # an older name of a tensor of another shape
+        reason = str(error).splitlines()[-1].strip()
         raise WeightsMismatch(
-            f"{source} does not fit the architecture: {len(missing)} tensors missing, "
-            f"{len(unexpected)} unexpected, {len(misshapen)} of another shape "
-            f"(first: {(missing + unexpected + misshapen)[0]}). Correct backbone.architecture."
+            f"{source} does not fit {body.architecture}: {reason}. Correct backbone.architecture."
+        ) from None
+    missing, unexpected = sorted({*compared.missing_keys} - {*misfit}), compared.unexpected_keys
+    if missing or unexpected or misfit:
+        where = f" below {prefix!r}" if prefix else ""
+        raise WeightsMismatch(
+            f"{source} does not fit {body.architecture}: {len(own) - len(missing) - len(misfit)} "
+            f"of its {len(own)} tensors fit{where}, {len(missing)} missing, {len(unexpected)} "
+            f"unexpected, {len(misfit)} of another shape or type "
+            f"(first: {(missing + unexpected + misfit)[0]}). Correct backbone.architecture; if it "
+            "is right, the network in the file was changed and cannot be used."
         )
+
+
+def _network_prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> str:
+    """Return what precedes the network's names in the file: "", or a path that ends in a dot.
+
+    A network can be a part of another one or of a mapping: torch.compile adds "_orig_mod.",
+    DistributedDataParallel "module.", a training script "state_dict." or "model_ema.".
+
+    Raises:
+        WeightsMismatch: several networks in the file fit equally well.
+    """
+    counts: Counter[str] = Counter()
+    for name in tensors:
+        parts = name.split(".")
+        suffixes = {".".join(parts[n:]): n for n in range(len(parts))}
+        counts.update(name.removesuffix(suffix) for suffix in suffixes if suffix in own)
+    best = max(counts.values(), default=0)
+    rivals = sorted(prefix for prefix, count in counts.items() if count == best)
+    if len(rivals) > 1 and best > len(own) / 2:
+        names = ", ".join(prefix.rstrip(".") or "the file itself" for prefix in rivals)
+        raise WeightsMismatch(
+            f"{source} holds {len(rivals)} networks that fit: {names}. Which of them is meant "
+            "cannot be known: save the tensors of one of them alone, and use that file."
+        )
+    return rivals[0] if len(rivals) == 1 else ""
+
+
+def _fits(tensor: Tensor, own: Tensor) -> bool:
+    """Return whether the tensor's values can become those of the network's tensor."""
+    is_plain = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_meta)
+    same_kind = tensor.is_floating_point() == own.is_floating_point()
+    return is_plain and same_kind and tensor.shape == own.shape
 
 
 def _source_task(source: str, architecture: str) -> SourceTask:

@@ -34,14 +34,18 @@ BUNDLED = {
     ),
 }
 
-
+# Errors of safetensors and torch for a damaged file.
+UNREADABLE = (SafetensorError, RuntimeError, EOFError, ValueError, LookupError, TypeError)
 # Source: torchvision/models/densenet.py, _load_state_dict: its files contain "norm.1" for norm1.
 OLD_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The tensors of a file by name, in the file's order, and the file's sha256."""
+    """The tensors of a file by name, in the file's order, and the file's sha256.
+
+    The name of a tensor in nested mappings is the path of its keys, such as "model.fc.weight".
+    """
 
     tensors: dict[str, Tensor]
     sha256: str
@@ -74,7 +78,8 @@ def read_weights(url: str, sha256: str = "") -> WeightsFile:
         raise WeightsMismatch(
             f"Expected sha256 {sha256} for {url}, got {digest}. Download the file again."
         )
-    return WeightsFile(_tensors(data, url), digest)
+    tensors = {OLD_DENSENET_NAME.sub(r"\1\2", name): t for name, t in _tensors(data, url).items()}
+    return WeightsFile(tensors, digest)
 
 
 def bundled_weights(name: str) -> WeightsFile:
@@ -99,11 +104,7 @@ def torchvision_weights(name: str, version: str) -> WeightsFile:
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if not path.exists():
         _download(url, path)
-    file = read_weights(str(path), path.stem.rpartition("-")[2])
-    return WeightsFile(
-        {OLD_DENSENET_NAME.sub(r"\1\2", old): tensor for old, tensor in file.tensors.items()},
-        file.sha256,
-    )
+    return read_weights(str(path), path.stem.rpartition("-")[2])
 
 
 def timm_weights(name: str) -> WeightsFile:
@@ -144,24 +145,46 @@ def _tensors(data: bytes, url: str) -> dict[str, Tensor]:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # its message recommends unsafe loading: not repeated
         raise UnsafeWeights(
-            f"{url} contains more than tensors, so loading it could execute code. It was "
-            "not loaded. Save the state dict as .safetensors and use that file."
+            f"{url} contains {_format_classes(data)}, so loading it could execute code. It was "
+            "not loaded. Save the network's state dict alone where it was trained "
+            "(torch.save(network.state_dict(), ...), or as .safetensors) and use that file."
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsMismatch(
-            f"{url} cannot be read as weights ({reason}). Download it again."
+            f"{url} cannot be read as weights ({reason}). Download it again. If it is complete, "
+            "save the network's state dict alone where it was trained, and use that file."
         ) from None
-    return _state_dict(content, url)
+    tensors = _named_tensors(content)
+    if not tensors:
+        raise WeightsMismatch(
+            f"Expected a state dict of tensors in {url}, got {type(content).__name__} without any."
+        )
+    return tensors
 
 
-def _state_dict(content: object, url: str) -> dict[str, Tensor]:
-    """Return the tensors by name; training scripts may have wrapped them in another mapping."""
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(value, Tensor) for value in content.values()
-    ):
-        raise WeightsMismatch(f"Expected a state dict of tensors in {url}, got something else.")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
+def _named_tensors(content: object) -> dict[str, Tensor]:
+    """Return the tensors of nested mappings by the path of their keys, in order; no other values.
+
+    A mapping is read once, so one that contains itself ends too.
+    """
+    tensors: dict[str, Tensor] = {}
+    waiting, visited = [("", content)], set[int]()
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, Tensor):
+            tensors[path] = value
+        elif isinstance(value, Mapping) and id(value) not in visited:
+            visited.add(id(value))
+            items = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
+            waiting += reversed(items)
+    return tensors
+
+
+def _format_classes(data: bytes) -> str:
+    """Return the names of the classes for which the file was refused; nothing is unpickled."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
+    except (pickle.UnpicklingError, *UNREADABLE):  # a file older than torch 1.6
+        names = []
+    return f"more than tensors ({', '.join(names)})" if names else "more than tensors"
