@@ -1,15 +1,17 @@
 """The card of a classifier: the metadata that must travel with the weights."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from regraft.core.errors import WeightsMismatch
-from regraft.model.backbone.info import BackboneInfo
+from regraft.model.backbone.info import BackboneInfo, Name
 
 CARD_FILE = "card.json"
 UNSURE = "unsure"  # the prediction if the confidence is too low
+MAX_CARD_BYTES = 2**26  # 67 MB: half a million class names of 100 letters. Guess
 
 
 class ClassContract(BaseModel):
@@ -41,21 +43,29 @@ class ClassContract(BaseModel):
         return "; ".join(parts) or "the same classes"
 
 
+def _refuse_repeated(classes: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = sorted({name for name, n in Counter(classes).items() if n > 1})
+    if repeated:
+        raise ValueError(f"each class must be listed once, {repeated[0]!r} is repeated")
+    return classes
+
+
 class Card(BaseModel):
     """The metadata that must travel with the weights.
 
-    temperature: divides the logits, > 0.
+    classes: in the order of the head's rows, each once; at least one.
+    temperature: divides the logits, finite and > 0.
     abstain_below: with a lower confidence the prediction is UNSURE, in [0, 1]; 0 = never.
     parent: content hash of the model that training started from; "" = a source task's weights.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal[2] = 2
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_refuse_repeated)]
     backbone: BackboneInfo
     contract: ClassContract
-    temperature: float = 1.0
-    abstain_below: float = 0.0
+    temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
+    abstain_below: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     parent: str = ""
     dataset_digest: str = ""
     config: dict[str, str] = {}
@@ -67,8 +77,13 @@ def read_card(path: Path) -> Card:
 
     Raises:
         FileNotFoundError: there is no such file.
-        WeightsMismatch: it is not a valid card.
+        WeightsMismatch: it is not a valid card; the message names the file and the field.
     """
+    if (n_bytes := path.stat().st_size) > MAX_CARD_BYTES:
+        raise WeightsMismatch(
+            f"{path} is not a valid card: expected at most {MAX_CARD_BYTES} bytes, got {n_bytes}. "
+            "Download the bundle again."
+        )
     try:
         return Card.model_validate_json(path.read_bytes())
     except ValidationError as error:

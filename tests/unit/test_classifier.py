@@ -1,6 +1,7 @@
 """The classifier as a value: saving and loading, content hash, class contract."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -258,6 +259,76 @@ def test_damaged_weights_are_refused(bundle):
     path = bundle / WEIGHTS_FILE
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(WeightsMismatch, match=rf"{WEIGHTS_FILE}\b.*\("):
+        load_classifier(bundle)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("temperature", (0, -1, np.nan, np.inf)),
+        ("abstain_below", (-0.1, 1.1, np.nan)),
+        ("classes", ([], ["a", "b", "a"])),
+        ("classes.2", ("",)),
+        ("backbone.architecture", ("", "timm:nothing")),
+        ("backbone.embedding_dim", (0, 10**12)),
+        ("backbone.preprocessing.size", (0, 10**9)),
+        ("backbone.preprocessing.resize", (-1, 10**9)),
+        ("backbone.preprocessing.mean", (None, [0.5, 0.5])),
+        ("backbone.preprocessing.mean.1", (np.nan, 127.5)),
+        ("backbone.preprocessing.std.2", (0, -0.5, np.nan, np.inf, 1e-30)),
+        ("backbone.source_task.n_classes", (-1,)),
+    ],
+)
+def test_a_card_out_of_range_is_refused_with_the_file_and_the_field(bundle, field, values):
+    text = (bundle / CARD_FILE).read_text()
+    *path, last = (int(part) if part.isdigit() else part for part in field.split("."))
+    for value in values:
+        card = json.loads(text)
+        place = card
+        for part in path:
+            place = place[part]
+        place[last] = value
+        (bundle / CARD_FILE).write_text(json.dumps(card))
+        with pytest.raises(WeightsMismatch) as caught:
+            load_classifier(bundle)
+        assert f"{bundle / CARD_FILE} is not a valid card: {field}" in str(caught.value), value
+
+
+def test_a_card_without_a_mean_is_refused(bundle):
+    card = json.loads((bundle / CARD_FILE).read_text())
+    del card["backbone"]["preprocessing"]["mean"]
+    (bundle / CARD_FILE).write_text(json.dumps(card))
+    with pytest.raises(WeightsMismatch, match=r"backbone\.preprocessing\.mean: Field required"):
+        load_classifier(bundle)
+
+
+def test_a_card_of_absurd_length_is_not_read(bundle):
+    os.truncate(bundle / CARD_FILE, 10**10)  # a sparse file
+    with pytest.raises(WeightsMismatch, match=rf"{CARD_FILE}.*at most 67108864 bytes"):
+        load_classifier(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda w: {n: t for n, t in w.items() if "bn1.weight" not in n}, "got none"),
+        (lambda w: w | {"backbone.novel": torch.zeros(1)}, r"backbone\.novel: expected none"),
+        (
+            lambda w: w | {"head.weight": w["head.weight"].half()},
+            r"head\.weight.*float16 \(3, 256\)",
+        ),
+        (lambda w: w | {"head.weight": w["head.weight"][:, 1:].contiguous()}, "256 columns"),
+        (
+            lambda w: w | {"backbone.bn1.bias": torch.zeros(1)},
+            r"backbone\.bn1\.bias.*float32 \(1,\)",
+        ),
+    ],
+)
+def test_weights_of_another_network_than_the_card_names_are_refused(
+    bundle, champion, change, complaint
+):
+    save_file(change(champion.weights), bundle / WEIGHTS_FILE)
+    with pytest.raises(WeightsMismatch, match=rf"{WEIGHTS_FILE}.*{complaint}"):
         load_classifier(bundle)
 
 
