@@ -158,3 +158,5 @@ def test_a_mutated_bundle_predicts_or_is_refused_and_nothing_in_it_runs(start, t
     assert N_BUNDLES / 2 < len(refused) < N_BUNDLES
     assert all(str(folder) in text for text in refused)
     assert not mark.exists()
+    torch.load(mark.with_name("pickle"), weights_only=False)  # proof that the file is malicious
+    assert mark.exists()
