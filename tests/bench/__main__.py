@@ -7,6 +7,7 @@
     python -m tests.bench volume torchvision:FashionMNIST --sizes 500 5000 20000 70000
     python -m tests.bench copies --sizes 6000 70000 --seeds 0
     python -m tests.bench records --sizes 10000 2000
+    python -m tests.bench alarms letters --seeds 0 1 2
 
 Each row of the JSON is one run; a later run adds its rows to the file. `race` makes an environment
 of its own for each peer first (about 15 GB in all). Leave the machine alone meanwhile: two cores
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench import scale
+from tests.bench.alarms import alarms
 from tests.bench.blends import blends
 from tests.bench.copies import copies
 from tests.bench.measure import Row
@@ -31,6 +33,7 @@ from tests.bench.records import records
 
 FIGURES = (
     *("training_s", "whole_s", "fine_tune_s", "evaluate_s", "ingest_s", "cpu_s", "peak_mb"),
+    *("shown", "expected", "precision", "recall"),
     *("search_s", "chains", "journal_s", "ledger_s", "timeline_s", "models_s"),
     *(
         "validation_loss",
@@ -53,7 +56,7 @@ FIGURES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     benches = ("accuracy", "race", "retrain", "volume", "throughput", "overhead", "views")
-    benches += ("interpolate", "copies", "records")
+    benches += ("interpolate", "copies", "records", "alarms")
     parser.add_argument("bench", choices=benches)
     parser.add_argument("photos", nargs="?", default="", help="not for copies, records")
     parser.add_argument("--config", default="configs/probe.yaml")
@@ -90,6 +93,8 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
             return scale.retrain(photos, folder)
         case "volume":
             return scale.volume(arguments.photos, arguments.sizes, folder)
+        case "alarms":
+            return alarms(photos, arguments.seeds, folder)
         case "copies":
             return copies(arguments.sizes, arguments.seeds)
         case "records":

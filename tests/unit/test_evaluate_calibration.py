@@ -15,6 +15,7 @@ from regraft.evaluation.evaluate import (
     reliability_table,
 )
 from regraft.evaluation.evaluate.calibration import LabelledLogits, calibrate
+from regraft.evaluation.evaluate.label_errors import ASSUMED_RATE, MAX_LISTED, MIN_PRECISION
 
 
 def binary(n_right, n_wrong, logit):
@@ -83,48 +84,63 @@ def test_a_bin_holds_its_upper_edge_and_an_empty_bin_has_no_accuracy():
     assert table.accuracy.isna().tolist() == [True, False, True, False]
 
 
-def doubtful(labels, probabilities, classes=("ant", "bee")):
-    shares = np.array(probabilities)
+def to_check(labels, probabilities, classes=("ant", "bee")):
     photos = pd.DataFrame(
         {"path": [f"{at}.png" for at in range(len(labels))], "label": labels, "split": "test"}
     )
     codes = np.array([classes.index(label) for label in labels])
-    return likely_label_errors(photos, codes, shares, classes)
+    return likely_label_errors(photos, codes, np.array(probabilities), classes)
 
 
-def test_a_photo_confidently_of_another_class_is_a_likely_label_error():
-    # thresholds: ant (0.9 + 0.8 + 0.1) / 3 = 0.6, bee (0.9 + 0.7) / 2 = 0.8
-    table = doubtful(
-        ["ant", "ant", "ant", "bee", "bee"],
-        [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.1, 0.9], [0.3, 0.7]],
-    )
-    assert table.path.tolist() == ["2.png"]
-    assert table.suggested.tolist() == ["bee"]
-    assert table.self_confidence.tolist() == pytest.approx([0.1])
-    assert table.suggested_confidence.tolist() == pytest.approx([0.9])
+def test_the_photo_with_the_least_probable_label_comes_first():
+    sure = [[0.99, 0.01]] * 40
+    table = to_check(["ant"] * 40 + ["bee", "bee"], [*sure, [0.9, 0.1], [0.97, 0.03]])
+    assert table.path.tolist() == ["41.png", "40.png"]
+    assert table.suggested.tolist() == ["ant", "ant"]
+    assert table.self_confidence.tolist() == pytest.approx([0.03, 0.1])
+    assert table.suggested_confidence.tolist() == pytest.approx([0.97, 0.9])
+    # Of the 42 photos, 40 would be less probable as the other class: 40 * 3.3 % wrong labels.
+    assert table.expected_precision.tolist() == pytest.approx([1.0, 40 * 0.033 / 2])
 
 
-def test_a_mistake_below_the_other_classs_threshold_is_no_label_error():
-    # thresholds: ant (0.9 + 0.4) / 2 = 0.65, bee 0.9: the wrong 0.6 for bee is no evidence
-    assert doubtful(["ant", "ant", "bee"], [[0.9, 0.1], [0.4, 0.6], [0.1, 0.9]]).empty
+def test_a_photo_whose_label_is_the_prediction_is_not_to_be_checked():
+    assert to_check(["ant"] * 40, [[0.99, 0.01]] * 39 + [[0.51, 0.49]]).empty
 
 
-def test_a_photo_whose_label_is_the_prediction_is_no_label_error():
-    # thresholds: ant 0.75, bee 0.4: the second photo passes bee's, but ant is the prediction
-    table = doubtful(["ant", "ant", "bee"], [[0.95, 0.05], [0.55, 0.45], [0.6, 0.4]])
-    assert "1.png" not in table.path.tolist()
+def held_out(n_classes, confusion, rate, seed=0, n=2000):
+    """Photos, labels and probabilities of a model that takes a class for the next one.
+
+    Args:
+        confusion: share of photos that the model confidently takes for the next class.
+        rate: share of labels that are replaced by any other class.
+
+    Returns:
+        The arguments of likely_label_errors(), and which labels were replaced.
+    """
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(n_classes, size=n)
+    seen = np.where(rng.random(n) < confusion, (truth + 1) % n_classes, truth)
+    scores = rng.normal(0, 1, (n, n_classes))
+    scores[np.arange(n), seen] += rng.uniform(4, 9, n)
+    shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    is_wrong = rng.random(n) < rate
+    codes = np.where(is_wrong, (truth + rng.integers(1, n_classes, n)) % n_classes, truth)
+    photos = pd.DataFrame({"path": [str(at) for at in range(n)], "label": codes, "split": "test"})
+    return (photos, codes, shares, tuple(f"class {at}" for at in range(n_classes))), is_wrong
 
 
-def test_a_class_without_photos_is_never_suggested():
-    table = doubtful(
-        ["ant", "ant"], [[0.9, 0.05, 0.05], [0.1, 0.1, 0.8]], classes=("ant", "bee", "cat")
-    )
-    assert table.empty
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_expected_precision_is_the_share_of_replaced_labels_in_the_list(seed):
+    arguments, is_wrong = held_out(40, confusion=0.02, rate=ASSUMED_RATE, seed=seed)
+    table = likely_label_errors(*arguments)
+    assert 20 <= len(table) <= MAX_LISTED
+    measured = is_wrong[table.path.astype(int)].mean()
+    assert measured == pytest.approx(table.expected_precision.iloc[-1], abs=0.2)
+    assert table.expected_precision.iloc[-1] >= MIN_PRECISION
 
 
-def test_the_clearest_label_error_comes_first():
-    table = doubtful(
-        ["ant", "ant", "ant", "bee", "bee"],
-        [[0.99, 0.01], [0.2, 0.8], [0.1, 0.9], [0.3, 0.7], [0.3, 0.7]],
-    )
-    assert table.path.tolist() == ["2.png", "1.png"]
+def test_hundreds_of_honest_mistakes_between_look_alikes_raise_no_alarm():
+    arguments, _ = held_out(40, confusion=0.2, rate=0.0)
+    _, codes, shares, _ = arguments
+    assert (shares.argmax(axis=1) != codes).sum() > 300
+    assert likely_label_errors(*arguments).empty

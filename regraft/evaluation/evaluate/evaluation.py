@@ -14,7 +14,7 @@ from regraft.data.split import Splits
 from regraft.evaluation.evaluate.abstention import coverage_of
 from regraft.evaluation.evaluate.calibration import LabelledLogits, calibrate
 from regraft.evaluation.evaluate.gallery import make_gallery
-from regraft.evaluation.evaluate.label_errors import likely_label_errors
+from regraft.evaluation.evaluate.label_errors import ASSUMED_RATE, likely_label_errors
 from regraft.evaluation.evaluate.metrics import (
     class_codes,
     class_table,
@@ -48,7 +48,8 @@ class EvaluationReport:
         predictions: a row a test or validation photo: path, sha256, label, split, predicted,
             confidence, loss (nats), and "prob:CLASS" for each class in order.
         transfer: the gain from the pretrained weights, on a sample of the photos.
-        label_errors: among test and validation. gallery: pictures, see make_gallery().
+        label_errors: labels of test and validation to check, see likely_label_errors().
+        gallery: pictures, see make_gallery().
         facts: see collect_facts(). config: of the training, by "section.key".
         class_counts: photos of each class and split.
         plan, audit, history, selected_phase, stopped: of the training, see Challenger.
@@ -94,7 +95,8 @@ class EvaluationReport:
         return (
             f"evaluate: test accuracy {self.accuracy.value:.1%} [{low:.1%}, {high:.1%}] "
             f"on {self.n} photos, majority class {self.baseline.value:.1%}, "
-            f"{len(self.label_errors)} likely label errors"
+            f"{len(self.label_errors)} labels to check"
+            f"{_expected_precision(self.label_errors)}"
         )
 
 
@@ -239,6 +241,13 @@ def _predictions(part: _JudgedSplit, temperature: float, classes: tuple[str, ...
     )
     columns = [f"prob:{name}" for name in classes]
     return pd.concat([table, pd.DataFrame(probs.numpy(), columns=columns)], axis=1)
+
+
+def _expected_precision(label_errors: pd.DataFrame) -> str:
+    if label_errors.empty:
+        return ""
+    share = label_errors.expected_precision.iloc[-1]
+    return f" (about {share:.0%} of them wrong, if {ASSUMED_RATE:.1%} of all are)"
 
 
 def _label_errors(predictions: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from regraft.core.intervals import Interval
 from regraft.data.split import RELABELLED, TEST_EXTENDED, WAITING
 from regraft.evaluation.evaluate import EvaluationReport
+from regraft.evaluation.evaluate.label_errors import ASSUMED_RATE
 from regraft.evaluation.report.numbers import bounds, percent, points
 
 Tone = Literal["bad", "warn", "good"]
@@ -89,10 +90,21 @@ def _label_errors(report: EvaluationReport) -> Iterator[Finding]:
     if n:
         n_test = int((report.label_errors.split == "test").sum())
         text = Markup(
-            "<b>{}</b> in test and validation, {} of them in test: check these first, "
-            "because wrong labels lower the measured accuracy."
-        ).format(_plural(n, "likely wrong label"), n_test)
+            "<b>{} to check</b> in test and validation, {} of them in test: wrong labels lower the "
+            "measured accuracy. {}"
+        ).format(_plural(n, "label"), n_test, format_label_precision(report))
         yield Finding("warn", "labels", text)
+
+
+def format_label_precision(report: EvaluationReport) -> str:
+    """Return how many of the listed label errors to expect, and from what; "" without any."""
+    if report.label_errors.empty:
+        return ""
+    share = report.label_errors.expected_precision.iloc[-1]
+    return (
+        f"About {percent(share, 0)} of them are wrong if {percent(ASSUMED_RATE)} of all labels "
+        "are, estimated from the rank that a random wrong label of each photo would have."
+    )
 
 
 def _classes(report: EvaluationReport) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from regraft.evaluation.evaluate import EvaluationReport, coverage_at
 from regraft.evaluation.report.environment import environment
-from regraft.evaluation.report.findings import confused_pairs, findings
+from regraft.evaluation.report.findings import confused_pairs, findings, format_label_precision
 from regraft.evaluation.report.matrix import matrix
 from regraft.evaluation.report.plots import coverage_curve, learning_curves, reliability_bars
 from regraft.evaluation.report.verdict import VerdictView
@@ -40,6 +40,7 @@ def render(report: EvaluationReport, title: str, verdict: VerdictView | None = N
         "title": title,
         "verdict": verdict,
         "findings": findings(report),
+        "label_precision": format_label_precision(report),
         "matrix": matrix(report),
         "pairs": confused_pairs(report),
         "curves": learning_curves(report.history),
