@@ -23,7 +23,7 @@ from regraft.evaluation.evaluate import (
 from regraft.evaluation.report import GuardView, ScoreView, VerdictView, render
 from regraft.evaluation.report.environment import short_path
 from regraft.evaluation.report.findings import confused_pairs, findings
-from regraft.evaluation.report.matrix import MAX_CLASSES, matrix
+from regraft.evaluation.report.matrix import MAX_CLASSES, matrix, short_names
 from regraft.model.freeze import FreezeAudit
 from regraft.stats import TransferGain
 
@@ -70,7 +70,10 @@ def report_of(classes=("ant", "bee", "cat"), truth=(0, 0, 1, 1, 2), said=(0, 1, 
             {"label": names[truth], "predicted": names[said], "split": "test"},
         ),
         label_errors=pd.DataFrame(
-            columns=[*PHOTO, "suggested", "self_confidence", "suggested_confidence"]
+            columns=[
+                *(*PHOTO, "suggested", "self_confidence", "suggested_confidence"),
+                "expected_precision",
+            ]
         ),
         gallery=pd.DataFrame(
             [
@@ -287,6 +290,51 @@ def test_a_leak_shows_both_of_its_photos():
     html = render(report, "insects")
     assert "near copy , 3 of 64 bits apart; dropped" in text(html)
     assert outline(html).tags.count("img") == 2
+
+
+def test_a_leak_without_pictures_is_a_row_of_a_table_and_no_empty_card():
+    report = report_of()
+    rows = [
+        (f"/photos/ant/{at}.jpg", "ant", "train", f"/photos/bee/{at}.jpg", "bee", "test")
+        for at in range(3)
+    ]
+    pictures = [
+        ("leak", path, "ant", "", math.nan, "", jpeg(8)) for path in (rows[0][0], rows[0][3])
+    ]
+    report = replace(
+        report,
+        leaks=pd.DataFrame(
+            [(*row, "copy", 0, "kept") for row in rows], columns=report.leaks.columns
+        ),
+        gallery=pd.DataFrame(pictures, columns=report.gallery.columns),
+    )
+    html = render(report, "insects")
+    assert html.count('<li class="pair">') == 1
+    assert "ant/1.jpg ant train bee/1.jpg bee test copy kept" in text(html)
+    assert text(html).count("ant/0.jpg") == 1
+
+
+def test_labels_to_check_come_with_the_share_of_them_that_is_expected_to_be_wrong():
+    report = report_of()
+    row = ("/photos/ant/1.jpg", "ant", "test", "bee", 0.1, 0.9, 0.734)
+    page = text(
+        render(
+            replace(report, label_errors=pd.DataFrame([row], columns=report.label_errors.columns)),
+            "x",
+        )
+    )
+    assert page.count("About 73 % of them are wrong if 3.3 % of all labels are") == 2
+    assert "1 label to check" in page
+
+
+def test_long_class_names_of_the_matrix_stay_different():
+    classes = tuple(f"Anthus pratensis, bird {at:02d} in winter" for at in range(30))
+    rows = matrix(report_of(classes, truth=range(30), said=range(30))).rows
+    assert [row.short for row in rows] == [f"…{at:02d}…" for at in range(30)]
+    mixed = short_names(
+        ("bee", "Bombus terrestris, adult worker", "Bombus terrestris, adult queen")
+    )
+    assert mixed == ("bee", "Bombus terre…dult worker", "Bombus terre…adult queen")
 
 
 def test_the_freeze_plan_and_its_audit_are_shown():

@@ -52,6 +52,17 @@ def test_no_tick_of_the_accuracy_is_above_a_hundred_percent():
         assert learning_curves(history)[1].y_ticks[-1].label == "100\N{NO-BREAK SPACE}%"
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.003, 0.3])
+def test_no_two_ticks_of_a_curve_have_the_same_label(spread):
+    values = [1.0, 1.0 - spread, 1.0 - spread / 3]
+    history = epochs("tune", 3).assign(
+        validation_accuracy=values, train_accuracy=1.0, validation_loss=values, train_loss=1.0
+    )
+    for plot in learning_curves(history):
+        labels = [tick.label for tick in plot.y_ticks]
+        assert len(set(labels)) == len(labels) > 1
+
+
 def test_a_lower_loss_stands_lower():
     points = learning_curves(epochs("tune", 3))[0].series[0].points
     assert points[0][1] < points[1][1] < points[2][1]

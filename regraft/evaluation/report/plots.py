@@ -1,5 +1,6 @@
 """Positions of the lines, bars and ticks of the plots, in the units of an SVG viewBox."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 44, 348, 12, 190
 N_STEPS = 200  # of the coverage-risk curve: more would be closer than a pixel
 MIN_ANSWERED = 10  # guess: with fewer photos, the share of wrong answers is too noisy
+MIN_SHARE_RANGE = 0.04  # four ticks of a whole percent each: closer ticks would have equal labels
 MAX_X_TICKS = 8  # labels of epochs; more would overlap on a phone
 
 
@@ -97,11 +99,14 @@ def _line_plot(
     values = rows[list(columns)].to_numpy(dtype=float)  # (epochs, 2)
     is_share = titles[0] == "Accuracy"
     locator = MaxNLocator(4, steps=[1, 2, 5, 10])  # these steps always include 1, the largest share
-    ticks = np.asarray(locator.tick_values(np.nanmin(values), np.nanmax(values)))
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    low = min(low, high - MIN_SHARE_RANGE) if is_share else low
+    ticks = np.asarray(locator.tick_values(low, high))
     ticks = ticks[ticks < 1.0001] if is_share else ticks
     x = np.linspace(LEFT + 8, RIGHT - 8, len(labels))
     step = -(-len(labels) // MAX_X_TICKS)
-    label = _percent if is_share else "{:.3g}".format
+    n_decimals = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
+    label = _percent if is_share else f"{{:.{n_decimals}f}}".format
     return LinePlot(
         title=titles[0],
         x_title=titles[1],

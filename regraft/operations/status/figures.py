@@ -53,7 +53,7 @@ def draw_accuracy(plot: Plot, span: TimeSpan, key: str) -> str:
 
         axes = _time_axes(figure, span)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.6g} %")
         axes.set_ylabel("accuracy")
         for moment in plot.breaks:
             axes.axvline(_days(moment), color=WARN, linewidth=1, linestyle=(0, (3, 3)))
