@@ -35,6 +35,7 @@ def summarize(model: "TrainedModel", root: Path) -> str:
         *([f"  guards           {model.weakened}"] if model.weakened else []),
         f"  report           {model.page}",
         f"  time             {_times(model)}",
+        *(f"  note             {note}" for note in model.notes),
         "",
         "Next:",
     ]

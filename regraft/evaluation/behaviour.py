@@ -17,7 +17,7 @@ from regraft.core.files import absolute
 from regraft.data.ingest import n_cores, read_bytes
 from regraft.data.ingest.facts import sha256_of
 from regraft.data.ingest.manifest import is_manifest, list_manifest
-from regraft.data.ingest.sources import Listed, Listing, Quarantined, list_folder
+from regraft.data.ingest.sources import LabelFrom, Listed, Listing, Quarantined, list_folder
 from regraft.data.split import stratified_head
 from regraft.evaluation.behaviour_result import Behaviour, MustPass
 from regraft.evaluation.predict import max_pixels_of
@@ -50,6 +50,7 @@ def check_behaviour(
     photos: pd.DataFrame,
     config: BehaviourConfig,
     store: EmbedConfig = NO_STORE,
+    label_from: LabelFrom = "top",
 ) -> Behaviour:
     """Return the results for perturbed test photos and for must-pass photos, computed in fp32.
 
@@ -60,12 +61,13 @@ def check_behaviour(
         photos: of the test split, with the columns path, sha256 and label.
         config: how many photos are perturbed, and the place of the must-pass photos.
         store: of embeddings; new ones are written to it.
+        label_from: how the folders of must_pass name the classes, as in IngestConfig.
 
     Raises:
         NoPhotos, ManifestError, ClassVanished: must_pass cannot be listed, as in ingest.
         UnusablePhoto: a test photo cannot be read any more.
     """
-    listing = _must_pass_listing(config.must_pass)
+    listing = _must_pass_listing(config.must_pass, label_from)
     chosen = photos_of(stratified_head(photos, config.n_photos))
     behaviour = Behaviour(
         n_photos=len(chosen),
@@ -101,12 +103,14 @@ def _predicted(
     return head_scores(classifier, embeddings_for(spec, photos, store)).argmax(dim=1)
 
 
-def _must_pass_listing(url: str) -> Listing:
+def _must_pass_listing(url: str, label_from: LabelFrom) -> Listing:
     """Return the photos as ingest lists them; here photos with contradicting labels stay."""
     if not url:
         return Listing(())
     place = absolute(url)
-    return list_manifest(place) if is_manifest(place) else list_folder(place)
+    if is_manifest(place):
+        return list_manifest(place)
+    return list_folder(place, label_from=label_from)
 
 
 def _must_pass(

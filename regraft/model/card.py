@@ -56,6 +56,7 @@ class Card(BaseModel):
     classes: in the order of the head's rows, each once; at least one.
     temperature: divides the logits, finite and > 0.
     abstain_below: with a lower confidence the prediction is UNSURE, in [0, 1]; 0 = never.
+    notes: decisions about the training that the user did not make, a sentence each.
     parent: content hash of the model that training started from; "" = a source task's weights.
     """
 
@@ -70,6 +71,7 @@ class Card(BaseModel):
     dataset_digest: str = ""
     config: dict[str, str] = {}
     versions: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
 
 
 def read_card(path: Path) -> Card:

@@ -147,7 +147,9 @@ def _measure_behaviour(
     manifests: Sequence[pd.DataFrame],
     config: Config,
 ) -> Behaviour:
-    behaviour = check_behaviour(challenger, test, config.behaviour, config.embed)
+    behaviour = check_behaviour(
+        challenger, test, config.behaviour, config.embed, config.ingest.label_from
+    )
     trained = {sha256 for manifest in manifests for sha256 in manifest.sha256}
     must_pass = tuple(
         replace(photo, trained_on=photo.sha256 in trained) for photo in behaviour.must_pass

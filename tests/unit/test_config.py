@@ -66,7 +66,7 @@ def test_no_value_can_be_changed_afterwards():
         ("tune.learning_rat=1", ""),
         ("tunes.epochs=3", "tune"),
         ("freeze.polcy=all", "freeze.policy"),
-        ("split.validation=0.1", "split.validation_fraction"),
+        ("split.validation_fractoin=0.1", "split.validation_fraction"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_name(override, nearest):

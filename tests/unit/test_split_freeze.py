@@ -15,7 +15,7 @@ from test_split import given_rows, near, photo_row, rows_of, sides, table_of
 
 from regraft.core.config import SplitConfig
 from regraft.core.errors import ConfigError
-from regraft.data.split import RELABELLED, TEST_EXTENDED, WAITING, SplitExtension, split
+from regraft.data.split import SplitExtension, split
 from regraft.data.split.assignment import Shares, assign
 from regraft.data.split.extension import format_extensions
 
@@ -68,7 +68,6 @@ def test_a_frozen_test_split_starts_like_any_other(tmp_path):
     first = split(table, frozen(tmp_path))
     assert first.digest == split(table, SplitConfig(near_duplicate_bits=0)).digest
     assert first.test_extensions == ()
-    assert first.late_facts == {WAITING: "", RELABELLED: "", TEST_EXTENDED: ""}
 
 
 def test_new_photos_go_to_train_and_validation_alone(tmp_path, begin):
@@ -236,7 +235,7 @@ def test_a_copy_of_a_test_photo_joins_it_and_is_format_extensions(tmp_path):
     assert set(splits.test["path"]) == set(first.test["path"]) | {near(row, 2)["path"]}
     assert splits.test_extensions == (SplitExtension(row["label"], 1, "copy"),)
     assert splits.leaks.empty
-    assert re.match(r"1 \(1 copies ", splits.late_facts[TEST_EXTENDED])
+    assert any(re.search(r" test split .* 1 \(1 copies ", note) for note in splits.notes)
 
 
 def test_a_group_in_the_test_split_grows_there(tmp_path):
@@ -317,14 +316,6 @@ def test_widen_test_below_is_at_most_the_usual_share():
     SplitConfig(test_fraction=0.01)
     with pytest.raises(ValidationError, match=r"\bwiden_test_below .*\btest_fraction\b"):
         SplitConfig(freeze_test=True, test_fraction=0.1, widen_test_below=0.11)
-
-
-def test_what_came_late_travels_from_the_image_table(tmp_path):
-    table = table_of(rows_of(40))
-    late = table_of(rows_of(40))
-    object.__setattr__(late, "n_waiting", 3)
-    assert split(late, SplitConfig()).late_facts[WAITING] == "3"
-    assert split(table, SplitConfig()).late_facts[WAITING] == ""
 
 
 SLOW = pytest.mark.slow

@@ -11,6 +11,9 @@ class IngestConfig(Section):
     """Which photos to read, and when to stop the run.
 
     photos: folder, CSV/Parquet manifest, or torchvision:NAME; local path or fsspec URL.
+    label_from: name of a class in a folder of photos: top = the first folder (below a split);
+        leaf = the folder that holds the photo; path = all folders, joined by "/". A manifest names
+        its labels itself. A note says if deeper folders become one class.
     inbox: a second folder or manifest, where photos and labels arrive later. Its label overrides
         the label in photos. A photo without a label (no class folder, an empty cell) is not used
         until it has a label. The inbox may be empty, but must exist. "" = none.
@@ -24,6 +27,7 @@ class IngestConfig(Section):
     """
 
     photos: Url = ""
+    label_from: Literal["top", "leaf", "path"] = "top"
     inbox: Url = ""
     max_pixels: Annotated[int, Field(ge=1)] = 89_478_485
     max_quarantine_fraction: Fraction = 0.1
@@ -38,6 +42,9 @@ class SplitConfig(Section):
 
     test_fraction, validation_fraction: shares of each class, in (0, 1), used for photos without a
         given split. Guess.
+    validation_as_test: whether given validation photos are the test split, and validation is taken
+        from train, if the photos have no given test split. Otherwise a missing test split is taken
+        from train, and the given validation photos select the model. A note says which.
     salt: a different salt gives a different split of the same photos. Do not change the salt while
         a memory is in use.
     on_leak: what to do with a photo whose copy is in another split: drop = remove it from the
@@ -56,6 +63,7 @@ class SplitConfig(Section):
 
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    validation_as_test: bool = False
     salt: str = ""
     on_leak: Literal["drop", "error", "keep"] = "drop"
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = 4

@@ -10,7 +10,7 @@ from regraft.core.errors import ConfigError, NoPhotos
 from regraft.core.files import absolute, is_url
 from regraft.data.ingest.arrays import PREFIX
 from regraft.data.ingest.manifest import is_manifest, list_manifest
-from regraft.data.ingest.sources import Listed, Listing, list_folder
+from regraft.data.ingest.sources import LabelFrom, Listed, Listing, list_folder
 
 
 def inbox_location(config: IngestConfig) -> str:
@@ -38,11 +38,12 @@ def inbox_location(config: IngestConfig) -> str:
     return place
 
 
-def list_inbox(place: str) -> Listing:
+def list_inbox(place: str, label_from: LabelFrom = "top") -> Listing:
     """Return the listing of the inbox, in which a photo may lack its label.
 
     Args:
         place: result of inbox_location(); "" = an empty listing.
+        label_from: as in IngestConfig.
 
     Raises:
         NoPhotos: the location does not exist.
@@ -51,8 +52,10 @@ def list_inbox(place: str) -> Listing:
     if not place:
         return Listing(())
     with name_inbox_in_errors(place):
-        read_listing = list_manifest if is_manifest(place) else list_folder
-        listing = read_listing(place, may_wait=True)
+        if is_manifest(place):
+            listing = list_manifest(place, may_wait=True)
+        else:
+            listing = list_folder(place, may_wait=True, label_from=label_from)
     late = tuple(photo._replace(is_late=True) for photo in listing.photos)
     return replace(listing, photos=late)
 
@@ -89,6 +92,7 @@ def join_listings(photos: Listing, inbox: Listing) -> Listing:
         n_ignored=photos.n_ignored + inbox.n_ignored,
         n_repeated=photos.n_repeated + inbox.n_repeated,
         slice_names=names,
+        notes=(*photos.notes, *(f"ingest.inbox: {note}" for note in inbox.notes)),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from regraft.core.errors import ClassVanished, NoPhotos, UnusablePhoto
 from regraft.data.ingest.decode import is_lfs_pointer, read_head
@@ -30,6 +30,7 @@ SPLITS = {
 }
 _N_THREADS = 16  # for the content of remote files, which takes a request each; guess
 _N_AHEAD = 1000  # files whose content is read before the first is yielded; guess
+LabelFrom = Literal["top", "leaf", "path"]
 _SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"))
 
 
@@ -70,6 +71,7 @@ class Listing:
         n_ignored: hidden files and non-images.
         n_repeated: repeated manifest rows.
         slice_names: the manifest's extra columns, in the order of Listed.slices.
+        notes: decisions that the user did not make, a sentence each.
     """
 
     photos: tuple[Listed, ...]
@@ -77,6 +79,49 @@ class Listing:
     n_ignored: int = 0
     n_repeated: int = 0
     slice_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the folders name the classes.
+
+    with_splits: whether the first folders are splits.
+    """
+
+    with_splits: bool
+    label_from: LabelFrom
+
+    def label(self, file: FileEntry) -> str:
+        """Return the class of a file; "" = none."""
+        folders = self._class_folders(file)
+        if not folders:
+            return ""
+        named = {"top": folders[:1], "leaf": folders[-1:], "path": folders}[self.label_from]
+        return unicodedata.normalize("NFC", printable("/".join(named)))
+
+    def notes(self, photos: Iterable[FileEntry]) -> tuple[str, ...]:
+        """Return a note if several folders with photos become one class."""
+        classes: dict[str, set[tuple[str, ...]]] = {}
+        for file in photos:
+            if label := self.label(file):
+                classes.setdefault(label, set()).add(self._class_folders(file))
+        n_folders = sum(len(folders) for folders in classes.values())
+        if n_folders == len(classes) or self.label_from == "path":
+            return ()
+        label, most = max(classes.items(), key=lambda item: len(item[1]))
+        others = "leaf or path" if self.label_from == "top" else "path"
+        return (
+            f"{n_folders} folders with photos were read as {len(classes)} classes (most in "
+            f"{label!r}: {len(most)}), because ingest.label_from={self.label_from}. If each folder "
+            f"is a class, set it to {others}.",
+        )
+
+    def _class_folders(self, file: FileEntry) -> tuple[str, ...]:
+        folders = file.parts[:-1]
+        if self.with_splits:
+            return folders[1:] if folders and folders[0].lower() in SPLITS else ()
+        return folders
 
 
 def printable(name: str) -> str:
@@ -88,19 +133,20 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def list_folder(root: str, *, may_wait: bool = False) -> Listing:
+def list_folder(root: str, *, may_wait: bool = False, label_from: LabelFrom = "top") -> Listing:
     """Return the photos in a folder with one folder per class.
 
-    The label is the first folder below the root; photos in deeper folders have the same label. If
-    the folders directly below the root are `train` and at least one of val, valid, validation and
-    test (in any case; hidden folders and folders without photos are ignored), they are splits, and
-    the label is the first folder below them.
+    The label is the first folder below the root; photos in deeper folders have the same label,
+    unless label_from says otherwise. If the folders directly below the root are `train` and at
+    least one of val, valid, validation and test (in any case; hidden folders and folders without
+    photos are ignored), they are splits, and the label is the first folder below them.
 
     Args:
         root: absolute local path or fsspec URL.
         may_wait: whether photos outside class folders are listed without a label, instead of being
             quarantined. The folder may then be empty, and the files of a class folder without any
             photo are quarantined, instead of stopping the run.
+        label_from: as in IngestConfig.
 
     Raises:
         NoPhotos: the folder does not exist, has no photos or no class folders, or contains both
@@ -112,14 +158,16 @@ def list_folder(root: str, *, may_wait: bool = False) -> Listing:
     with_splits = _are_splits({file.parts[0] for file in candidates if len(file.parts) > 1})
     _refuse_mixed(root, candidates, with_splits)
     visible = [file for file in files if not _is_system_file(file)]
-    lost = _classes_without_photos(visible, candidates, with_splits)
-    entries = [_entry(file, with_splits, may_wait) for file in candidates]
+    layout = _Layout(with_splits, label_from)
+    lost = _classes_without_photos(visible, candidates, layout)
+    entries = [_entry(file, layout, may_wait) for file in candidates]
     if may_wait:
         entries += [_not_a_photo(file, label) for label, group in lost.items() for file in group]
     listing = Listing(
         photos=tuple(entry for entry in entries if isinstance(entry, Listed)),
         quarantined=tuple(entry for entry in entries if isinstance(entry, Quarantined)),
         n_ignored=len(files) - len(entries),
+        notes=layout.notes(candidates),
     )
     if not may_wait:
         _refuse_nothing(root, listing)
@@ -178,13 +226,17 @@ def _refuse_mixed(root: str, candidates: list[FileEntry], with_splits: bool) -> 
 
 
 def _classes_without_photos(
-    files: list[FileEntry], candidates: list[FileEntry], with_splits: bool
+    files: list[FileEntry], candidates: list[FileEntry], layout: _Layout
 ) -> dict[str, list[FileEntry]]:
-    """Return {label: files} of each class whose files would all be ignored."""
-    seen = {_label(file, with_splits) for file in candidates}
+    """Return {label: files} of each class whose files would all be ignored.
+
+    A folder above others with photos is no class of its own.
+    """
+    seen = {layout.label(file) for file in candidates}
+    above = {file.parts[:n] for file in candidates for n in range(len(file.parts))}
     lost: dict[str, list[FileEntry]] = {}
     for file in files:
-        if (label := _label(file, with_splits)) not in seen | {""}:
+        if (label := layout.label(file)) not in seen | {""} and file.parts[:-1] not in above:
             lost.setdefault(label, []).append(file)
     return dict(sorted(lost.items()))
 
@@ -237,10 +289,10 @@ def _are_splits(folders: set[str]) -> bool:
     return "train" in names and len(names) > 1 and names <= SPLITS.keys()
 
 
-def _entry(file: FileEntry, with_splits: bool, may_wait: bool) -> Listed | Quarantined:
+def _entry(file: FileEntry, layout: _Layout, may_wait: bool) -> Listed | Quarantined:
     folders = file.parts[:-1]
-    split = SPLITS[folders[0].lower()] if with_splits and folders else ""
-    label = _label(file, with_splits)
+    split = SPLITS[folders[0].lower()] if layout.with_splits and folders else ""
+    label = layout.label(file)
     path = printable(file.uri)
     if path != file.uri:
         return Quarantined(path, label, "name is not utf-8", "rename the file or its folder")
@@ -249,11 +301,3 @@ def _entry(file: FileEntry, with_splits: bool, may_wait: bool) -> Listed | Quara
     if not label and not may_wait:
         return Quarantined(path, "", "no class folder", "the file is outside every class folder")
     return Listed(file.uri, label, split)
-
-
-def _label(file: FileEntry, with_splits: bool) -> str:
-    """Return the class folder of a file; "" = none."""
-    folders = file.parts[:-1]
-    if with_splits:
-        folders = folders[1:] if folders and folders[0].lower() in SPLITS else ()
-    return unicodedata.normalize("NFC", printable(folders[0])) if folders else ""

@@ -5,7 +5,7 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -58,6 +58,7 @@ class ImageTable:
             was, label; see resolve_labels() in labels.py.
         n_repeated: entries that add nothing: repeated manifest rows, and photos in the inbox that
             are already in the data set.
+        notes: decisions that the user did not make, a sentence each, for the report.
     """
 
     frame: pd.DataFrame
@@ -69,6 +70,7 @@ class ImageTable:
     n_waiting: int = 0
     relabelled: pd.DataFrame = field(default_factory=relabelled_table)
     n_repeated: int = 0
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f"ingest: {len(self.frame)} photos, {len(self.classes)} classes, "
@@ -101,7 +103,7 @@ def ingest(config: IngestConfig) -> ImageTable:
         ClassVanished: a class has no usable photo left.
         DataError: there are fewer than two classes.
     """
-    early, late = _list(config), list_inbox(inbox_location(config))
+    early, late = _list(config), list_inbox(inbox_location(config), config.label_from)
     listing = join_listings(early, late)
     read, quarantined = _read_all(listing, config)
     resolved = resolve_labels(read)
@@ -122,13 +124,22 @@ def ingest(config: IngestConfig) -> ImageTable:
         n_waiting=resolved.n_waiting,
         relabelled=relabelled_table(resolved.relabelled),
         n_repeated=listing.n_repeated + resolved.n_repeated,
+        notes=(*listing.notes, *_notes(resolved.n_waiting, len(resolved.relabelled))),
     )
+
+
+def _notes(n_waiting: int, n_relabelled: int) -> Iterator[str]:
+    if n_waiting:
+        yield f"Not used until labelled: {n_waiting} photos in the inbox without a label."
+    if n_relabelled:
+        yield f"The newest label is used of {n_relabelled} photos whose label was changed."
 
 
 def fingerprint(config: IngestConfig) -> str:
     """Return a hash that changes if the photos may have changed, without opening a photo.
 
-    The hash covers file names, sizes, times, manifests, and whether HEIC is read.
+    The hash covers file names, sizes, times, manifests, and whether HEIC is read. A data set that
+    names fewer than two classes is refused here, before anything is loaded that computes.
 
     Args:
         config: as in ingest(). The locations are part of the hash, because a table contains paths.
@@ -172,7 +183,9 @@ def _list(config: IngestConfig) -> Listing:
     if config.photos.startswith(PREFIX):
         return list_torchvision(config)
     place = _place(config)
-    return list_manifest(place) if is_manifest(place) else list_folder(place)
+    if is_manifest(place):
+        return list_manifest(place)
+    return list_folder(place, label_from=config.label_from)
 
 
 def _read_all(listing: Listing, config: IngestConfig) -> tuple[list[Read], list[Quarantined]]:

@@ -2,13 +2,10 @@
 
 from regraft.data.split.extension import SplitExtension
 from regraft.data.split.sampling import stratified_head
-from regraft.data.split.table import RELABELLED, TEST_EXTENDED, WAITING, Splits, split
+from regraft.data.split.table import Splits, split
 from regraft.data.split.units import unit_numbers
 
 __all__ = [
-    "RELABELLED",
-    "TEST_EXTENDED",
-    "WAITING",
     "SplitExtension",
     "Splits",
     "split",

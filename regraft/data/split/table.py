@@ -13,13 +13,10 @@ from regraft.data.ingest.labels import relabelled_table
 from regraft.data.split.assignment import SPLIT_NAMES, Shares, assign, group_duplicates
 from regraft.data.split.copies import NearPairs, find_near_pairs
 from regraft.data.split.extension import SplitExtension, find_extensions, format_extensions
+from regraft.data.split.given import given_splits
 from regraft.data.split.leaks import find_leaks, refuse_leaks
 from regraft.data.split.memory import load_assignments, memory_lock, save_assignments
-
-# Names of report facts, see Splits.late_facts.
-WAITING = "photos without a label"
-RELABELLED = "photos with a new label"
-TEST_EXTENDED = "new photos in the frozen test split"
+from regraft.data.split.notes import split_notes
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,8 @@ class Splits:
         n_duplicates: photos of the table that have an exact or a near copy in it.
         n_waiting, relabelled: as in the image table.
         test_extensions: new photos in a frozen test split; empty if test is not frozen.
+        notes: decisions that the user did not make, a sentence each, for the report: those of the
+            image table, then those about the splits.
     """
 
     frame: pd.DataFrame
@@ -50,6 +49,7 @@ class Splits:
     n_waiting: int = 0
     relabelled: pd.DataFrame = field(default_factory=relabelled_table)
     test_extensions: tuple[SplitExtension, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         counts = ", ".join(f"{len(self.photos_in(name))} {name}" for name in SPLIT_NAMES)
@@ -79,15 +79,6 @@ class Splits:
         return self.photos_in("test")
 
     @property
-    def late_facts(self) -> dict[str, str]:
-        """Facts by WAITING, RELABELLED and TEST_EXTENDED; "" if there is nothing to report."""
-        return {
-            WAITING: str(self.n_waiting or ""),
-            RELABELLED: str(len(self.relabelled) or ""),
-            TEST_EXTENDED: format_extensions(self.test_extensions),
-        }
-
-    @property
     def counts(self) -> pd.DataFrame:
         """(n_classes, 3) number of photos of each class in each split."""
         counts = pd.crosstab(self.frame["label"], self.frame["split"])
@@ -98,10 +89,10 @@ def split(table: ImageTable, config: SplitConfig, *, should_remember: bool = Tru
     """Assign each photo of the table to a split.
 
     Given splits are used; photos without a given split count as train, and a split that no photo
-    was given is taken from train. If no split is given at all, all photos are assigned. Both use
-    the automatic assignment (see assign()). With a memory, the assignment is sticky: a photo keeps
-    its split when photos are added. Without a memory, the same table still gives the same split. A
-    given split overrides a recorded split.
+    was given is taken from train; see also config.validation_as_test. If no split is given at all,
+    all photos are assigned. Both use the automatic assignment (see assign()). With a memory, the
+    assignment is sticky: a photo keeps its split when photos are added. Without a memory, the same
+    table still gives the same split. A given split overrides a recorded split.
 
     With config.freeze_test, and once the memory contains a test photo, new photos go to train and
     validation. Exceptions are described in assign(), and counted in Splits.test_extensions.
@@ -132,6 +123,7 @@ def split(table: ImageTable, config: SplitConfig, *, should_remember: bool = Tru
         new = retained[retained["is_free"] & ~retained["sha256"].isin(remembered["sha256"])]
         save_assignments(config.memory_url if should_remember else "", new)
     is_frozen = _is_frozen(remembered, config)
+    extensions = find_extensions(placed, new) if is_frozen else ()
     return Splits(
         frame=retained[[*table.frame.columns, "split"]].reset_index(drop=True),
         leaks=leaks.reset_index(drop=True),
@@ -143,7 +135,8 @@ def split(table: ImageTable, config: SplitConfig, *, should_remember: bool = Tru
         n_duplicates=_n_duplicates(current, pairs),
         n_waiting=table.n_waiting,
         relabelled=table.relabelled,
-        test_extensions=find_extensions(placed, new) if is_frozen else (),
+        test_extensions=extensions,
+        notes=(*table.notes, *split_notes(retained, table.classes, extensions, config)),
     )
 
 
@@ -174,7 +167,7 @@ def _is_frozen(remembered: pd.DataFrame, config: SplitConfig) -> bool:
 
 def _place(photos: pd.DataFrame, is_frozen: bool, config: SplitConfig) -> pd.DataFrame:
     """Add the column split, and is_free: whether the automatic assignment chose the split."""
-    given = photos["given_split"].where(photos["is_here"], "").fillna("")
+    given = given_splits(photos, config)
     fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
     if given.any():
         # A split with recorded photos stays: a late row with a given split moves no other photo.

@@ -1,5 +1,6 @@
 """The evaluation of a challenger on the test photos, and its report as a single value."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from regraft.evaluation.evaluate.metrics import (
     macro_f1,
     slice_table,
     top_k_interval,
+    unused_slices,
 )
 from regraft.evaluation.evaluate.provenance import class_counts, collect_facts
 from regraft.model.embed import NO_STORE, logits, probabilities
@@ -54,6 +56,8 @@ class EvaluationReport:
         class_counts: photos of each class and split.
         plan, audit, history, selected_phase, stopped: of the training, see Challenger.
         quarantine, leaks: of the splits, see Splits.
+        notes: decisions that the user did not make, a sentence each: of ingest, split, training
+            and evaluation.
     """
 
     classes: tuple[str, ...]
@@ -89,6 +93,7 @@ class EvaluationReport:
     stopped: str
     quarantine: pd.DataFrame
     leaks: pd.DataFrame
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         low, high = self.accuracy.low, self.accuracy.high
@@ -197,7 +202,17 @@ def evaluate_logits(
         stopped=challenger.stopped,
         quarantine=splits.quarantine,
         leaks=splits.leaks,
+        notes=(*challenger.classifier.card.notes, *_notes(splits.test, config)),
     )
+
+
+def _notes(test: pd.DataFrame, config: EvaluateConfig) -> Iterator[str]:
+    unused = unused_slices(test, config.max_slice_values)
+    if unused:
+        yield (
+            f"No slices of {', '.join(unused)}: more than "
+            f"evaluate.max_slice_values={config.max_slice_values} values."
+        )
 
 
 def _judged_split(photos: pd.DataFrame, scores: Tensor, classes: tuple[str, ...]) -> _JudgedSplit:

@@ -138,6 +138,13 @@ def slices_of(
                 yield from ((column.removeprefix(SLICE_PREFIX), n, values == n) for n in names)
 
 
+def unused_slices(photos: pd.DataFrame, max_values: int) -> list[str]:
+    """Return the names of the slice columns that have more values than max_values, sorted."""
+    columns = [column for column in photos.columns if column.startswith(SLICE_PREFIX)]
+    many = [column for column in columns if photos[column].nunique(dropna=False) > max_values]
+    return sorted(column.removeprefix(SLICE_PREFIX) for column in many)
+
+
 def _slice_row(correct: NDArray[np.bool_], confidence: float) -> tuple[int, float, float, float]:
     share = wilson_interval(int(correct.sum()), len(correct), confidence)
     return len(correct), share.value, share.low, share.high

@@ -26,7 +26,6 @@ def collect_facts(challenger: Challenger, splits: Splits) -> dict[str, str]:
         "photos that have a copy": str(splits.n_duplicates),
         "photos in quarantine": str(len(splits.quarantine)),
         "leaks between splits": str(len(splits.leaks)),
-        **splits.late_facts,
         "backbone": backbone.source,
         "architecture": backbone.architecture,
         "source task": f"{task.data} ({task.n_classes} classes)",

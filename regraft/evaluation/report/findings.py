@@ -8,7 +8,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from regraft.core.intervals import Interval
-from regraft.data.split import RELABELLED, TEST_EXTENDED, WAITING
 from regraft.evaluation.evaluate import EvaluationReport
 from regraft.evaluation.evaluate.label_errors import ASSUMED_RATE
 from regraft.evaluation.report.numbers import bounds, percent, points
@@ -37,9 +36,7 @@ def findings(report: EvaluationReport) -> tuple[Finding, ...]:
         _slices,
         _quarantine,
         _calibration,
-        _waiting,
-        _relabelled,
-        _extended_test,
+        _notes,
     )
     return tuple(finding for part in parts for finding in part(report))
 
@@ -174,28 +171,9 @@ def _calibration(report: EvaluationReport) -> Iterator[Finding]:
     yield Finding("good" if better else "warn", "calibration", text)
 
 
-def _waiting(report: EvaluationReport) -> Iterator[Finding]:
-    n = int(report.facts.get(WAITING) or 0)
-    if n:
-        text = Markup("<b>{}</b> in the inbox without a label, not used until labelled.")
-        yield Finding("warn", "origin", text.format(_plural(n, "photo")))
-
-
-def _relabelled(report: EvaluationReport) -> Iterator[Finding]:
-    n = int(report.facts.get(RELABELLED) or 0)
-    if n:
-        text = Markup("<b>{}</b> with a changed label: the newest label is used.")
-        yield Finding("warn", "origin", text.format(_plural(n, "photo")))
-
-
-def _extended_test(report: EvaluationReport) -> Iterator[Finding]:
-    added = report.facts.get(TEST_EXTENDED)
-    if added:
-        text = Markup(
-            "The frozen test split was extended by new photos, <b>{}</b>: earlier accuracies were "
-            "measured on fewer photos."
-        )
-        yield Finding("warn", "origin", text.format(added))
+def _notes(report: EvaluationReport) -> Iterator[Finding]:
+    for note in report.notes:
+        yield Finding("warn", "origin", Markup("{}").format(note))
 
 
 def _bounds(share: Interval) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from regraft import registry
-from regraft.core.config import Config, TrackingConfig
+from regraft.core.config import Config, IngestConfig, TrackingConfig
 from regraft.core.intervals import Interval, wilson_interval
 from regraft.core.pages.facts import facts_html, format_interval
 from regraft.core.state import State
@@ -20,7 +20,7 @@ from regraft.evaluation.evaluate.metrics import (
 )
 from regraft.evaluation.predict import predict_paths
 from regraft.model.card import UNSURE
-from regraft.operations.workflows.settings import reading_config
+from regraft.operations.workflows.settings import config_of_model, reading_config
 
 if TYPE_CHECKING:
     from regraft.model.classifier import ImageClassifier
@@ -89,7 +89,11 @@ def evaluate(photos: str, model: str, config: Config, state: State) -> Evaluatio
     version = registry.resolve(tracking, model)
     classifier = registry.load(tracking, version)
     config = reading_config(config, state)
-    table = ingest(config.ingest.model_copy(update={"photos": photos}))
+    label_from = config.ingest.label_from
+    if label_from == IngestConfig().label_from:  # the folders name the classes as in the training
+        label_from = config_of_model(classifier.card.config, state).ingest.label_from
+    named = {"photos": photos, "label_from": label_from}
+    table = ingest(config.ingest.model_copy(update=named))
     predictions = _predictions(classifier, table.frame, config)
     manifest = registry.load_manifest(tracking, version)
     n_train = manifest[manifest.split == "train"].label.value_counts()

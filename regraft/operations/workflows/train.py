@@ -51,6 +51,11 @@ class TrainedModel:
         """The model as "name/version"."""
         return f"{self.version.name}/{self.version.version}"
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The decisions that the user did not make, a sentence each; the report has them too."""
+        return self.report.notes
+
     def __str__(self) -> str:
         accuracy = format_interval(self.report.accuracy)
         text = f"{self.reference}: {accuracy} of {self.report.n} photos; {self.verdict.reason}"
@@ -66,7 +71,9 @@ class TrainedModel:
             "majority class": format_interval(self.report.baseline),
             "verdict": f"{self.verdict.status}: {self.verdict.reason}",
             "report": self.page,
-        } | ({"guards": self.weakened} if self.weakened else {})
+        }
+        optional = {"guards": self.weakened, "notes": " ".join(self.notes)}
+        facts |= {name: text for name, text in optional.items() if text}
         return facts_html(facts) + str(self.report.per_class.to_html(index=False))
 
 

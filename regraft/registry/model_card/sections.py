@@ -207,6 +207,7 @@ def _data(card: ModelCard) -> Section:
             ),
             ("Digest", card.card.dataset_digest or NOT_RECORDED),
         ),
+        notes=card.card.notes,
     )
 
 

@@ -1,5 +1,6 @@
 """Fine-tuning a pretrained classifier by a freeze plan: LP-FT (Kumar et al. 2022)."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 
@@ -75,7 +76,9 @@ def fine_tune(
     checkpoint.of("head").remove()
     checkpoint.of("tune").remove()
     return Challenger(
-        classifier=_described(pretrained, plan, splits, config).with_weights(network),
+        classifier=_described(pretrained, plan, splits, config)
+        .with_card(notes=(*splits.notes, *_notes(context, best.phase)))
+        .with_weights(network),
         plan=plan,
         audit=checked,
         history=pd.DataFrame([asdict(record) for record in records]),
@@ -147,6 +150,20 @@ def _with_head(pretrained: ImageClassifier, head: SolvedHead) -> GraftedNetwork:
         network.head.weight.copy_(torch.from_numpy(head.weight))
         network.head.bias.copy_(torch.from_numpy(head.bias))
     return network
+
+
+def _notes(context: TrainContext, selected_phase: str) -> Iterator[str]:
+    compute = context.compute
+    if context.config.precision == "auto" and compute.dtype is not torch.float32:
+        yield (
+            f"The training photos were embedded in bf16 on {compute.device.type}, because "
+            "tune.precision=auto. The model is selected, evaluated and served in fp32."
+        )
+    if context.plan.thaws_backbone and context.config.epochs and selected_phase == "head":
+        yield (
+            f"The fine-tuned backbone (freeze.policy={context.plan.policy}) was not better on the "
+            "validation photos: the model is the solved head on the pretrained backbone."
+        )
 
 
 def _described(
