@@ -13,7 +13,7 @@ logger = logging.getLogger("regraft.mirror")
 
 @step(enable_cache=False)
 def mirror(config: TrackingConfig) -> Annotated[list[str], "repaired"]:
-    """Return the differences between the mirror and the registry that were repaired."""
-    repaired = list(repair(config, config.name))
-    logger.info("mirror: %s", "; ".join(repaired) or "nothing to change")
-    return repaired
+    """Return what was changed in the mirror, so that it shows what the registry has."""
+    changed = list(repair(config, config.name))
+    logger.info("mirror: %s", "; ".join(changed) or "nothing to change")
+    return changed

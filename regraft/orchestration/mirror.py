@@ -51,7 +51,7 @@ def differences(tracking: TrackingConfig) -> tuple[str, ...]:
 
 
 def repair(tracking: TrackingConfig, name: str = "") -> tuple[str, ...]:
-    """Make the mirror show what the registry has; return the differences that were repaired.
+    """Make the mirror show what the registry has; return what was changed, a sentence each.
 
     Args:
         name: of the model; "" means all models.
@@ -97,16 +97,13 @@ def _repair(tracking: TrackingConfig, name: str) -> Iterator[str]:
     from zenml.client import Client
 
     shown = _shown_versions(tracking, name)
-    repaired = list(_differences(tracking, name, shown))
-    if not repaired:
-        return
     expected = _expected_versions(tracking, name, shown)
     for extra in _extra_versions(shown, expected):
         Client().delete_model_version(shown[extra].id)
+        yield f"{name} {extra} deleted, as in the registry"
     # A version that leaves production or staging comes first: a stage holds one version.
     for version in sorted(expected.values(), key=lambda version: version.stage):
-        _write(tracking, name, version, shown.get(version.name))
-    yield from repaired
+        yield from _write(tracking, name, version, shown.get(version.name))
 
 
 def _write(
@@ -114,18 +111,25 @@ def _write(
     name: str,
     expected: MirroredVersion,
     shown: "ModelVersionResponse | None",
-) -> None:
-    """Create the version if it is missing, and set its metadata and its stage."""
+) -> Iterator[str]:
+    """Create the version if it is missing, set its metadata and its stage; yield what changed."""
     from zenml.client import Client
     from zenml.enums import MetadataResourceTypes
     from zenml.models import RunMetadataResource
 
+    label = f"{name} {expected.name}"
     version = shown or _create(name, expected)
+    if shown is None:
+        yield f"{label} added, stage {expected.stage}"
     if not _has_metadata(version, expected):
         resource = RunMetadataResource(id=version.id, type=MetadataResourceTypes.MODEL_VERSION)
         Client().create_run_metadata(_metadata(tracking, name, expected), [resource])
+        if shown:
+            yield f"{label} has its metadata of the registry again"
     if version.stage != expected.stage:
         version.set_stage(expected.stage, force=True)
+        if shown:
+            yield f"{label} moved from stage {shown.stage or 'none'} to {expected.stage}"
 
 
 def _create(name: str, expected: MirroredVersion) -> "ModelVersionResponse":

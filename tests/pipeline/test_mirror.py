@@ -49,10 +49,11 @@ def versions_of(sentences):
 def mended(tracking):
     from regraft.orchestration.mirror import differences, repair
 
-    found = differences(tracking)
-    assert repair(tracking) == found
+    found = set(versions_of(differences(tracking)))
+    changed = repair(tracking)
+    assert set(versions_of(changed)) == found
     assert differences(tracking) == ()
-    return list(found)
+    return list(changed)
 
 
 def shown():
@@ -76,7 +77,10 @@ def call_doctor(state, *arguments):
 
 
 def test_mirror_follows_champion_and_challenger(tracking):
-    assert versions_of(mended(tracking)) == ["v2", "v1"]
+    assert mended(tracking) == [
+        f"{NAME} v1 added, stage production",
+        f"{NAME} v2 added, stage staging",
+    ]
     assert shown() == {"v1": "production", "v2": "staging"}
     set_champion(tracking, 2, 1)
     assert len(mended(tracking)) == 2
@@ -85,8 +89,8 @@ def test_mirror_follows_champion_and_challenger(tracking):
     assert len(mended(tracking)) == 2
     assert shown() == {"v1": "production", "v2": "staging"}
     add_version(tracking, 0.5)
-    missing, moved = mended(tracking)
-    assert versions_of([missing, moved]) == ["v3", "v2"]
+    moved, added = mended(tracking)
+    assert versions_of([moved, added]) == ["v2", "v3"]
     assert re.search("staging.*archived", moved)
     assert shown() == {"v1": "production", "v2": "archived", "v3": "staging"}
 
