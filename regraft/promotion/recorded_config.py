@@ -15,8 +15,6 @@ from regraft.core.relocate import rewriter
 from regraft.model.card import Card
 from regraft.registry.tracking.runs import SQLITE
 
-_NO_EVICTION_GB = 1e6  # the limit of the store is applied by a normal training
-
 
 def recorded_config(card: Card, tracking: TrackingConfig, overrides: tuple[str, ...]) -> Config:
     """Return the card's configuration with today's paths and the overrides."""
@@ -61,7 +59,7 @@ def isolated_config(config: Config, scratch: Path) -> Config:
             "ingest": config.ingest.model_copy(update={"memory_url": photo_memory}),
             "split": config.split.model_copy(update=split_update),
             "tune": config.tune.model_copy(update={"checkpoint_url": ""}),
-            "embed": config.embed.model_copy(update={"max_gb": _NO_EVICTION_GB}),
+            "embed": config.embed.without_eviction(),
             # Other backbone weights are reported as a difference, not as an error.
             "backbone": config.backbone.model_copy(update={"sha256": ""}),
         }

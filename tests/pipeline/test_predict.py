@@ -366,11 +366,11 @@ def test_the_command_obeys_the_card_unless_it_is_told_another_threshold(asked):
     assert answered.label.tolist() == predict(classifier(), photos()).label.tolist()
 
 
-def test_the_command_refuses_a_risk_and_says_where_it_is_chosen():
-    done = CliRunner().invoke(app, ["predict", "x.png", "--set", "predict.target_risk=0.05"])
-    assert isinstance(done.exception, ConfigError)
+def test_the_command_refuses_a_risk_and_says_where_it_is_chosen(asked):
+    error = asked("--set", "predict.target_risk=0.05")
+    assert isinstance(error, ConfigError)
     # What is refused, and what may be set instead.
-    assert re.match(r"predict\.target_risk=0\.05\b.*predict\.abstain_below\b", str(done.exception))
+    assert re.match(r"predict\.target_risk=0\.05\b.*predict\.abstain_below\b", str(error))
 
 
 def test_the_reports_curve_is_of_the_test_photos_and_ends_with_all_of_them():

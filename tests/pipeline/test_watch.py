@@ -195,13 +195,13 @@ def test_a_place_for_nothing_known_is_refused_first(store, alike):
     ("place", "named"),
     [("memory://user:s3cret@host/new", "memory://...@host/new"), ("caf\udce9", r"caf\xe9")],
 )
-def test_a_place_that_must_not_be_written_down_is_refused_first(tmp_path, command, place, named):
-    arguments = [*command, place, "--state", str(tmp_path / "no state")]
-    answer = CliRunner().invoke(app, arguments)
+def test_a_place_that_must_not_be_written_down_is_refused_first(store, command, place, named):
+    before = store.watches()
+    answer = CliRunner().invoke(app, [*command, place, "--state", str(store.state.root)])
     assert isinstance(answer.exception, ConfigError)
     assert named in str(answer.exception)
     assert "s3cret" not in str(answer.exception) + answer.output
-    assert not any(tmp_path.iterdir())
+    assert store.watches() == before
 
 
 def test_drift_is_told_even_if_the_status_page_cannot_be_written(store, dark, tmp_path):

@@ -10,6 +10,7 @@ BACKBONE_SOURCES = ("bundled", "torchvision", "timm", "file", "bundle")
 Rule = tuple[str, Annotated[float, Field(ge=0.0, le=100.0)]]
 _CANDIDATE = r"^((bundled|torchvision|timm|bundle):.+|file:.+@(timm|torchvision):.+@[0-9a-f]{64})$"
 Candidate = Annotated[str, AfterValidator(refuse_password), Field(pattern=_CANDIDATE)]
+_NO_EVICTION_GB = 1e6
 INSTALLED = ("bundled:efficientnet_lite0", "bundled:efficientnet_lite2")
 
 
@@ -91,6 +92,10 @@ class EmbedConfig(Section):
 
     store_url: Url = ""
     max_gb: Annotated[float, Field(gt=0.0)] = 20.0
+
+    def without_eviction(self) -> Self:
+        """Return the store for a command that only adds to it; a training limits its size."""
+        return self.model_copy(update={"max_gb": _NO_EVICTION_GB})
 
 
 class TuneConfig(Section):

@@ -6,7 +6,6 @@ from regraft.core.config import Config, PredictConfig, TrackingConfig, fill_empt
 from regraft.core.state import State
 from regraft.operations.workflows.runner import PipelineRunner
 from regraft.operations.workflows.settings import (
-    NO_EVICTION_GB,
     check_place,
     reading_store,
     refuse_target_risk,
@@ -63,8 +62,7 @@ def batch_request(
 
     places, folder = [check_place(place) for place in photos], check_place(out)
     refuse_target_risk(config)
-    store = config.embed.model_copy(update={"max_gb": NO_EVICTION_GB})
-    config = config.model_copy(update={"embed": store})
+    config = config.model_copy(update={"embed": config.embed.without_eviction()})
     config = fill_empty(config, {"tracking.uri": state.tracking_uri})
     version = registry.resolve(config.tracking, model)
     request = BatchRequest(

@@ -141,12 +141,12 @@ def attempt(config: Config, state: State, runner: PipelineRunner) -> Retrained:
         with _recorded_failure(config, state, started):
             _record_killed(killed, config, state)
             unchanged = _unchanged_attempt(config, started)
-            run = None if unchanged else runner.run("retrain", config.tracking, config)
-            if run is not None and run.load("conclude").awaits_revision:
+            if unchanged is None:
                 run = runner.run("retrain", config.tracking, config)
+                if run.load("conclude").awaits_revision:
+                    run = runner.run("retrain", config.tracking, config)
         # An error from here on is no failure of the attempt.
-        if run is None:
-            assert unchanged is not None  # for the type checker: run is None only then
+        if unchanged is not None:
             return Retrained(_conclude(unchanged, config, state), None)
         return _result(run, config, state, runner)
 

@@ -16,9 +16,6 @@ from regraft.core.errors import ConfigError
 from regraft.core.files import is_url
 from regraft.core.state import State
 
-# Predicting adds to the store of embeddings; only a training limits its size.
-NO_EVICTION_GB = 1e6
-
 
 def complete_config(config: Config, photos: str, name: str, state: State) -> Config:
     """Return the configuration with every place and name that the user left open.
@@ -70,7 +67,7 @@ def state_places(state: State, name: str) -> dict[str, str]:
 def reading_store(config: EmbedConfig, state: State) -> EmbedConfig:
     """Return the store of embeddings for predictions, which evict nothing from it."""
     url = config.store_url or str(state.embeddings)
-    return config.model_copy(update={"store_url": url, "max_gb": NO_EVICTION_GB})
+    return config.without_eviction().model_copy(update={"store_url": url})
 
 
 def reading_config(config: Config, state: State) -> Config:
