@@ -5,6 +5,7 @@ import typer
 from regraft.cli.options import DEFAULT_STATE, ModelArgument, StateOption
 from regraft.cli.session import known_state
 from regraft.core.config import TrackingConfig
+from regraft.core.text import format_count
 
 ledger_app = typer.Typer(help="Verify the record of promotions.", no_args_is_help=True)
 
@@ -22,7 +23,6 @@ def verify(name: ModelArgument = "", state: StateOption = DEFAULT_STATE) -> None
 
     name = resolve_model_name(tracking, name)
     verified = load_verified_ledger(tracking, name)
-    n_entries = len(verified.entries)
-    counted = "1 entry" if n_entries == 1 else f"{n_entries} entries"
+    counted = format_count(len(verified.entries), "entry")
     head = f", head {verified.head}" if verified.head else ""
     typer.echo(f"{name}: {counted}, verified{head}")

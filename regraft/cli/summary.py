@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from regraft.core.text import format_count
+
 if TYPE_CHECKING:
     from regraft.core.intervals import Interval
     from regraft.operations.workflows.train import TrainedModel
@@ -27,7 +29,7 @@ def summarize(model: "TrainedModel", root: Path) -> str:
     alias = "@champion" if verdict.is_serving else "@challenger"
     lines = [
         "",
-        f"  test accuracy    {_interval(report.accuracy)}   ({report.n} photos)",
+        f"  test accuracy    {_interval(report.accuracy)}   ({format_count(report.n, 'photo')})",
         f"  majority class   {_interval(report.baseline)}   (always {report.baseline_label!r})",
         f"  transfer         {_gain(report.transfer)} over random weights",
         f"  model            {version.name} v{version.version} {alias}",

@@ -9,6 +9,7 @@ import pandas as pd
 
 from regraft.core.config import Config
 from regraft.core.errors import UnusablePhoto
+from regraft.core.text import format_count
 from regraft.drift.distance import measure_distances
 from regraft.drift.hypothesis_tests import DriftTest, NewPhotos, run_drift_tests
 from regraft.drift.reference import Reference, distinct
@@ -87,8 +88,8 @@ class DriftReport:
         """The result in one sentence."""
         if self.drifted is None:
             return (
-                f"{self.n_photos} new photos are too few to test for drift, expected at least "
-                f"drift.min_photos={self.min_photos}"
+                f"{format_count(self.n_photos, 'new photo')}, too few to test for drift; expected "
+                f"at least drift.min_photos={self.min_photos}"
             )
         if not self.drifted_tests:
             return f"{self.n_photos} new photos show no distribution shift"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from regraft.core.config import Config
 from regraft.core.errors import RegistryError
+from regraft.core.text import format_count
 from regraft.data.split import Splits, unit_numbers
 from regraft.drift.shares import Counts, Errors
 from regraft.model.classifier import ImageClassifier
@@ -59,7 +60,7 @@ class Reference:
         return len(self.photos)
 
     def __str__(self) -> str:
-        return f"{len(self)} photos of {self.split}"
+        return f"{format_count(len(self), 'photo')} of {self.split}"
 
     def with_names(self, renamed: Mapping[str, str]) -> "Reference":
         """Return the same reference with other names of some classes.

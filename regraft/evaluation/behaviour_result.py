@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from regraft.core.text import format_count
+
 
 @dataclass(frozen=True)
 class MustPass:
@@ -50,7 +52,7 @@ class Behaviour:
         parts = []
         if self.agreement:
             shares = ", ".join(f"{name} {share:.1%}" for name, share in self.agreement.items())
-            parts.append(f"stable under {shares} on {self.n_photos} photos")
+            parts.append(f"stable under {shares} on {format_count(self.n_photos, 'photo')}")
         if self.must_pass:
             n_right = sum(photo.is_right for photo in self.must_pass)
             parts.append(f"{n_right} of {len(self.must_pass)} must-pass photos correct")

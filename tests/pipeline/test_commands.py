@@ -93,7 +93,7 @@ def test_predict_without_a_model_takes_the_only_champion_and_prints_a_table(call
 def test_predict_ends_with_3_if_no_photo_could_be_read(call, where, tmp_path, broken):
     code, out, err = call("predict", str(broken), *where)
     assert code == 3
-    assert re.fullmatch(r".*\b1 photos.*\n", err)
+    assert re.fullmatch(r".*\b1 photo\b.*\n", err)
     assert "truncated" in out
     written = tmp_path / "p.csv"
     assert call("predict", str(broken), "--out", str(written), *where)[0] == 3

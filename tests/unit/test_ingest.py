@@ -360,7 +360,7 @@ def test_nothing_to_read_says_what_was_expected(tmp_path):
     write_files(tmp_path, {"empty/a/b.txt": b"x", "flat/a.png": photo_file(1)})
     with pytest.raises(NoPhotos, match=r"/empty\b.*\(1 .*\).* \.bmp\b"):
         read(tmp_path / "empty")
-    with pytest.raises(NoPhotos, match=r"/flat\b.*\b1 photos\b.*\bimage,label\b"):
+    with pytest.raises(NoPhotos, match=r"/flat\b.*\b1 photo\b.*\bimage,label\b"):
         read(tmp_path / "flat")
     with pytest.raises(NoPhotos, match=r"\.csv\b.*\.parquet\b.*/flat/a\.png\b"):
         read(tmp_path / "flat" / "a.png")

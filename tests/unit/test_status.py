@@ -610,7 +610,7 @@ def test_notify_command_sends_to_every_target(tmp_path):
         "  - {kind: command, to: 'false'}\n",
         encoding="utf-8",
     )
-    told = run("notify", "test", "--config", str(config), "--name", "clothes")
+    told = run("notify", "test", "--config", str(config), "--model", "clothes")
     assert told.exit_code == 2
     first, second = told.stdout.splitlines()  # not the log, which another test may have let out
     assert first == "command: sent"

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from regraft.core.errors import ClassVanished, NoPhotos, UnusablePhoto
+from regraft.core.text import format_count
 from regraft.data.ingest.decode import is_lfs_pointer, read_head
 from regraft.data.ingest.formats import (
     PHOTO_EXTENSIONS,
@@ -250,7 +251,8 @@ def _refuse_lost(lost: dict[str, list[FileEntry]]) -> None:
         for label, files in lost.items()
     }
     counts = "; ".join(
-        f"{label} ({len(files)} files: {extensions[label]})" for label, files in lost.items()
+        f"{label} ({format_count(len(files), 'file')}: {extensions[label]})"
+        for label, files in lost.items()
     )
     raise ClassVanished(
         f"Expected photos in every class folder, got none in {counts}. Photos are {PHOTO_FILES}. "
@@ -273,7 +275,8 @@ def _refuse_nothing(root: str, listing: Listing) -> None:
     reasons = {entry.reason for entry in listing.quarantined}
     if reasons == {"no class folder"}:
         raise NoPhotos(
-            f"Expected one folder per class in {root}, got {len(listing.quarantined)} photos "
+            f"Expected one folder per class in {root}, got "
+            f"{format_count(len(listing.quarantined), 'photo')} "
             f"without a class folder. Make a folder for each class, or write a manifest "
             f"(image,label)."
         )

@@ -22,6 +22,7 @@ from regraft.core.errors import (
     UnusablePhoto,
 )
 from regraft.core.files import absolute
+from regraft.core.text import format_count
 from regraft.data.ingest.arrays import PREFIX, list_torchvision, torchvision_stamp
 from regraft.data.ingest.cores import n_cores
 from regraft.data.ingest.decode import read_bytes
@@ -73,7 +74,8 @@ class ImageTable:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = f"ingest: {len(self.frame)} photos, {len(self.classes)} classes, "
+        text = f"ingest: {format_count(len(self.frame), 'photo')}, "
+        text += f"{format_count(len(self.classes), 'class')}, "
         text += f"{len(self.quarantine)} quarantined"
         if len(self.quarantine):
             text += f" ({_reason_counts(self.quarantine)})"
@@ -258,7 +260,7 @@ def _refuse_too_many(quarantine: pd.DataFrame, n_usable: int, config: IngestConf
     first = "; ".join(f"{row.path} ({row.reason})" for row in quarantine.head(3).itertuples())
     raise TooManyQuarantined(
         f"Expected a share of unusable photos of at most ingest.max_quarantine_fraction={limit:g}, "
-        f"got {n_bad} of {n_bad + n_usable} photos in {config.photos}: "
+        f"got {n_bad} of {format_count(n_bad + n_usable, 'photo')} in {config.photos}: "
         f"{_reason_counts(quarantine)}. First: {first}.{remedies} Repair or remove them, or raise "
         f"ingest.max_quarantine_fraction."
     )

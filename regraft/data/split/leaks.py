@@ -3,6 +3,7 @@
 import pandas as pd
 
 from regraft.core.errors import SplitLeak
+from regraft.core.text import format_count
 from regraft.data.split.copies import find_closest_copies
 
 COLUMNS = (
@@ -71,7 +72,8 @@ def refuse_leaks(leaks: pd.DataFrame) -> None:
         "group": "the same group",
     }[str(first["kind"])]
     raise SplitLeak(
-        f"Expected each photo in a single split, got {len(leaks)} photos in two splits (first: "
+        f"Expected each photo in a single split, got {format_count(len(leaks), 'photo')} in two "
+        "splits (first: "
         f"{first['path']} in {first['split']} = {first['other_path']} in {first['other_split']}, "
         f"{what}). Remove the copies, or set split.on_leak=drop to exclude them."
     )

@@ -8,6 +8,7 @@ import pandas as pd
 
 from regraft.core.config import SplitConfig
 from regraft.core.errors import ConfigError, EmptySplit
+from regraft.core.text import format_count
 from regraft.data.ingest import ImageTable
 from regraft.data.ingest.labels import relabelled_table
 from regraft.data.split.assignment import SPLIT_NAMES, Shares, assign, group_duplicates
@@ -54,7 +55,10 @@ class Splits:
     def __str__(self) -> str:
         counts = ", ".join(f"{len(self.photos_in(name))} {name}" for name in SPLIT_NAMES)
         n_dropped = int((self.leaks["action"] == "dropped").sum())
-        text = f"split: {counts}; {len(self.leaks)} leaks between splits, {n_dropped} dropped"
+        text = (
+            f"split: {counts}; {format_count(len(self.leaks), 'leak')} between splits, "
+            f"{n_dropped} dropped"
+        )
         if self.test_extensions:
             text += f"; added to the frozen test split: {format_extensions(self.test_extensions)}"
         return text
@@ -197,7 +201,8 @@ def _refuse_empty(photos: pd.DataFrame, classes: tuple[str, ...]) -> None:
     for name in SPLIT_NAMES:
         if not (photos["split"] == name).any():
             raise EmptySplit(
-                f"Expected photos in each split, got none for {name} ({len(photos)} photos, "
+                f"Expected photos in each split, got none for {name} "
+                f"({format_count(len(photos), 'photo')}, "
                 f"{len(classes)} classes). Add photos (a class of three or more has a photo in "
                 f"each split), or give the splits yourself."
             )

@@ -11,6 +11,7 @@ from torch import Tensor
 from regraft.core.config import EmbedConfig, EvaluateConfig
 from regraft.core.errors import EmptySplit
 from regraft.core.intervals import Interval, wilson_interval
+from regraft.core.text import format_count
 from regraft.data.split import Splits
 from regraft.evaluation.evaluate.abstention import coverage_of
 from regraft.evaluation.evaluate.calibration import LabelledLogits, calibrate
@@ -99,8 +100,8 @@ class EvaluationReport:
         low, high = self.accuracy.low, self.accuracy.high
         return (
             f"evaluate: test accuracy {self.accuracy.value:.1%} [{low:.1%}, {high:.1%}] "
-            f"on {self.n} photos, majority class {self.baseline.value:.1%}, "
-            f"{len(self.label_errors)} labels to check"
+            f"on {format_count(self.n, 'photo')}, majority class {self.baseline.value:.1%}, "
+            f"{format_count(len(self.label_errors), 'label')} to check"
             f"{_expected_precision(self.label_errors)}"
         )
 

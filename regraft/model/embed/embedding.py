@@ -12,6 +12,7 @@ from tqdm import tqdm
 from regraft.core.config import EmbedConfig
 from regraft.core.errors import UnusablePhoto
 from regraft.core.files import access_errors
+from regraft.core.text import format_count
 from regraft.data.ingest import NO_LIMIT
 from regraft.model.classifier import ImageClassifier, tensors_hash
 from regraft.model.embed.cache_key import CacheKey, embedding_code_fingerprint
@@ -252,5 +253,6 @@ def _format_counts(n_photos: int, n_new: int, spec: EmbeddingSpec) -> str:
     perturbation = f", {spec.perturbation}" if spec.perturbation else ""
     counts = f"{n_photos - n_new} stored, {n_new} new"
     return (
-        f"embed: {n_photos} photos{what}{view}{perturbation}: {counts} ({spec.cache_key.compute})"
+        f"embed: {format_count(n_photos, 'photo')}{what}{view}{perturbation}: {counts} "
+        f"({spec.cache_key.compute})"
     )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from regraft.core.errors import NoPhotos
 from regraft.core.files import absolute, is_url
+from regraft.core.text import format_count
 from regraft.data.ingest.formats import PHOTO_EXTENSIONS
 from regraft.data.ingest.sources import PHOTO_FILES
 from regraft.operations.batch.folder import (
@@ -53,8 +54,9 @@ class BatchPlan(BaseModel):
 
     def __str__(self) -> str:
         return (
-            f"predict_plan: {self.n_photos} photos in {len(self.shards)} shards, {self.n_new} of "
-            f"them new; {len(self.todo)} shards to predict"
+            f"predict_plan: {format_count(self.n_photos, 'photo')} in "
+            f"{format_count(len(self.shards), 'shard')}, {self.n_new} of "
+            f"them new; {format_count(len(self.todo), 'shard')} to predict"
         )
 
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from regraft.core.config import EmbedConfig
+from regraft.core.text import format_count
 from regraft.evaluation.predict import predict_paths
 from regraft.model.card import Card
 from regraft.model.classifier import ImageClassifier
@@ -41,7 +42,10 @@ class ShardResult(BaseModel):
     def __str__(self) -> str:
         if not self.is_new:
             return f"predict_shard: {self.url} already exists"
-        return f"predict_shard: {self.n_photos} photos, {self.n_errors} unreadable: {self.url}"
+        return (
+            f"predict_shard: {format_count(self.n_photos, 'photo')}, {self.n_errors} "
+            f"unreadable: {self.url}"
+        )
 
 
 def predict_shard(

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from regraft.core.text import format_count
 from regraft.operations.batch.folder import Shard, read_bytes, read_gone
 from regraft.operations.batch.plan import BatchPlan
 
@@ -38,8 +39,8 @@ class BatchSummary(BaseModel):
 
     def __str__(self) -> str:
         return (
-            f"predict_summary: {self.n_photos} photos, {self.n_errors} unreadable; "
-            f"{self.n_predicted} of {self.n_shards} shards predicted now"
+            f"predict_summary: {format_count(self.n_photos, 'photo')}, {self.n_errors} unreadable; "
+            f"{self.n_predicted} of {format_count(self.n_shards, 'shard')} predicted now"
         )
 
 

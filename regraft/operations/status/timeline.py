@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from regraft.core.outcomes import AttemptOutcome, LedgerAction
+from regraft.core.text import format_count
 from regraft.operations.journal import Attempt, Watch
 
 What = Literal[AttemptOutcome, LedgerAction, "serving", "drift", "no drift", "inconclusive"]
@@ -231,7 +232,10 @@ def _of_watch(watch: Watch) -> Event:
         champion=None,
         message=watch.reason,
         version=watch.version,
-        details=(f"{watch.n_photos} photos of {watch.photos}", f"p = {watch.p_value:.3g}"),
+        details=(
+            f"{format_count(watch.n_photos, 'photo')} of {watch.photos}",
+            f"p = {watch.p_value:.3g}",
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from regraft.core.config import Config, IngestConfig, TrackingConfig
 from regraft.core.intervals import Interval, wilson_interval
 from regraft.core.pages.facts import facts_html, format_interval
 from regraft.core.state import State
+from regraft.core.text import format_count
 from regraft.data.ingest import ingest
 from regraft.evaluation.evaluate.metrics import (
     class_codes,
@@ -55,7 +56,10 @@ class Evaluation:
 
     def __str__(self) -> str:
         low, high = self.accuracy.low, self.accuracy.high
-        text = f"{self.model}: {self.accuracy.value:.1%} [{low:.1%}, {high:.1%}] of {self.n} photos"
+        text = (
+            f"{self.model}: {self.accuracy.value:.1%} [{low:.1%}, {high:.1%}] of "
+            f"{format_count(self.n, 'photo')}"
+        )
         if self.n_trained_on:
             text += f"; the model was trained or selected on {self.n_trained_on} of them"
         return text

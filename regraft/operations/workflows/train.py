@@ -10,6 +10,7 @@ from regraft.core.config import Config
 from regraft.core.errors import JournalBroken
 from regraft.core.pages.facts import facts_html, format_interval
 from regraft.core.state import State
+from regraft.core.text import format_count
 from regraft.operations.workflows.runner import Dag, FinishedRun, PipelineRunner, StageTime
 from regraft.operations.workflows.settings import has_registry, pin_backbone
 
@@ -58,7 +59,7 @@ class TrainedModel:
 
     def __str__(self) -> str:
         accuracy = format_interval(self.report.accuracy)
-        text = f"{self.reference}: {accuracy} of {self.report.n} photos; {self.verdict.reason}"
+        text = f"{self.reference}: {accuracy} of {format_count(self.report.n, 'photo')}; {self.verdict.reason}"
         return f"{text}; {self.weakened}" if self.weakened else text
 
     def __repr__(self) -> str:
@@ -67,7 +68,9 @@ class TrainedModel:
     def _repr_html_(self) -> str:
         facts = {
             "model": self.reference,
-            "test accuracy": f"{format_interval(self.report.accuracy)}, {self.report.n} photos",
+            "test accuracy": (
+                f"{format_interval(self.report.accuracy)}, {format_count(self.report.n, 'photo')}"
+            ),
             "majority class": format_interval(self.report.baseline),
             "verdict": f"{self.verdict.status}: {self.verdict.reason}",
             "report": self.page,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from regraft.core.config import Config, TrackingConfig, apply_overrides
 from regraft.core.pages.facts import facts_html
 from regraft.core.state import State
+from regraft.core.text import format_count
 from regraft.operations.workflows.settings import check_place, config_of_model, reading_config
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ class Watched:
 
     def __str__(self) -> str:
         record = self.record
-        return f"{record.name}/{record.version}: {record.n_photos} photos; {record.reason}"
+        return (
+            f"{record.name}/{record.version}: {format_count(record.n_photos, 'photo')}; "
+            f"{record.reason}"
+        )
 
     def __repr__(self) -> str:
         return str(self)
