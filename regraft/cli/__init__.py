@@ -47,8 +47,9 @@ from regraft.core.errors import RegraftError
 # tenth more photos a second (measured on two). It must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+_HELP = "Make image classifiers from folders of labelled photos, and keep them up to date."
 app = typer.Typer(
-    help="Grafts your classes onto a pretrained network, and keeps the graft alive.",
+    help=_HELP,
     epilog="Exit codes: 0 done, 1 internal error, 2 configuration, 3 photos, 4 weights, "
     "5 training, 6 registry, 7 state folder, 8 nothing to do, 9 schedule, 10 drift, "
     "11 already running, 130 interrupted.",
@@ -88,12 +89,12 @@ for name, group in (("config", config_app), ("cache", cache_app), ("schedule", s
     app.add_typer(group, name=name)
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, help=_HELP)
 def regraft(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     debug: Annotated[bool, typer.Option(DEBUG, help="Show tracebacks and all logs.")] = False,
 ) -> None:
-    """Grafts your classes onto a pretrained network, and keeps the graft alive."""
+    """Print the version, or do nothing: the command follows."""
     if version:
         typer.echo(f"regraft {__version__}")
         raise typer.Exit

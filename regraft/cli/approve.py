@@ -11,9 +11,11 @@ from regraft.core.config import TrackingConfig
 from regraft.core.pages.facts import format_version
 
 PendingArgument = Annotated[
-    str, typer.Argument(metavar="[NAME/VERSION]", help="Default: the only pending one.")
+    str, typer.Argument(metavar="MODEL", help="NAME/VERSION; default: the only pending one.")
 ]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is stored in the ledger.")]
+ReasonOption = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; it is stored in the ledger.")
+]
 
 
 def approve(

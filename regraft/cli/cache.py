@@ -25,6 +25,7 @@ MaxGbOption = Annotated[
     typer.Option(
         "--max-gb",
         min=0,
+        metavar="GB",
         help="Limit in 1e9 bytes; 0 empties the store; default: embed.max_gb.",
     ),
 ]

@@ -20,12 +20,15 @@ class Format(StrEnum):
 
 def card(
     model: Annotated[
-        str, typer.Argument(help="NAME@ALIAS or NAME/V; default: the only champion.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="NAME, NAME@ALIAS or NAME/VERSION; default: the only champion."
+        ),
     ] = "",
     format_: Annotated[Format, typer.Option("--format", help="Format of the card.")] = (
         Format.markdown
     ),
-    out: Annotated[Path | None, typer.Option(help="Output file; default: the screen.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: the screen.")] = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Write the model card of a version, from its records."""

@@ -37,7 +37,10 @@ def compare_backbones(
     photos: PhotosArgument,
     backbones: Annotated[
         str,
-        typer.Option(help="Separated by commas; a file as file:PATH@timm:NAME. Default: bundled."),
+        typer.Option(
+            metavar="SOURCES",
+            help="Separated by commas; a file as file:PATH@timm:NAME. Default: bundled.",
+        ),
     ] = "",
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
@@ -111,5 +114,5 @@ def _next(comparison: "Comparison", photos: str, name: str, root: Path) -> str:
 
     words = [str(Path(sys.executable).parent / "regraft"), "train", photos]
     words += [word for value in config_overrides(comparison.chosen) for word in ("--set", value)]
-    words += (["--name", name] if name else []) + ["--state", str(root)]
+    words += (["--model", name] if name else []) + ["--state", str(root)]
     return f"\nNext:\n  {shlex.join(words)}"

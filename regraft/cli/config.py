@@ -14,7 +14,7 @@ app = typer.Typer(help="Check or print a configuration.", no_args_is_help=True)
 
 @app.command()
 def check(
-    files: Annotated[list[Path], typer.Argument(help="YAML files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="YAML files.")],
 ) -> None:
     """Check each file; exit code 2 at the first one that is not valid."""
     for file in files:

@@ -20,7 +20,10 @@ from regraft.core.errors import ConfigError
 
 def explain(
     model: Annotated[
-        str, typer.Argument(help="NAME, NAME@ALIAS or NAME/VERSION; default: the challenger.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="NAME, NAME@ALIAS or NAME/VERSION; default: the challenger."
+        ),
     ] = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:

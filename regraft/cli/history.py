@@ -28,7 +28,7 @@ AsOfOption = Annotated[
     ),
 ]
 LimitOption = Annotated[
-    int, typer.Option("--limit", min=0, help="Number of events, the newest; 0 = all.")
+    int, typer.Option("--limit", min=0, metavar="N", help="Number of events, the newest; 0 = all.")
 ]
 
 

@@ -11,10 +11,13 @@ from regraft.cli.options import DEFAULT_STATE, JsonOption, StateOption
 from regraft.cli.session import known_state, runner_for
 from regraft.core.config import TrackingConfig
 
-VersionArgument = Annotated[str, typer.Argument(metavar="NAME/V", help="Or NAME@ALIAS.")]
+VersionArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="NAME/VERSION or NAME@ALIAS.")
+]
 # An option of `regraft models` itself applies to the command after it too.
 OwnStateOption = Annotated[
-    Path | None, typer.Option("--state", help="State folder: models, caches, journal, reports.")
+    Path | None,
+    typer.Option("--state", metavar="FOLDER", help="Default: that of `models`, else .regraft."),
 ]
 
 models_app = typer.Typer(help="List the registered models, or delete old versions.")
@@ -42,9 +45,11 @@ def models(
 @models_app.command()
 def prune(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The model; default: all models.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The model; default: all models.")
+    ] = "",
     n_retained: Annotated[
-        int, typer.Option("--keep", min=0, help="How many of the newest are retained.")
+        int, typer.Option("--keep", min=0, metavar="N", help="Number of the newest that stay.")
     ] = 5,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list what would be deleted.")

@@ -21,7 +21,9 @@ def notify() -> None:
 def send_sample(
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
-    name: Annotated[str, typer.Option(help="The model that the message names.")] = "test",
+    name: Annotated[
+        str, typer.Option("--model", metavar="NAME", help="The model that the message names.")
+    ] = "test",
 ) -> None:
     """Send a test message to every target of the section notify; exit code 2 if one fails."""
     targets = load_config(config, tuple(set_)).notify.targets

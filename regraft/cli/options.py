@@ -7,26 +7,39 @@ from typing import Annotated
 import typer
 
 StateOption = Annotated[
-    Path, typer.Option("--state", help="State folder: models, caches, journal, reports.")
+    Path,
+    typer.Option(
+        "--state", metavar="FOLDER", help="State folder: models, caches, journal, reports."
+    ),
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="YAML file with what differs from the defaults.")
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="YAML file: settings other than the defaults."),
 ]
 SetOption = Annotated[
     list[str],
     typer.Option(
         "--set",
-        help="section.field=value, over the file; repeatable. No value clears a text or a list.",
+        metavar="SECTION.FIELD=VALUE",
+        help="A setting, over those of --config; may be repeated. No value clears a text or a list.",
     ),
 ]
+# The option is --model in every command; where a model is what a command is about, it is the
+# argument instead.
 NameOption = Annotated[
-    str, typer.Option("--name", help="Name of the model; default: that of the folder.")
+    str,
+    typer.Option("--model", metavar="NAME", help="Name of the model; default: that of the folder."),
 ]
 ModelOption = Annotated[
-    str, typer.Option("--model", help="name@alias or name/version; default: the only champion.")
+    str,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="NAME, NAME@ALIAS or NAME/VERSION; default: the only champion.",
+    ),
 ]
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="[NAME]", help="The model; default: the only one.")
+    str, typer.Argument(metavar="NAME", help="The model; default: the only one.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEBUG = "--debug"

@@ -11,6 +11,7 @@ import typer
 from regraft.cli.options import DEFAULT_STATE, ConfigOption, ModelOption, SetOption, StateOption
 from regraft.cli.session import configure_logging, known_state, runner_for
 from regraft.core.config import load_config
+from regraft.core.text import format_count
 
 if TYPE_CHECKING:
     from regraft.operations.batch import BatchRequest, BatchSummary
@@ -21,9 +22,14 @@ _INTERRUPTED = 130
 def predict_batch(
     photos: Annotated[
         list[str],
-        typer.Argument(help='Folders, manifests with a column "image", photos; paths or URLs.'),
+        typer.Argument(
+            metavar="PHOTOS",
+            help='Folders, manifests with a column "image", photos; paths or URLs.',
+        ),
     ],
-    out: Annotated[str, typer.Option(help="Folder of the answers; path or URL.")],
+    out: Annotated[
+        str, typer.Option(metavar="FOLDER", help="Folder of the predictions; path or URL.")
+    ],
     model: ModelOption = "",
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
@@ -34,12 +40,8 @@ def predict_batch(
     Exit code 0 if at least one photo could be read, 3 if none could.
     """
     from regraft.core.errors import DataError
-    from regraft.operations.workflows.settings import check_place, refuse_target_risk
 
-    for place in (*photos, out):
-        check_place(place)
     settings = load_config(config, tuple(set_))
-    refuse_target_risk(settings)
     opened = known_state(state)
     configure_logging()
     from regraft.operations.workflows.predict import batch_request
@@ -50,7 +52,9 @@ def predict_batch(
         summary = run_workflow(request, complete, runner_for(opened))
     typer.echo(_summary_text(summary, request))
     if summary.n_errors == summary.n_photos:
-        typer.echo(f"None of the {summary.n_photos} photos could be read.", err=True)
+        typer.echo(
+            f"None of the {format_count(summary.n_photos, 'photo')} could be read.", err=True
+        )
         raise typer.Exit(DataError.exit_code)
 
 
@@ -75,16 +79,21 @@ def _second_interrupt_exits() -> Iterator[None]:
 
 def _summary_text(summary: "BatchSummary", request: "BatchRequest") -> str:
     lines = [
-        f"{summary.n_photos} photos labelled by {request.model}, {summary.n_errors} of them "
+        f"{format_count(summary.n_photos, 'photo')} labelled by {request.model}, "
+        f"{summary.n_errors} of them "
         f"unreadable: {request.out}",
-        f"  {summary.n_predicted} of {summary.n_shards} shards predicted now, the others before",
+        f"  {summary.n_predicted} of {format_count(summary.n_shards, 'shard')} predicted now, "
+        "the others before",
         *(f"  {n:>8}  {label}" for label, n in summary.labels.items()),
     ]
     if summary.n_gone:
-        lines.append(f"  {summary.n_gone} predictions of photos that were deleted or changed")
+        lines.append(
+            f"  {format_count(summary.n_gone, 'prediction')} of photos that were deleted or changed"
+        )
     if summary.n_unopened:
         lines.append(
-            f"  {summary.n_unopened} photos could not be opened. To try them again later, "
+            f"  {format_count(summary.n_unopened, 'photo')} could not be opened. To try them "
+            "again later, "
             f"delete {', '.join(summary.unopened)}"
         )
     return "\n".join(lines)

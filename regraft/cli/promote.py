@@ -11,9 +11,14 @@ from regraft.core.config import TrackingConfig
 
 def promote(
     model: Annotated[
-        str, typer.Argument(help="NAME, NAME@ALIAS or NAME/VERSION; default: the challenger.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="NAME, NAME@ALIAS or NAME/VERSION; default: the challenger."
+        ),
     ] = "",
-    photos: Annotated[str, typer.Option(help="Default: those it was trained on.")] = "",
+    photos: Annotated[
+        str, typer.Option(metavar="PHOTOS", help="Default: those it was trained on.")
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge, and change nothing.")] = False,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it

@@ -11,7 +11,10 @@ from regraft.core.config import TrackingConfig
 
 def reproduce(
     model: Annotated[
-        str, typer.Argument(help="NAME/V or NAME@ALIAS; default: the only champion.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="NAME, NAME@ALIAS or NAME/VERSION; default: the only champion."
+        ),
     ] = "",
     set_: SetOption = [],  # noqa: B006 - typer copies it
     state: StateOption = DEFAULT_STATE,

@@ -10,7 +10,7 @@ from regraft.core.errors import NothingToDo
 
 
 def retrain(
-    photos: Annotated[str, typer.Argument(help="As for `regraft train`.")],
+    photos: Annotated[str, typer.Argument(metavar="PHOTOS", help="As for `regraft train`.")],
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     name: NameOption = "",

@@ -12,9 +12,13 @@ from regraft.core.pages.facts import format_version
 
 ToOption = Annotated[
     int | None,
-    typer.Option("--to", min=1, help="A version that was champion; default: the previous one."),
+    typer.Option(
+        "--to", min=1, metavar="N", help="A version that was champion; default: the previous one."
+    ),
 ]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is stored in the ledger.")]
+ReasonOption = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; it is stored in the ledger.")
+]
 
 NO_REASON = "by hand, no reason was given"
 

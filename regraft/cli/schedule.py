@@ -31,7 +31,7 @@ PROGRAM = (sys.executable, "-P", "-m", "regraft.cli")
 _START = "Start it: regraft schedule run"
 COLUMNS = ("name", "cron", "time zone", "next run", "UTC", "last run", "outcome")
 NameOption = Annotated[
-    str, typer.Option(help="Name of the entry; default: made of the command line.")
+    str, typer.Option(metavar="TEXT", help="Name of the entry; default: made of the command.")
 ]
 TimezoneOption = Annotated[
     str, typer.Option(help="Such as Europe/Berlin; default: the machine's.", metavar="ZONE")
@@ -40,6 +40,7 @@ EntrySetOption = Annotated[
     list[str],
     typer.Option(
         "--set",
+        metavar="FIELD=VALUE",
         help="missed=run-once|skip, grace_s=, jitter_s=, timeout_s=, backend=local|zenml.",
     ),
 ]
@@ -52,8 +53,12 @@ schedule_app = typer.Typer(
 
 @schedule_app.command()
 def add(
-    cron: Annotated[str, typer.Option(help='Such as "0 3 * * 1", Mondays at three.')],
-    command: Annotated[str, typer.Option(help='What follows `regraft`: "retrain photos/".')],
+    cron: Annotated[
+        str, typer.Option(metavar="CRON", help='Such as "0 3 * * 1", Mondays at three.')
+    ],
+    command: Annotated[
+        str, typer.Option(metavar="TEXT", help='What follows `regraft`: "retrain photos/".')
+    ],
     timezone: TimezoneOption = "",
     name: NameOption = "",
     set_: EntrySetOption = [],  # noqa: B006 - typer copies it
@@ -124,7 +129,7 @@ def list_(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> No
 
 @schedule_app.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="Name of the entry.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the entry.")],
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Remove an entry; a run that is active continues to its end."""
@@ -145,7 +150,10 @@ def remove(
 @schedule_app.command()
 def run(
     stop_s: Annotated[
-        float, typer.Option("--stop-s", min=0, help="Seconds that a run has to end when stopped.")
+        float,
+        typer.Option(
+            "--stop-s", min=0, metavar="S", help="Seconds that a run has to end when stopped."
+        ),
     ] = 30.0,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
@@ -181,7 +189,7 @@ def _refresh(state: "State") -> None:
 
 @schedule_app.command()
 def render(
-    kind: Annotated[str, typer.Option(help="systemd, cron or launchd.")],
+    kind: Annotated[str, typer.Option(metavar="KIND", help="systemd, cron or launchd.")],
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Print a unit file with which the operating system starts and restarts the service."""

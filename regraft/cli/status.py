@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def status(
     out: Annotated[
-        Path | None, typer.Option(help="Path of the page; default: in the state folder.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Path of the page; default: in the state folder."),
     ] = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:

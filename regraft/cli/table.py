@@ -1,8 +1,12 @@
 """Tables on the screen."""
 
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 
 import typer
+
+_MIN_PATH = 20  # characters: enough for a file's name; guess
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -20,3 +24,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         console.print(table)
     for line in printed.get().splitlines():
         typer.echo(line.rstrip())
+
+
+def fit_paths(paths: Sequence[str], n_others: int) -> list[str]:
+    """Return the paths without their beginnings where the table would be wider than the terminal.
+
+    In a pipe or a file they stay as they are.
+
+    Args:
+        n_others: characters of a row besides the path.
+    """
+    if not sys.stdout.isatty():
+        return list(paths)
+    width = max(_MIN_PATH, shutil.get_terminal_size().columns - n_others)
+    return [path if len(path) <= width else f"...{path[3 - width :]}" for path in paths]

@@ -10,7 +10,7 @@ from regraft.cli.session import configure_logging, new_state, runner_for
 from regraft.core.config import Config, load_config
 
 PhotosArgument = Annotated[
-    str, typer.Argument(help="Folder, CSV/Parquet manifest, or torchvision:NAME.")
+    str, typer.Argument(metavar="PHOTOS", help="Folder, CSV/Parquet manifest, or torchvision:NAME.")
 ]
 
 

@@ -11,6 +11,7 @@ from regraft.cli.options import DEFAULT_STATE, ModelOption, SetOption, StateOpti
 from regraft.cli.session import known_state
 from regraft.core.config import load_config
 from regraft.core.errors import ConfigError, DriftFound
+from regraft.core.text import format_count
 
 if TYPE_CHECKING:
     from regraft.drift import DriftReport
@@ -21,12 +22,17 @@ MAX_DISTANT = 100  # photos in the JSON, the most distant first
 
 def watch(
     photos: Annotated[
-        str, typer.Argument(help="New photos: a folder or a manifest; labels are not needed.")
+        str,
+        typer.Argument(
+            metavar="PHOTOS", help="New photos: a folder or a manifest; labels are not needed."
+        ),
     ],
     model: ModelOption = "",
     out: Annotated[
         Path | None,
-        typer.Option(help="Where the page goes (.html), or the whole result (.json)."),
+        typer.Option(
+            metavar="FILE", help="Where the page goes (.html), or the whole result (.json)."
+        ),
     ] = None,
     fail: Annotated[
         bool, typer.Option("--fail-on-drift", help="Exit code 10 if the photos have drifted.")
@@ -40,9 +46,6 @@ def watch(
     that the model was trained under, unless --set changes them; --set notify.targets=... names who
     is notified of drift.
     """
-    from regraft.operations.workflows.settings import check_place
-
-    check_place(photos)
     load_config(None, tuple(set_))  # a wrong setting is reported before any photo is read
     if out is not None and out.suffix not in (".html", ".json"):
         raise ConfigError(f"Expected a file ending in .html or .json for --out, got {str(out)!r}.")
@@ -74,7 +77,7 @@ def _summary_text(watched: "Watched") -> str:
 
 
 def _counts(report: "DriftReport") -> str:
-    parts = [f"{report.n_photos} new photos compared with {report.reference}"]
+    parts = [f"{format_count(report.n_photos, 'new photo')} compared with {report.reference}"]
     omitted = {
         "known photos left out": report.n_known,
         "copies": report.n_copies,

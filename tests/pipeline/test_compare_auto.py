@@ -64,7 +64,7 @@ def test_auto_chooses_once(world, auto, settings):
 def test_command_compares_without_a_run_and_says_what_to_do_next(world, candidates):
     options = [word for setting in SETTINGS for word in ("--set", setting)]
     given = ["--backbones", f"{candidates[0]}, {candidates[1]},bundled:nothing"]
-    where = ["--state", str(world.state.root), "--name", NAME]
+    where = ["--state", str(world.state.root), "--model", NAME]
     done = CliRunner().invoke(
         app, ["compare-backbones", str(world.photos), *given, *options, *where]
     )

@@ -156,7 +156,7 @@ class User:
         chosen = (start, *SETTINGS, *THAWED, epochs, *settings)
         options = [part for setting in chosen for part in ("--set", setting)]
         where = os.path.relpath(self.world.photos, self.cwd)
-        arguments = ["train", where, "--name", NAME, "--state", str(root), *options]
+        arguments = ["train", where, "--model", NAME, "--state", str(root), *options]
         return self.start(arguments, interruption)
 
 

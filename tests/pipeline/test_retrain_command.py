@@ -191,7 +191,7 @@ def earlier(world, **settings: str):
 def test_settings_that_are_refused_leave_a_row(world):
     """The stored settings may be from an older Regraft, and nobody reads a schedule's output."""
     earlier(world, **{"tune.epochs": "many"})
-    where = ["retrain", str(world.photos), "--name", NAME, "--state", str(world.state.root)]
+    where = ["retrain", str(world.photos), "--model", NAME, "--state", str(world.state.root)]
     for words in ([], ["--plan"], ["--set", "tune.epochs=none"]):
         assert isinstance(CliRunner().invoke(app, where + words).exception, ConfigError)
     failed = past(world)[1:]
@@ -211,7 +211,7 @@ def test_a_file_that_is_refused_is_told_to_whom_it_names(world, tmp_path):
     assert isinstance(CliRunner().invoke(app, words + refused).exception, ConfigError)
     assert [attempt.outcome for attempt in past(world)] == ["keep", "failed"]
     assert "tune.epochs" in said.read_text()
-    mistyped = [*words, "--name", "colour", "--set", "tune.epochs=many"]
+    mistyped = [*words, "--model", "colour", "--set", "tune.epochs=many"]
     assert isinstance(CliRunner().invoke(app, mistyped).exception, ConfigError)
     assert {one.name for one in journal.read_attempts(str(world.state.journal))} == {NAME}
 
@@ -219,7 +219,7 @@ def test_a_file_that_is_refused_is_told_to_whom_it_names(world, tmp_path):
 def test_who_is_refused_says_nothing_of_the_one_that_runs(world):
     """A record would make a later kill of the running attempt look like a finished attempt."""
     earlier(world)
-    words = ["retrain", str(world.photos), "--name", NAME, "--state", str(world.state.root)]
+    words = ["retrain", str(world.photos), "--model", NAME, "--state", str(world.state.root)]
     with exclusive_lock(world.state, f"retrain {NAME}", datetime.now(UTC)):
         done = CliRunner().invoke(app, [*words, "--set", "tune.epochs=many"])
     assert isinstance(done.exception, ConfigError)
@@ -280,7 +280,7 @@ def test_a_killed_retraining_is_found_and_named(world):
 
 def call(world, *options: str):
     """`regraft retrain PHOTOS OPTIONS`, in this process."""
-    where = ["retrain", str(world.photos), "--name", NAME, "--state", str(world.state.root)]
+    where = ["retrain", str(world.photos), "--model", NAME, "--state", str(world.state.root)]
     return CliRunner().invoke(app, [*where, *options])
 
 

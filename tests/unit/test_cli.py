@@ -241,6 +241,20 @@ def test_model_is_called_as_its_photos_are(photos, name):
     assert Config.model_validate({"tracking": {"name": name}}).tracking.name == name
 
 
+def test_the_model_has_one_option_in_all_commands():
+    """`schedule add --name` is the name of an entry."""
+    named = {}
+    for name, command in typer.main.get_command(app).commands.items():
+        for each in (command, *getattr(command, "commands", {}).values()):
+            options = {option for parameter in each.params for option in parameter.opts}
+            if name != "schedule" and options & {"--name", "--model"}:
+                named[each.name] = options & {"--name", "--model"}
+    assert set(named) == {
+        *("train", "retrain", "predict", "predict-batch", "compare-backbones", "watch", "test"),
+    }
+    assert all(options == {"--model"} for options in named.values()), named
+
+
 def test_every_command_says_what_it_does():
     command = typer.main.get_command(app)
     for name, each in command.commands.items():

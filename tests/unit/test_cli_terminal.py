@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from regraft.cli import main
+from regraft.cli.table import fit_paths
 from regraft.core.config import Config
 from regraft.core.errors import ConfigError, StateError
 from regraft.core.state import State, open_state
@@ -58,7 +59,7 @@ def test_an_error_is_escaped_too(write):
     "arguments",
     [
         ("train", FOREIGN),
-        ("retrain", "photos", "--name", FOREIGN),
+        ("retrain", "photos", "--model", FOREIGN),
         ("approve", "--reason", FOREIGN),
         ("config", "show", "--set", f"tracking.name={FOREIGN}"),
         ("schedule", "add", "--cron", "0 3 * * *", "--command", f"train {FOREIGN}"),
@@ -82,3 +83,11 @@ def test_an_existing_place_that_is_not_utf_8_is_refused_where_it_would_be_stored
         complete_config(Config(), str(place), "photos", State(tmp_path))
     with pytest.raises(StateError, match="special meaning"):
         open_state(place)
+
+
+@pytest.mark.parametrize(("is_terminal", "shown"), [(True, "...r/with a name.jpg"), (False, None)])
+def test_the_end_of_a_path_fits_the_terminal(monkeypatch, is_terminal, shown):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    monkeypatch.setenv("COLUMNS", "30")
+    path = "/a/long/folder/with a name.jpg"
+    assert fit_paths([path, "short.jpg"], 10) == [shown or path, "short.jpg"]

@@ -105,7 +105,7 @@ def test_the_state_folder_is_added_only_where_it_was_not_named(here):
         ("trian x", r"'trian'\. .*\btrain\?"),
         ("schedule run", "'schedule'"),
         ("train x --sett a=b", "`regraft train`.*'train x --sett a=b'"),
-        ("train", "`regraft train`.*'train': .*'photos'"),
+        ("train", "`regraft train`.*'train': .*'PHOTOS'"),
         ("models prun", "`regraft models`.*'models prun': .*'prun'"),
         ("train --help", "'train --help'"),
     ],

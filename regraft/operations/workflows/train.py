@@ -59,7 +59,8 @@ class TrainedModel:
 
     def __str__(self) -> str:
         accuracy = format_interval(self.report.accuracy)
-        text = f"{self.reference}: {accuracy} of {format_count(self.report.n, 'photo')}; {self.verdict.reason}"
+        measured = f"{self.reference}: {accuracy} of {format_count(self.report.n, 'photo')}"
+        text = f"{measured}; {self.verdict.reason}"
         return f"{text}; {self.weakened}" if self.weakened else text
 
     def __repr__(self) -> str:
