@@ -25,8 +25,18 @@ PRIVATE = {
     "publish_utils": "regraft/orchestration/zenml_private.py",
     "_upgrade_db": "regraft/registry/tracking/database.py",
 }
-# Words that are no names: they say nothing about a value.
-NO_IDENTIFIERS = {"told", "said", "one", "way", "look", "kept", "found", "meant"}
+# Words that are no names: they say nothing about a value, or the field has a term for it, which
+# the vocabulary names. Words that are also terms (side, chain, spread, change) cannot be listed.
+NO_IDENTIFIERS = {
+    *("told", "said", "one", "way", "look", "kept", "found", "meant", "here", "fresh", "noted"),
+    *("Passage", "passage", "Found", "rows_of", "find_rows", "Shelf", "make_room", "room"),
+    *("Recipe", "maker", "changed_batches", "Arrangement", "whole_because", "Feed", "SLOPE"),
+    *("Embedded", "Look", "unite", "widen", "Contenders", "Duel", "are_one", "told_standing"),
+    *("Kept", "kept_of", "rehearse", "_told_then", "Harm", "harms", "succession", "settle"),
+    *("way_back", "_book", "Beginning", "Course", "again", "Circumstances", "Happening"),
+    *("Declaration", "keeper", "beat", "put_an_end_to", "tell", "mute", "_Overheard"),
+    *("strangest", "hush", "talk", "NoWayBack", "NothingWaits", "AlreadyRuns", "standing"),
+}
 
 
 @cache
