@@ -21,7 +21,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="SECTION.FIELD=VALUE",
-        help="A setting, over those of --config; may be repeated. No value clears a text or a list.",
+        help="A setting, over those of --config; repeatable. No value clears a text or a list.",
     ),
 ]
 # The option is --model in every command; where a model is what a command is about, it is the
