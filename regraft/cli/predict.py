@@ -69,7 +69,7 @@ def _print_predictions(table: "pd.DataFrame") -> None:
         columns.append("error")
     cells = zip(columns[1:], *rows, strict=True)
     n_others = sum(max(map(len, column)) + 2 for column in cells)  # columns are two spaces apart
-    paths = fit_paths(table.path, n_others)
+    paths = fit_paths(list(table.path), n_others)
     print_table(columns, [[path, *row] for path, row in zip(paths, rows, strict=True)])
 
 

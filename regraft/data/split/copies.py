@@ -64,7 +64,13 @@ class _Features(NamedTuple):
 
     def take(self, rows: _Ints) -> "_Features":
         """Return the features of some rows, in the given order."""
-        return _Features(*(values[rows] for values in self))
+        return _Features(
+            self.hashes[rows],
+            self.greys[rows],
+            self.shapes[rows],
+            self.means[rows],
+            self.contrasts[rows],
+        )
 
 
 def find_near_pairs(photos: pd.DataFrame, n_bits: int) -> NearPairs:
@@ -230,7 +236,8 @@ def _block_pairs(group: _Features, block: _Ints, others: _Ints, n_bits: int) -> 
         rows, reached = _witnesses(is_near[:, is_reached])
         parts.append(np.stack([block[rows], partners[is_reached][reached]], axis=1))
     pairs = np.concatenate(parts)
-    return pairs[pairs[:, 0] != pairs[:, 1]]
+    of_two: _Ints = pairs[pairs[:, 0] != pairs[:, 1]]  # not of a photo with itself
+    return of_two
 
 
 def _witnesses(is_near: _Bools) -> tuple[_Ints, _Ints]:
