@@ -40,6 +40,7 @@ HEADS = {
     "Radiance HDR": b"#?RADIANCE\n",
     "PNM": b"P6\n64 48\n255\n",
     "QOI": b"qoif\0\0\0\x40",
+    "TGA": b"\0\0\x02\0\0\0\0\0\0\0\0\0\x40\0\x30\0\x18\0",
     "DICOM": bytes(128) + b"DICM\x02\0\0\0",
     "TIFF": b"MM\0*\0\0\0\x08",
     "BigTIFF": b"II+\0\x08\0\0\0",
@@ -75,7 +76,9 @@ def test_a_format_is_known_by_its_first_bytes(name):
     assert format_of(HEADS[name]).name == expected.replace("BigTIFF", "TIFF")
 
 
-@pytest.mark.parametrize("text", [b"BMW and others", b"P1. The plan", b"II. Results", b"MM", b""])
+@pytest.mark.parametrize(
+    "text", [b"BMW and others", b"P1. The plan", b"II. Results", b"MM", bytes(200), b""]
+)
 def test_a_text_is_no_image(text):
     assert format_of(text) is None
 

@@ -17,7 +17,7 @@ _DEVELOP = "develop the files to JPEG or TIFF with a raw converter"
 class ImageFormat(NamedTuple):
     """A format of image files.
 
-    signature: pattern of the first bytes; b"" = none, only the extension tells.
+    signature: pattern of the first bytes.
     extensions: lower case, with the dot.
     remedy: what to do with files of a format that is not read; "" = it is read.
     """
@@ -77,7 +77,8 @@ _FORMATS = (
         "PNM", rb"P[1-7][ \t\r\n][\s\d#W]", (".ppm", ".pgm", ".pbm", ".pnm", ".pam"), _CONVERT
     ),
     ImageFormat("QOI", rb"qoif", (".qoi",), _CONVERT),
-    ImageFormat("TGA", b"", (".tga",), _CONVERT),
+    # TGA has no signature: true colour or grey, no palette, a usual depth.
+    ImageFormat("TGA", rb"\0\0[\x02\x03\x0a\x0b]\0{5}.{8}[\x08\x10\x18\x20]", (".tga",), _CONVERT),
     ImageFormat("DICOM", rb".{128}DICM", (".dcm", ".dicom"), _CONVERT),
 )
 READ_EXTENSIONS = frozenset(
@@ -96,7 +97,7 @@ def format_of(head: bytes) -> ImageFormat | None:
     'GIF'
     """
     for kind in _FORMATS:
-        if kind.signature and re.match(kind.signature, head[:N_HEAD], re.DOTALL):
+        if re.match(kind.signature, head[:N_HEAD], re.DOTALL):
             return kind
     return None
 
