@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from itertools import islice, pairwise, takewhile
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import psutil
 import pytest
 
 from regraft.core.errors import ScheduleError
@@ -405,3 +407,18 @@ def test_reading_the_schedule_imports_nothing_heavy():
     names = {name.split(".")[0] for _, name in lines}
     assert "regraft" in names
     assert not names & {"torch", "zenml", "mlflow", "pandas", "numpy", "sqlalchemy"}
+
+
+def test_a_heartbeat_of_a_dead_process_is_no_life():
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    this = psutil.Process()
+
+    def beat(pid: int, created: float, host: str = "") -> Heartbeat:
+        now = NOW.isoformat()
+        return Heartbeat(now, now, pid, host or socket.gethostname(), "running", created=created)
+
+    assert beat(this.pid, this.create_time()).is_alive(NOW)
+    assert not beat(ended.pid, time.time()).is_alive(NOW)
+    assert not beat(this.pid, this.create_time() - 3600).is_alive(NOW)  # its id was used again
+    assert beat(ended.pid, time.time(), "another machine").is_alive(NOW)

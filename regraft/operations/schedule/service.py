@@ -12,6 +12,8 @@ from collections.abc import Callable
 from datetime import datetime
 from threading import Thread
 
+import psutil
+
 from regraft.core.errors import ScheduleError
 from regraft.core.state import State, exclusive_lock
 from regraft.operations.schedule.entry import ScheduleEntry, latest_due, next_fire_times
@@ -172,6 +174,7 @@ class _Service:
                 status=status,
                 next_runs=tuple((name, when) for when, name in runs),
                 running=self._runs.names,
+                created=psutil.Process().create_time(),
             )
             write_heartbeat(self._state, heartbeat)
         except (OSError, ScheduleError) as error:  # a full disk must not end the service
