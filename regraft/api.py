@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from regraft.core.config import Config, apply_overrides, load_config
 from regraft.core.errors import ConfigError
+from regraft.core.state import places
 from regraft.session import known_state, new_state, runner_for
 
 if TYPE_CHECKING:
@@ -113,12 +114,11 @@ def promote(
     """
     overrides = _overrides(settings)
     opened = known_state(Path(state))
-    from regraft.core.config import TrackingConfig
     from regraft.operations.workflows.promote import dry_run_promotion, promotion_config
     from regraft.operations.workflows.promote import promote as run_workflow
     from regraft.registry import CHALLENGER, resolve
 
-    version = resolve(TrackingConfig(uri=opened.tracking_uri), model, CHALLENGER)
+    version = resolve(places(opened).tracking, model, CHALLENGER)
     place = "" if photos is None else os.fspath(photos)
     complete = promotion_config(version, place, None, overrides, opened)
     if dry_run:
@@ -199,10 +199,9 @@ def load(model: str = "", *, state: PathLike = STATE) -> "LoadedModel":
     """
     opened = known_state(Path(state))
     from regraft import registry
-    from regraft.core.config import TrackingConfig
     from regraft.operations.loaded import LoadedModel
 
-    tracking = TrackingConfig(uri=opened.tracking_uri)
+    tracking = places(opened).tracking
     version = registry.resolve(tracking, model)
     return LoadedModel(registry.load(tracking, version), f"{version.name}/{version.version}")
 

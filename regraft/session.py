@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regraft.core.state import State, activate, existing_state, open_state
+from regraft.core.state import readable_state as open_readable
 
 if TYPE_CHECKING:
     from regraft.operations.workflows.runner import PipelineRunner
@@ -22,9 +23,20 @@ def known_state(root: Path, debug: bool = False) -> State:
     """Return the state folder of earlier runs, with ZenML and MLflow pointed at it.
 
     Raises:
-        StateError: there is none.
+        StateError: there is none, or it is not writable.
     """
     state = existing_state(root, debug)
+    activate(state)
+    return state
+
+
+def readable_state(root: Path, debug: bool = False) -> State:
+    """Return the state folder as known_state() does; it may be write-protected.
+
+    Raises:
+        StateError: there is none.
+    """
+    state = open_readable(root, debug)
     activate(state)
     return state
 

@@ -7,8 +7,8 @@ import typer
 
 from regraft.cli.options import DEFAULT_STATE, StateOption
 from regraft.cli.session import known_state, runner_for
-from regraft.core.config import TrackingConfig
 from regraft.core.pages.facts import format_version
+from regraft.core.state import places
 
 PendingArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="NAME/VERSION; default: the only pending one.")
@@ -40,7 +40,7 @@ def _answer(approved: bool, reference: str, reason: str, root: Path) -> None:
     state = known_state(root)
     from regraft.operations.workflows.promote import answer_pending, find_pending
 
-    version = find_pending(TrackingConfig(uri=state.tracking_uri), reference)
+    version = find_pending(places(state).tracking, reference)
     entry = answer_pending(version, approved, reason, state, runner_for(state))
     change = "is the champion now" if entry.after != entry.before else "stays the champion"
     champion = format_version(entry.after)

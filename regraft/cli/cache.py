@@ -78,11 +78,11 @@ def gc(
 
 
 def _store(config: Path | None, set_: list[str], root: Path) -> EmbedConfig:
-    from regraft.core.state import existing_state
+    from regraft.core.state import places, readable_state
 
-    state = existing_state(root, is_debug())
+    state = readable_state(root, is_debug())
     store = load_config(config, tuple(set_)).embed
-    return store.model_copy(update={"store_url": store.store_url or str(state.embeddings)})
+    return store.model_copy(update={"store_url": store.store_url or places(state).embeddings})
 
 
 def _row(partition: "PartitionUse", n_photos: int) -> tuple[str | int | float, ...]:

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from regraft.cli.options import DEFAULT_STATE, StateOption
-from regraft.cli.session import known_state
-from regraft.core.config import TrackingConfig
+from regraft.cli.session import readable_state
+from regraft.core.state import places
 
 
 class Format(StrEnum):
@@ -32,7 +32,7 @@ def card(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Write the model card of a version, from its records."""
-    tracking = TrackingConfig(uri=known_state(state).tracking_uri)
+    tracking = places(readable_state(state)).tracking
     from regraft import registry
     from regraft.core.files import absolute, write_atomic
     from regraft.registry.model_card import html, load_model_card, markdown

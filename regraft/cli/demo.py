@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from regraft.cli.options import DEFAULT_STATE, StateOption
+from regraft.cli.session import new_state
 from regraft.cli.train import run_training
 from regraft.core.config import load_config
 from regraft.core.errors import NoPhotos
@@ -22,6 +23,7 @@ def demo(state: StateOption = DEFAULT_STATE) -> None:
             "The demo's photos are not installed: pip install 'regraft[demo]' (elpv-dataset, "
             "licence CC BY-NC-SA 4.0, not for commercial use)."
         )
+    new_state(state)  # a place that cannot hold one is refused before the manifest is written
     typer.echo("Photos: elpv-dataset, electroluminescence of solar cells, CC BY-NC-SA 4.0.")
     manifest = _write_manifest(Path(package.origin).parent / "data", state)
     run_training(load_config(CONFIG), str(manifest), "solar-cells", state)

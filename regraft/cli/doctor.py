@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regraft.cli.options import DEFAULT_STATE, JsonOption, StateOption
-from regraft.cli.session import known_state
+from regraft.cli.session import readable_state
 
 if TYPE_CHECKING:
     from regraft.orchestration.doctor import CheckResult
@@ -25,15 +25,14 @@ def doctor(
     Exit code 0 if all is well, 7 if a check failed.
     """
     from regraft.core.errors import StateError
-    from regraft.orchestration.doctor import diagnose
+    from regraft.orchestration.doctor import can_use_zenml, diagnose
     from regraft.orchestration.doctor import fix as fix_state
     from regraft.orchestration.stack import bootstrap
 
-    opened = known_state(state)
-    if opened.zenml_database.exists():  # a run that ended early may have created none
+    opened = readable_state(state)
+    if can_use_zenml(opened):  # a run that ended early may have created no store
         bootstrap(opened)
-    if fix and opened.zenml_database.exists():
-        for repair in fix_state(opened, datetime.now(UTC)):
+        for repair in fix_state(opened, datetime.now(UTC)) if fix else ():
             typer.echo(f"repaired  {repair}", err=as_json)  # JSON stays JSON
     results = diagnose(opened)
     if as_json:

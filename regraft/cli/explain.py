@@ -13,9 +13,10 @@ from regraft.cli.options import (
     SetOption,
     StateOption,
 )
-from regraft.cli.session import known_state
-from regraft.core.config import TrackingConfig, apply_overrides, load_config
+from regraft.cli.session import readable_state
+from regraft.core.config import apply_overrides, load_config
 from regraft.core.errors import ConfigError
+from regraft.core.state import places
 
 
 def explain(
@@ -28,7 +29,7 @@ def explain(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Print why a version was promoted or not: every guard with its number, and the outcome."""
-    tracking = TrackingConfig(uri=known_state(state).tracking_uri)
+    tracking = places(readable_state(state)).tracking
     from regraft.promotion import explain as explain_version
     from regraft.registry import CHALLENGER, resolve
 
@@ -48,7 +49,7 @@ def what_if(
     overrides = tuple(set_)
     file = load_config(config, overrides) if config else None
     load_config(None, overrides)  # a wrong setting is reported before anything is read
-    tracking = TrackingConfig(uri=known_state(state).tracking_uri)
+    tracking = places(readable_state(state)).tracking
     from regraft.promotion import what_if as judge_by_rule
     from regraft.registry import CHALLENGER, resolve
 

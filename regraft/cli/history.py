@@ -10,7 +10,7 @@ import typer
 from regraft.cli.options import DEFAULT_STATE, JsonOption, ModelArgument, StateOption, is_debug
 from regraft.core.errors import ConfigError
 from regraft.core.pages.facts import format_version
-from regraft.core.state import existing_state
+from regraft.core.state import readable_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,11 +44,13 @@ def history(
     Promotions, retrainings and their reasons, and drift checks of new photos.
     """
     moment = parse_moment(as_of) if as_of else None
-    opened = existing_state(state, is_debug())
+    opened = readable_state(state, is_debug())
     from regraft.operations.workflows.history import model_history
 
     records = model_history(name, moment, opened)
     events = records.events[-limit:]
+    for sentence in records.broken:
+        typer.echo(sentence, err=True)
     if as_json:
         _print_json(records, events, moment)
         return

@@ -3,8 +3,8 @@
 import typer
 
 from regraft.cli.options import DEFAULT_STATE, ModelArgument, StateOption
-from regraft.cli.session import known_state
-from regraft.core.config import TrackingConfig
+from regraft.cli.session import readable_state
+from regraft.core.state import places
 from regraft.core.text import format_count
 
 ledger_app = typer.Typer(help="Verify the record of promotions.", no_args_is_help=True)
@@ -18,7 +18,7 @@ def ledger() -> None:
 @ledger_app.command("verify")
 def verify(name: ModelArgument = "", state: StateOption = DEFAULT_STATE) -> None:
     """Check every entry against its hash and the entry before it; exit code 6 if one is wrong."""
-    tracking = TrackingConfig(uri=known_state(state).tracking_uri)
+    tracking = places(readable_state(state)).tracking
     from regraft.registry.ledger import load_verified_ledger, resolve_model_name
 
     name = resolve_model_name(tracking, name)

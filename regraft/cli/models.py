@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from regraft.cli.options import DEFAULT_STATE, JsonOption, StateOption
-from regraft.cli.session import known_state, runner_for
+from regraft.cli.session import known_state, readable_state, runner_for
 from regraft.core.config import TrackingConfig
+from regraft.core.state import places
 
 VersionArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="NAME/VERSION or NAME@ALIAS.")
@@ -30,10 +31,10 @@ def models(
     """List the registered models: name, version, aliases, test accuracy, when, why."""
     if context.invoked_subcommand:
         return
-    tracking = _tracking(context, state)
+    located = places(readable_state(_root(context, state)))
     from regraft import registry
 
-    rows = registry.list_versions(tracking)
+    rows = registry.list_versions(located.tracking)
     if as_json:
         typer.echo(json.dumps(rows.to_dict("records"), default=str, indent=1))
     elif rows.empty:
@@ -58,7 +59,7 @@ def prune(
 ) -> None:
     """Delete old versions and files, but no champion, past champion, pending or pinned one."""
     opened = known_state(_root(context, state))
-    tracking = TrackingConfig(uri=opened.tracking_uri)
+    tracking = places(opened).tracking
     from regraft import registry
     from regraft.operations.workflows.views import update_views
     from regraft.registry.prune import plan_prune
@@ -110,7 +111,7 @@ def unpin(context: typer.Context, version: VersionArgument, state: OwnStateOptio
 
 def _tracking(context: typer.Context, state: Path | None) -> TrackingConfig:
     """Return the MLflow store of the state folder; the option nearest to the command counts."""
-    return TrackingConfig(uri=known_state(_root(context, state)).tracking_uri)
+    return places(known_state(_root(context, state))).tracking
 
 
 def _root(context: typer.Context, state: Path | None) -> Path:

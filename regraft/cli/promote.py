@@ -6,7 +6,7 @@ import typer
 
 from regraft.cli.options import DEFAULT_STATE, ConfigOption, SetOption, StateOption
 from regraft.cli.session import configure_logging, known_state, runner_for
-from regraft.core.config import TrackingConfig
+from regraft.core.state import places
 
 
 def promote(
@@ -31,7 +31,7 @@ def promote(
     from regraft.operations.workflows.promote import promote as run_workflow
     from regraft.registry import CHALLENGER, resolve
 
-    version = resolve(TrackingConfig(uri=opened.tracking_uri), model, CHALLENGER)
+    version = resolve(places(opened).tracking, model, CHALLENGER)
     complete = promotion_config(version, photos, config, tuple(set_), opened)
     if dry_run:
         verdict = dry_run_promotion(version, complete)

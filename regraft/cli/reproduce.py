@@ -6,7 +6,7 @@ import typer
 
 from regraft.cli.options import DEFAULT_STATE, SetOption, StateOption
 from regraft.cli.session import configure_logging, known_state
-from regraft.core.config import TrackingConfig
+from regraft.core.state import places
 
 
 def reproduce(
@@ -31,7 +31,7 @@ def reproduce(
     from regraft.promotion.reproduce import check_reproduced
     from regraft.promotion.reproduce import reproduce as reproduce_version
 
-    tracking = TrackingConfig(uri=opened.tracking_uri)
+    tracking = places(opened).tracking
     result = reproduce_version(registry.resolve(tracking, model), tracking, tuple(set_))
     typer.echo(str(result))
     check_reproduced(result)

@@ -7,8 +7,8 @@ import typer
 
 from regraft.cli.options import DEFAULT_STATE, ModelArgument, StateOption
 from regraft.cli.session import known_state, runner_for
-from regraft.core.config import TrackingConfig
 from regraft.core.pages.facts import format_version
+from regraft.core.state import places
 
 ToOption = Annotated[
     int | None,
@@ -31,7 +31,7 @@ def rollback(
 ) -> None:
     """Make the previous champion the champion again; repeated, it goes further back."""
     opened = known_state(state)
-    tracking = TrackingConfig(uri=opened.tracking_uri)
+    tracking = places(opened).tracking
     from regraft.core.state import current_user
     from regraft.registry.champion import roll_back
     from regraft.registry.ledger import resolve_model_name

@@ -100,15 +100,15 @@ def add(
 def list_(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
     """List all entries with their next and last run, and whether the service is running."""
     from regraft.cli.table import print_table
-    from regraft.core.state import existing_state
-    from regraft.operations.schedule import list_entries, load_record, next_due, read_heartbeat
+    from regraft.core.state import readable_state
+    from regraft.operations.schedule import next_due, read_heartbeat, read_schedule
 
-    opened, now = existing_state(state, is_debug()), datetime.now(UTC)
-    rows = []
-    for entry in list_entries(opened):
-        record = load_record(opened, entry.name)
-        rows.append((entry, next_due(entry, record, now), record))
+    opened, now = readable_state(state, is_debug()), datetime.now(UTC)
+    listed = read_schedule(opened)
+    rows = [(entry, next_due(entry, record, now), record) for entry, record in listed.entries]
     heartbeat = read_heartbeat(opened)
+    for sentence in listed.broken:
+        typer.echo(sentence, err=True)
     if as_json:
         entries = [
             asdict(entry) | {"next_run": when.isoformat() if when else None, "last": asdict(record)}
@@ -122,7 +122,7 @@ def list_(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> No
         return
     if rows:
         print_table(COLUMNS, [_row(*row, now) for row in rows])
-    else:
+    elif not listed.broken:
         typer.echo('Nothing is scheduled. regraft schedule add --cron "0 3 * * 1" --command ...')
     typer.echo(_format_service(heartbeat, now))
 

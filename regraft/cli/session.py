@@ -9,7 +9,14 @@ from regraft.cli.options import is_debug
 from regraft.core.state import State
 from regraft.session import find_dag, runner_for
 
-__all__ = ["configure_logging", "find_dag", "known_state", "new_state", "runner_for"]
+__all__ = [
+    "configure_logging",
+    "find_dag",
+    "known_state",
+    "new_state",
+    "readable_state",
+    "runner_for",
+]
 
 
 def new_state(root: Path) -> State:
@@ -21,9 +28,18 @@ def known_state(root: Path) -> State:
     """Return the state folder of earlier runs, with ZenML and MLflow pointed at it.
 
     Raises:
-        StateError: there is none.
+        StateError: there is none, or it is not writable.
     """
     return session.known_state(root, is_debug())
+
+
+def readable_state(root: Path) -> State:
+    """Return the state folder as known_state() does, for commands that only read.
+
+    Raises:
+        StateError: there is none.
+    """
+    return session.readable_state(root, is_debug())
 
 
 def configure_logging(format_: str = "%(message)s") -> None:

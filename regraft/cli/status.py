@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regraft.cli.options import DEFAULT_STATE, StateOption
-from regraft.cli.session import known_state
+from regraft.cli.session import readable_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ def status(
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Print what serves, what is due and what is pending, and write the status page."""
-    opened = known_state(state)
+    opened = readable_state(state)
     from regraft.operations.status import rebuild
 
     for line in _lines(rebuild(opened, datetime.now(UTC), out=out)):
@@ -42,7 +42,10 @@ def _lines(built: "Built") -> "Iterator[str]":
         name, when = built.service.next
         yield f"Next: {name}, {when:%Y-%m-%d %H:%M} UTC"
     yield from _format_needs(built.service.needs)
-    yield f"Details: {built.path}"
+    if built.path:
+        yield f"Details: {built.path}"
+    else:
+        yield "The state folder is write-protected; --out writes the page to another place."
 
 
 def _format_needs(needs: "Iterable[Need]") -> "Iterator[str]":

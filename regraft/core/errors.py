@@ -28,7 +28,9 @@ RegraftError                     exit code
 │   ├── NothingPendingApproval       no verdict is pending approval
 │   └── LedgerBroken                 the ledger of promotions was changed after it was written
 ├── StateError                   7   the state folder
-│   └── JournalBroken                a record of a retraining that cannot be read
+│   ├── JournalBroken                a record of a retraining that cannot be read
+│   ├── DatabaseDamaged              the database of MLflow or ZenML is damaged or gone
+│   └── DiskFull                     a disk is full, or a quota is used up
 ├── NothingToDo                  8   nothing has changed since the last run; not a failure
 ├── ScheduleError                9   a schedule that is invalid or cannot be run
 ├── DriftFound                  10   the new photos show a distribution shift; on request only
@@ -180,6 +182,17 @@ class StateError(RegraftError):
 
 class JournalBroken(StateError):
     """A record of a retraining cannot be read."""
+
+
+class DatabaseDamaged(StateError):
+    """The database of MLflow or ZenML is damaged or gone."""
+
+
+class DiskFull(StateError, OSError):
+    """A disk is full, or a quota is used up.
+
+    It is an OSError too: code that continues without a file that cannot be written does so here.
+    """
 
 
 class NothingToDo(RegraftError):

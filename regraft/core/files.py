@@ -11,6 +11,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from regraft.core.disk import disk_full, is_full_disk
 from regraft.core.errors import ConfigError
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://|::")
@@ -89,12 +90,31 @@ def list_files(folder: str, suffix: str) -> tuple[AbstractFileSystem, list[str]]
 def read_files(fs: AbstractFileSystem, paths: list[str]) -> list[bytes]:
     """Return the contents of the files.
 
+    Raises:
+        The error of the first file that cannot be read.
+    """
+    contents = []
+    for content in try_read_files(fs, paths):
+        if isinstance(content, Exception):
+            raise content
+        contents.append(content)
+    return contents
+
+
+def try_read_files(fs: AbstractFileSystem, paths: list[str]) -> list[bytes | Exception]:
+    """Return the content of each file, or the error that reading it raised.
+
     A store behind a network answers many requests at once. fsspec's cat() is not used, because it
     would interpret a bracket in a path.
     """
-    if isinstance(fs, LocalFileSystem):  # half the time per small file, measured
-        return [Path(path).read_bytes() for path in paths]
-    contents: list[bytes] = fs.cat_ranges(paths, None, None, on_error="raise")
+    if not isinstance(fs, LocalFileSystem):
+        return list(fs.cat_ranges(paths, None, None, on_error="return"))
+    contents: list[bytes | Exception] = []
+    for path in paths:
+        try:
+            contents.append(Path(path).read_bytes())  # half the time of fsspec's, measured
+        except OSError as error:
+            contents.append(error)
     return contents
 
 
@@ -106,6 +126,7 @@ def write_atomic(url: str, data: bytes) -> None:
         data: the whole content.
 
     Raises:
+        DiskFull: the disk is full; no partial file remains.
         OSError: the file cannot be written; no partial file remains.
     """
     fs, path = filesystem(url)
@@ -120,9 +141,11 @@ def write_atomic(url: str, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError:
+    except OSError as error:
         if os.path.exists(part):
             os.unlink(part)
+        if is_full_disk(error):
+            raise disk_full(path, error.strerror, len(data)) from None
         raise
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from regraft.core.errors import JournalBroken
-from regraft.core.files import list_files, read_files, write_if_absent
+from regraft.core.files import list_files, read_files, try_read_files, write_if_absent
 from regraft.core.outcomes import AttemptOutcome
 from regraft.operations.advice import RetrainAdvice
 
@@ -142,6 +142,22 @@ def write_record(url: str, record: Attempt | Watch) -> str:
     return record_id
 
 
+@dataclass(frozen=True)
+class Journal:
+    """All readable records, oldest first. broken: a sentence for each other file: path, remedy."""
+
+    attempts: tuple[Attempt, ...]
+    watches: tuple[Watch, ...]
+    broken: tuple[str, ...]
+
+
+def read_journal(url: str) -> Journal:
+    """Return all records of all models, for readers; a broken file hides no other record."""
+    attempts, broken_attempts = _read_valid(url, Attempt)
+    watches, broken_watches = _read_valid(url, Watch)
+    return Journal(tuple(attempts), tuple(watches), (*broken_attempts, *broken_watches))
+
+
 def read_attempts(url: str, name: str = "") -> list[Attempt]:
     """Return all attempts, oldest first.
 
@@ -223,17 +239,35 @@ def _next_timestamp(folder: str, moment: datetime) -> datetime:
     Keeps the order of the files if a clock was wrong or was set back.
     """
     _, paths = list_files(folder, ".json")
-    if not paths:
-        return moment
-    stamp = paths[-1].rpartition("/")[2].partition("-")[0]
-    newest = datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
-    return max(moment, newest + timedelta(microseconds=1))
+    for path in reversed(paths):
+        stamp = path.rpartition("/")[2].partition("-")[0]
+        try:
+            newest = datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
+        except ValueError:  # no record of Regraft; readers report the file
+            continue
+        return max(moment, newest + timedelta(microseconds=1))
+    return moment
 
 
 def _read_records(url: str, kind: type[_Record]) -> list[_Record]:
     fs, paths = list_files(f"{url}/{_FOLDERS[kind]}", ".json")
     records = zip(read_files(fs, paths), paths, strict=True)
     return [_parse_record(content, path, kind) for content, path in records]
+
+
+def _read_valid(url: str, kind: type[_Record]) -> tuple[list[_Record], list[str]]:
+    """Return the readable records of a kind, and a sentence for each other file."""
+    fs, paths = list_files(f"{url}/{_FOLDERS[kind]}", ".json")
+    records, broken = [], []
+    for path, content in zip(paths, try_read_files(fs, paths), strict=True):
+        if isinstance(content, Exception):
+            broken.append(f"Expected a readable file {path}, got: {content}. Correct it.")
+            continue
+        try:
+            records.append(_parse_record(content, path, kind))
+        except JournalBroken as error:
+            broken.append(str(error))
+    return records, broken
 
 
 def _parse_record(data: bytes, path: str, kind: type[_Record]) -> _Record:

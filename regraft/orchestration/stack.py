@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from regraft.core.files import write_atomic
-from regraft.core.state import State, state_lock
+from regraft.core.state import (
+    State,
+    places,
+    require_mlflow_database,
+    require_zenml_database,
+    state_lock,
+    version_stamp,
+)
 
 if TYPE_CHECKING:
     from zenml.client import Client
@@ -24,8 +31,12 @@ def bootstrap(state: State) -> None:
 
     Args:
         state: opened, and activated before zenml was imported.
+
+    Raises:
+        DatabaseDamaged: a database is damaged, was emptied or is gone.
     """
     with state_lock(state), _quiet(state.debug):
+        require_zenml_database(state)
         _create_mlflow_database(state)
         from zenml.client import Client
 
@@ -38,14 +49,20 @@ def bootstrap(state: State) -> None:
 
 
 def _components(state: State) -> dict[str, tuple[str, dict[str, str]]]:
-    """Return the flavor and the configuration of each component, by its kind."""
-    return {
+    """Return the flavor and the configuration of each component, by its kind.
+
+    The stack has no components for an MLflow server: ZenML would store the password of the server,
+    and refuses one without a password. Regraft calls MLflow itself.
+    """
+    components: dict[str, tuple[str, dict[str, str]]] = {
         "orchestrator": ("local", {}),
         "artifact_store": ("local", {"path": str(state.artifacts)}),
-        "experiment_tracker": ("mlflow", {"tracking_uri": state.tracking_uri}),
-        # It has no settings: it follows the experiment tracker of its stack.
-        "model_registry": ("mlflow", {}),
     }
+    if (uri := places(state).tracking.uri).startswith("sqlite:"):
+        components["experiment_tracker"] = ("mlflow", {"tracking_uri": uri})
+        # It has no settings: it follows the experiment tracker of its stack.
+        components["model_registry"] = ("mlflow", {})
+    return components
 
 
 def _component(client: "Client", kind: str, flavor: str, configuration: dict[str, str]) -> str:
@@ -80,14 +97,18 @@ def _activate(client: "Client", components: dict[str, str]) -> None:
 
 
 def _create_mlflow_database(state: State) -> None:
-    """Create or upgrade MLflow's tables once for each installed version of MLflow."""
+    """Create or upgrade the tables of the folder's own database, once for each MLflow version."""
+    tracking = places(state).tracking
+    if tracking.uri != f"sqlite:///{state.mlflow_database}":
+        return
     version = importlib.metadata.version("mlflow")
-    stamp = state.root / "mlflow.version"
+    require_mlflow_database(state.mlflow_database)
+    stamp = version_stamp(state.mlflow_database)
     if state.mlflow_database.exists() and stamp.exists() and stamp.read_text() == version:
         return
     from regraft.registry.tracking.database import create_or_upgrade_database  # slow to import
 
-    create_or_upgrade_database(state.tracking_uri, state.mlflow_artifacts)
+    create_or_upgrade_database(tracking.uri, state.mlflow_artifacts)
     write_atomic(str(stamp), version.encode())
 
 

@@ -52,6 +52,7 @@ SERVED_PATHS = (
     "__init__.py",
     "core/__init__.py",
     "core/config",
+    "core/disk.py",
     "core/errors.py",
     "core/files.py",
     "core/lazy.py",

@@ -104,11 +104,11 @@ def test_a_healthy_state_has_nothing_to_report(ran):
 
 
 def test_a_full_disk_and_absent_weights_come_with_a_remedy(state, monkeypatch):
-    monkeypatch.setattr("regraft.orchestration.doctor._MIN_FREE_BYTES", 2**80)
+    monkeypatch.setattr("regraft.orchestration.doctor.RUN_BYTES", 2**80)
     monkeypatch.setattr("regraft.orchestration.doctor.WEIGHTS", ("no_such_weights",))
     disk, weights = finding(state, "disk"), finding(state, "weights")
     assert (disk.ok, weights.ok) == (False, False)
-    assert f"{2**50} GiB" in disk.remedy
+    assert f"{2**50}.0 GiB" in disk.remedy
     assert "no_such_weights" in weights.detail
     assert "no_such_weights" in weights.remedy
 

@@ -27,7 +27,7 @@ from regraft.core.config import (
     TuneConfig,
 )
 from regraft.core.errors import ConfigError, ManifestError, NoPhotos
-from regraft.core.state import environment, open_state
+from regraft.core.state import environment, open_state, places
 from regraft.evaluation.evaluate import evaluate
 from regraft.evaluation.predict import (
     list_photos,
@@ -343,7 +343,7 @@ def asked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     copied = tracking_in(tmp_path, "unsure")
     shutil.copyfile(copied.uri.removeprefix("sqlite:///"), state.mlflow_database)
-    tracking = copied.model_copy(update={"uri": state.tracking_uri})
+    tracking = copied.model_copy(update={"uri": places(state).tracking.uri})
     judged = trained().report.predictions
     below = float(judged[judged.split == "test"].confidence.median())
     version = registered(tracking, PredictConfig(abstain_below=below))

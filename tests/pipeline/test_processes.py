@@ -40,7 +40,7 @@ from regraft import registry
 from regraft.cli import app
 from regraft.cli.train import run_training
 from regraft.core.config import TrackingConfig, load_config
-from regraft.core.state import marked_runs, open_state
+from regraft.core.state import marked_runs, open_state, places
 from regraft.orchestration.stack import bootstrap
 from tests.pipeline.conftest import REPOSITORY, enter, reset_zenml
 
@@ -149,14 +149,20 @@ class User:
         output.mkdir()
         return Forked(fork(arguments, self.home, self.cwd, output, interruption), output)
 
-    def train(self, root: Path, *settings: str, interruption: Interruption | None = None):
+    def train(
+        self,
+        root: Path,
+        *settings: str,
+        command: str = "train",
+        interruption: Interruption | None = None,
+    ):
         """A training that is all the longer for new interpreters."""
         epochs = "tune.epochs=2" if self.is_forking else "tune.epochs=4"
         start = f"backbone.source=file:{self.world.weights}"
         chosen = (start, *SETTINGS, *THAWED, epochs, *settings)
         options = [part for setting in chosen for part in ("--set", setting)]
         where = os.path.relpath(self.world.photos, self.cwd)
-        arguments = ["train", where, "--model", NAME, "--state", str(root), *options]
+        arguments = [command, where, "--model", NAME, "--state", str(root), *options]
         return self.start(arguments, interruption)
 
 
@@ -186,7 +192,7 @@ def user(request, shell, tmp_path_factory):
 
 
 def tracking_of(root: Path) -> TrackingConfig:
-    return TrackingConfig(uri=open_state(root).tracking_uri, name=NAME)
+    return TrackingConfig(uri=places(open_state(root)).tracking.uri, name=NAME)
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +285,7 @@ def test_moved_state_trains(moved, user):
 
 
 def digest_of(state, version: int) -> str:
-    client = MlflowClient(tracking_uri=state.tracking_uri)
+    client = MlflowClient(tracking_uri=places(state).tracking.uri)
     return client.get_model_version(NAME, str(version)).tags["dataset_digest"]
 
 
@@ -325,7 +331,7 @@ def assert_only_the_killed_run_failed(state):
     runs = {run.name: run.status for run in Client().list_pipeline_runs().items}
     assert sorted(runs.values()) == ["completed", "failed"]
     assert marked_runs(state) == {}
-    client = MlflowClient(tracking_uri=state.tracking_uri)
+    client = MlflowClient(tracking_uri=places(state).tracking.uri)
     experiment = client.get_experiment_by_name(NAME)
     tracked = client.search_runs([experiment.experiment_id])
     ended = {run.info.run_name: run.info.status for run in tracked}

@@ -18,7 +18,7 @@ from tiny_retrain import add_photos, past, run
 from tiny_train import NAME, World
 
 from regraft import registry
-from regraft.core.state import marked_runs
+from regraft.core.state import marked_runs, places
 from regraft.data.split.memory import load_assignments
 from regraft.registry.ledger import read_ledger
 from tests.pipeline.conftest import copy_of, one_thread, reset_zenml
@@ -199,7 +199,7 @@ def check(world: World, n_photos: int, n_before: int):
     ledger = read_ledger(world.tracking, NAME)
     assert not ledger.faults
     assert not ledger.pending
-    client = MlflowClient(tracking_uri=world.state.tracking_uri)
+    client = MlflowClient(tracking_uri=places(world.state).tracking.uri)
     aliases = client.get_registered_model(NAME).aliases
     assert int(aliases["champion"]) == ledger.entries[-1].after
     newest = registry.find(world.tracking, NAME, "challenger")

@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 from tiny_store import in_children, state_folder
 
-from regraft.core.state import activate, environment, open_state
+from regraft.core.state import activate, environment, open_state, places
 from regraft.orchestration.stack import bootstrap
 from tests.pipeline.conftest import enter, reset_zenml
 
@@ -148,7 +148,7 @@ def test_bootstrap_points_every_component_into_the_state_folder(state):
 
     stack = Client().active_stack
     assert stack.artifact_store.path == str(state.artifacts)
-    assert stack.experiment_tracker.config.tracking_uri == state.tracking_uri
+    assert stack.experiment_tracker.config.tracking_uri == places(state).tracking.uri
     assert stack.model_registry is not None
     assert stack.orchestrator.flavor == "local"
 
@@ -169,7 +169,9 @@ def test_mlflow_tables_of_another_version_are_brought_up_to_date(state, capfd):
 
     (state.root / "mlflow.version").write_text("3.0.0")
     bootstrap(state)
-    assert MlflowClient(tracking_uri=state.tracking_uri).get_experiment("0").name == "Default"
+    assert (
+        MlflowClient(tracking_uri=places(state).tracking.uri).get_experiment("0").name == "Default"
+    )
     assert (state.root / "mlflow.version").read_text() != "3.0.0"
     assert capfd.readouterr() == ("", "")
 
@@ -177,7 +179,7 @@ def test_mlflow_tables_of_another_version_are_brought_up_to_date(state, capfd):
 def test_mlflow_keeps_its_default_experiment_in_the_state_folder(state):
     from mlflow import MlflowClient
 
-    experiment = MlflowClient(tracking_uri=state.tracking_uri).get_experiment("0")
+    experiment = MlflowClient(tracking_uri=places(state).tracking.uri).get_experiment("0")
     assert str(state.mlflow_artifacts) in experiment.artifact_location.replace("%20", " ")
 
 
@@ -214,7 +216,7 @@ def load(artifact_id):
 def log_to_mlflow(state):
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=state.tracking_uri)
+    client = MlflowClient(tracking_uri=places(state).tracking.uri)
     name = client.create_experiment("photos", artifact_location=str(state.mlflow_artifacts))
     client.log_text(client.create_run(name).info.run_id, "weights", "weights.txt")
 
@@ -222,7 +224,7 @@ def log_to_mlflow(state):
 def read_from_mlflow(state):
     from mlflow import MlflowClient, artifacts
 
-    client = MlflowClient(tracking_uri=state.tracking_uri)
+    client = MlflowClient(tracking_uri=places(state).tracking.uri)
     experiment = client.get_experiment_by_name("photos")
     run = client.search_runs([experiment.experiment_id])[0]
     return artifacts.load_text(f"{run.info.artifact_uri}/weights.txt")

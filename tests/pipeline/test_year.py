@@ -22,7 +22,7 @@ from tiny_train import stages
 
 from regraft import registry
 from regraft.core.config import TrackingConfig, load_config
-from regraft.core.state import State, activate
+from regraft.core.state import State, activate, places
 from regraft.data.split.memory import load_assignments
 from regraft.operations import journal
 from regraft.operations.journal import Attempt
@@ -150,7 +150,7 @@ class Stream:
 
     @property
     def tracking(self) -> TrackingConfig:
-        return TrackingConfig(uri=self.state.tracking_uri, name=self.plan.name)
+        return TrackingConfig(uri=places(self.state).tracking.uri, name=self.plan.name)
 
     def fill(self, photos: Path):
         """The pool that new photos are taken from: photos/ANY/LABEL/*."""

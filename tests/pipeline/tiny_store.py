@@ -31,7 +31,7 @@ from regraft.core.config import (
     TrackingConfig,
 )
 from regraft.core.relocate import relocate_database
-from regraft.core.state import State
+from regraft.core.state import State, places
 from regraft.evaluation.evaluate import evaluate
 from regraft.promotion import Verdict, promote
 from tests.pipeline.conftest import copy_of, reset_zenml
@@ -84,7 +84,7 @@ class StateFolder(SavedFolder):
     def __init__(self, state: State, saves: Path):
         super().__init__(state.root, saves)
         self.saves = saves
-        self.state, self.tracking = state, TrackingConfig(uri=state.tracking_uri)
+        self.state, self.tracking = state, TrackingConfig(uri=places(state).tracking.uri)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from regraft.core.config import TrackingConfig, load_config
-from regraft.core.state import State, open_state
+from regraft.core.state import State, open_state, places
 
 NAME = "colours"
 SETTINGS = (
@@ -59,7 +59,7 @@ class World:
 
     @property
     def tracking(self) -> TrackingConfig:
-        return TrackingConfig(uri=self.state.tracking_uri, name=NAME)
+        return TrackingConfig(uri=places(self.state).tracking.uri, name=NAME)
 
     def train(self, *settings: str, photos: Path | None = None, called: str = NAME):
         """The pipeline run that `regraft train` makes."""

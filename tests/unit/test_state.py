@@ -1,25 +1,34 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import sys
+import tempfile
 import threading
+import time
+from collections.abc import Callable
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from regraft.core.errors import AlreadyRunning, StateError
 from regraft.core.state import (
+    State,
     activate,
     environment,
     exclusive_lock,
     existing_state,
     marked_runs,
     open_state,
+    places,
+    readable_state,
     remove_run_marker,
     run_marker,
     state_lock,
@@ -62,9 +71,10 @@ def test_a_fresh_state_has_every_folder_and_remembers_its_place(tmp_path):
     )
     assert all(folder.is_dir() and folder.parent == state.root for folder in folders)
     record = json.loads((state.root / "state.json").read_text())
-    assert record == {"format": 2, "root": str(tmp_path / "a b" / "state")}
+    root = str(tmp_path / "a b" / "state")
+    assert record == {"format": 2, "root": root, "places": {}}
     assert state.moved_from is None
-    assert state.tracking_uri == f"sqlite:///{tmp_path}/a b/state/mlflow.db"
+    assert places(state).tracking.uri == f"sqlite:///{tmp_path}/a b/state/mlflow.db"
 
 
 def test_a_relative_path_becomes_absolute(tmp_path, monkeypatch):
@@ -364,3 +374,96 @@ def test_an_error_lets_the_next_one_in(tmp_path):
         raise KeyError
     with exclusive_lock(state, "retrain cats", NOW) as killed:
         assert killed == ()
+
+
+BAD_PLACES = {
+    "a file": "file",
+    "under a file": "file/deep/state",
+    "a loop of links": "loop",
+    "a name that is too long": "x" * 300,
+    "a link to nowhere that may not be": "/proc/state",
+    "/proc": "/proc",
+    "/proc/self": "/proc/self/fd/state",
+    "/sys": "/sys/state",
+    "a home of nobody": "~nobody-of-this-name/state",
+    "a device": "/dev/null",
+}
+
+
+@pytest.mark.parametrize("place", BAD_PLACES.values(), ids=BAD_PLACES.keys())
+@pytest.mark.parametrize("opened", [open_state, existing_state, readable_state])
+def test_a_place_that_cannot_hold_a_state_folder_is_refused_at_once(tmp_path, place, opened):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    root = Path(place) if place.startswith("~") else tmp_path / place
+    began = time.monotonic()
+    with pytest.raises(StateError, match=r"(?s)Expected .* got[ :].*--state"):
+        opened(root)
+    assert time.monotonic() - began < 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]
+
+
+def as_nobody(work: Callable[[], object]) -> str:
+    """Return what the work printed, as text, in a process that has no permission."""
+
+    def child(sender: Connection):
+        if os.getuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        try:
+            sender.send(str(work()))
+        except StateError as error:
+            sender.send(f"StateError: {error}")
+
+    receiver, sender = get_context("fork").Pipe(duplex=False)
+    process = get_context("fork").Process(target=child, args=(sender,))
+    process.start()
+    said = receiver.recv() if receiver.poll(20) else "nothing"
+    process.join()
+    receiver.close()
+    sender.close()
+    return said
+
+
+@pytest.fixture
+def protected():
+    """A state folder that everybody may read, and nobody but its owner may write."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve() / "state"
+        open_state(root)
+        for path in (root.parent, root, *root.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        if os.getuid():  # the owner is this user
+            root.chmod(0o555)
+            (root / ".lock").chmod(0o444)
+        yield root
+        root.chmod(0o755)
+
+
+def test_a_folder_without_write_permission_is_read_and_not_written(protected):
+    said = as_nobody(lambda: (readable_state(protected).is_writable, places(State(protected))))
+    assert said.startswith("(False, Places(")
+    for opened in (open_state, existing_state):
+        said = as_nobody(lambda opened=opened: opened(protected))
+        assert re.match(rf"StateError: Expected a writable .*{protected}.*Permission denied", said)
+    said = as_nobody(lambda: open_state(protected / "deep" / "state"))
+    assert re.match(r"StateError: .*/deep/state.*Permission denied", said)
+
+
+def test_a_moved_folder_without_write_permission_says_what_to_do(protected):
+    moved = protected.parent / "moved"
+    if os.getuid() == 0:
+        protected.rename(moved)
+    else:
+        shutil.copytree(protected, moved)
+    said = as_nobody(lambda: readable_state(moved))
+    assert re.match(rf"StateError: .*{moved} before, got one of {protected}.*writable", said)
+    if os.getuid() == 0:
+        moved.rename(protected)
+
+
+def test_a_folder_that_may_not_be_read_is_refused(protected):
+    protected.chmod(0o700 if os.getuid() == 0 else 0o000)
+    said = as_nobody(lambda: readable_state(protected))
+    assert re.match(r"StateError: Expected a readable state folder .*Permission denied", said)

@@ -29,7 +29,9 @@ class TrackingConfig(Section):
 
     uri: MLflow tracking URI, without a password (MLflow reads the password from its own environment
         variables).
-    artifacts_url: folder of the runs' files and of the models; "" = the server's default.
+    artifacts_url: folder of the runs' files and of the models; "" = the server decides, or the
+        state folder if uri is a database.
+    The first uri and artifacts_url are recorded in the state folder and apply to every command.
     name: name of the experiment and of the registered model.
     """
 

@@ -1,7 +1,7 @@
 """The state folder: all persistent data of Regraft; it may be moved or copied.
 
 <root>/
-├── state.json     format version and the path of the folder when it was last opened
+├── state.json     format version, path of the folder when it was last opened, places elsewhere
 ├── zenml/         ZenML's settings and its SQLite store
 ├── artifacts/     artifacts of ZenML's steps
 ├── mlflow.db      MLflow's tracking store and model registry
@@ -19,7 +19,6 @@
 └── locks/         a lock for each kind of exclusive work; must not be deleted
 """
 
-import json
 import re
 import sqlite3
 import tempfile
@@ -27,15 +26,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from regraft.core.errors import StateError
-from regraft.core.files import write_atomic
-from regraft.core.relocate import relocate_database, relocate_yaml
+from regraft.core.relocate import relocate_database, relocate_yaml, rewriter
+from regraft.core.state.record import FILE as RECORD_FILE
+from regraft.core.state.record import StateRecord, read_record, write_record
 
-FORMAT = 2
 _FOLDERS = (
     "zenml",
     "artifacts",
@@ -64,11 +62,13 @@ class State:
     root: absolute path of the folder.
     debug: whether ZenML and MLflow log debug messages.
     moved_from: previous path of the folder, if it was moved or copied since it was last opened.
+    is_writable: whether this process may write to the folder; only readers get a folder otherwise.
     """
 
     root: Path
     debug: bool = False
     moved_from: Path | None = None
+    is_writable: bool = True
 
     @property
     def zenml(self) -> Path:
@@ -89,11 +89,6 @@ class State:
     def mlflow_database(self) -> Path:
         """The SQLite file of MLflow's tracking store and registry."""
         return self.root / "mlflow.db"
-
-    @property
-    def tracking_uri(self) -> str:
-        """MLflow's tracking URI, for the registry too."""
-        return f"sqlite:///{self.mlflow_database}"
 
     @property
     def mlflow_artifacts(self) -> Path:
@@ -164,43 +159,108 @@ def open_state(root: Path, debug: bool = False) -> State:
         debug: whether ZenML and MLflow log debug messages.
 
     Raises:
-        StateError: the path is not a writable folder or contains an unsupported character, or
+        StateError: the path cannot hold a writable folder or contains an unsupported character, or
             another version of Regraft wrote the folder in another format.
     """
-    root = root.expanduser().resolve()
-    if unsafe := _UNSAFE.search(str(root)):
-        raise StateError(
-            f"Expected a path of a state folder without {unsafe[0]!r}, which has a special meaning "
-            f"in database URLs, got {str(root)!r}. Choose another path with --state."
-        )
+    root = _resolve(root)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with state_lock(State(root)):
-            return State(root, debug, _prepare(State(root)))
+        return _open(root, debug)
     except (FileExistsError, NotADirectoryError):
         raise StateError(
             f"Expected the state folder at {root}, got a file at this path or at a parent. Move "
             "that file, or choose another folder with --state."
         ) from None
-    except OSError as error:
-        raise StateError(
-            f"Expected a writable state folder at {root}, got: {error.strerror or error}. Correct "
-            "its permissions or free some space, or choose another folder with --state."
-        ) from None
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: no file locks there
+        raise _unusable(root, "writable", error) from None
 
 
 def existing_state(root: Path, debug: bool = False) -> State:
-    """Open the state folder at `root`, which must exist; for commands that only read.
+    """Open the state folder at `root`, which must exist; for commands that write to it.
 
     Raises:
         StateError: the folder does not exist, or open_state() raises.
     """
-    if not (root.expanduser() / "state.json").is_file():
+    return open_state(_existing(root), debug)
+
+
+def readable_state(root: Path, debug: bool = False) -> State:
+    """Open the state folder at `root`, which must exist; for commands that only read.
+
+    Write permission is not necessary, unless the folder was moved or copied and not opened since.
+
+    Raises:
+        StateError: the folder does not exist, its record cannot be read, or the paths in its
+            databases must be updated first.
+    """
+    root = _existing(root)
+    try:
+        return _open(root, debug)
+    except (OSError, NotImplementedError) as error:
+        record = read_record(root)
+        if record is None or record.root != root:
+            raise StateError(
+                f"Expected a state folder that was opened at {root} before, got one of "
+                f"{record.root if record else 'no path'}, whose paths cannot be updated "
+                f"({_reason(error)}). Make the folder writable and run `regraft doctor` once, or "
+                "move the folder back."
+            ) from None
+        return State(root, debug, is_writable=False)
+
+
+def _resolve(root: Path) -> Path:
+    """Return the absolute path of a state folder, links followed.
+
+    Raises:
+        StateError: the path contains an unsupported character, or cannot be followed.
+    """
+    try:
+        resolved = root.expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, ~nobody, a null byte
+        raise _unusable(root, "writable", error) from None
+    if unsafe := _UNSAFE.search(str(resolved)):
         raise StateError(
-            f"Expected a state folder at {root.expanduser().resolve()}, got none. Run "
-            "`regraft train PHOTOS` first, or give the folder with --state."
+            f"Expected a path of a state folder without {unsafe[0]!r}, which has a special meaning "
+            f"in database URLs, got {str(resolved)!r}. Choose another path with --state."
         )
-    return open_state(root, debug)
+    return resolved
+
+
+def _existing(root: Path) -> Path:
+    """Return the absolute path of a state folder that exists.
+
+    Raises:
+        StateError: the folder does not exist, or may not be read.
+    """
+    root = _resolve(root)
+    try:
+        (root / RECORD_FILE).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise StateError(
+            f"Expected a state folder at {root}, got none. Run `regraft train PHOTOS` first, or "
+            "give the folder with --state."
+        ) from None
+    except OSError as error:
+        raise _unusable(root, "readable", error) from None
+    return root
+
+
+def _unusable(root: Path, expected: str, error: Exception) -> StateError:
+    return StateError(
+        f"Expected a {expected} state folder at {root}, got: {_reason(error)}. Correct its "
+        "permissions or free some space, or choose another folder with --state."
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _open(root: Path, debug: bool) -> State:
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=root):
+        pass  # a lock would wait for minutes in a folder that can hold no file
+    with state_lock(State(root)):
+        return State(root, debug, _prepare(State(root)))
 
 
 @contextmanager
@@ -226,42 +286,18 @@ def state_lock(state: State) -> Iterator[None]:
 
 def _prepare(state: State) -> Path | None:
     """Create missing folders and repair paths; return the previous path if the folder moved."""
-    recorded = _read_record(state)
+    record = read_record(state.root)
     for name in _FOLDERS:
         (state.root / name).mkdir(exist_ok=True)
-    with tempfile.TemporaryFile(dir=state.root):
-        pass  # detect a read-only disk now, not after an hour of training
-    moved_from = recorded if recorded != state.root else None
-    if moved_from:
-        _repair(state, moved_from)
-    if recorded != state.root:
-        record = {"format": FORMAT, "root": str(state.root)}
-        record_url = str(state.root / "state.json")
-        write_atomic(
-            record_url, json.dumps(record).encode()
-        )  # last, so that an interrupted repair is repeated
-    return moved_from
-
-
-def _read_record(state: State) -> Path | None:
-    path = state.root / "state.json"
-    if not path.exists():
+    if record and record.root == state.root:
         return None
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version, root = int(record["format"]), Path(record["root"])
-    except (ValueError, KeyError, TypeError):
-        raise StateError(
-            f"Expected Regraft's record in {path}, got other content. Restore the file from a "
-            "backup, or choose another folder with --state."
-        ) from None
-    if version != FORMAT:
-        writer = "a newer" if version > FORMAT else "an older"
-        raise StateError(
-            f"Expected a state folder of format {FORMAT} at {state.root}, got {version}: {writer} "
-            "Regraft wrote it. Use that version of Regraft, or choose another folder with --state."
-        )
-    return root
+    moved = StateRecord(state.root)
+    if record:
+        _repair(state, record.root)
+        rewrite = rewriter(record.root, state.root)
+        moved = StateRecord(state.root, {k: str(rewrite(v)) for k, v in record.places.items()})
+    write_record(state.root, moved)  # last, so that an interrupted repair is repeated
+    return record.root if record else None
 
 
 def _repair(state: State, old: Path) -> None:

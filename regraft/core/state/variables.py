@@ -8,6 +8,7 @@ from pathlib import Path
 import regraft
 from regraft.core.errors import StateError
 from regraft.core.state.folder import State
+from regraft.core.state.record import FILE
 
 # Variables of the caller's shell that would make ZenML or MLflow use another store.
 _FOREIGN = re.compile(
@@ -46,6 +47,13 @@ def environment(state: State, debug: bool) -> dict[str, str]:
         "MPLCONFIGDIR": str(state.root / "matplotlib"),
         "UV_NO_CACHE": "1",
     }
+
+
+def active_root() -> Path | None:
+    """Return the root of the state folder that activate() has chosen, None if there is none."""
+    folder = os.environ.get("ZENML_CONFIG_PATH")
+    root = Path(folder).parent if folder else None
+    return root if root and (root / FILE).exists() else None
 
 
 def activate(state: State) -> None:

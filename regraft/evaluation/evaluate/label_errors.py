@@ -54,7 +54,9 @@ def likely_label_errors(
     enough = n_listed[(precision >= MIN_PRECISION) & (n_listed <= MAX_LISTED)]
     length = enough[-1] if len(enough) else 0
     listed, names = order[:length], np.array(classes, dtype=object)
-    table: pd.DataFrame = photos.iloc[listed].loc[:, ["path", "label", "split"]].reset_index(drop=True)
+    table: pd.DataFrame = (
+        photos.iloc[listed].loc[:, ["path", "label", "split"]].reset_index(drop=True)
+    )
     table.insert(2, "suggested", names[predicted[listed]])
     return table.assign(
         self_confidence=self_confidence[:length],

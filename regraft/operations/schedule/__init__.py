@@ -12,6 +12,7 @@ from regraft.operations.schedule.entry import (
 from regraft.operations.schedule.heartbeat import Heartbeat, read_heartbeat
 from regraft.operations.schedule.store import (
     Record,
+    Schedule,
     add,
     due,
     find,
@@ -20,6 +21,7 @@ from regraft.operations.schedule.store import (
     load_record,
     names,
     next_due,
+    read_schedule,
     remove,
 )
 from regraft.operations.schedule.unit import KINDS, Kind, Start, render
@@ -30,6 +32,7 @@ __all__ = [
     "Kind",
     "MissedPolicy",
     "Record",
+    "Schedule",
     "ScheduleEntry",
     "Start",
     "add",
@@ -44,6 +47,7 @@ __all__ = [
     "next_due",
     "next_fire_times",
     "read_heartbeat",
+    "read_schedule",
     "remove",
     "render",
     "split_command",

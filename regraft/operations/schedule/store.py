@@ -93,13 +93,13 @@ def find(state: State, name: str) -> ScheduleEntry:
     """Return the entry with this name.
 
     Raises:
-        ScheduleError: the name is unknown.
+        ScheduleError: the name is unknown, or its file is invalid.
     """
-    entries = {entry.name: entry for entry in list_entries(state)}
-    if name not in entries:
-        available = ", ".join(entries) or "none yet"
+    entry = load_entry(state, name) if name in names(state) else None
+    if entry is None:
+        available = ", ".join(names(state)) or "none yet"
         raise ScheduleError(f"Expected the name of a schedule entry ({available}), got {name!r}.")
-    return entries[name]
+    return entry
 
 
 def remove(state: State, name: str) -> None:
@@ -126,6 +126,36 @@ def list_entries(state: State) -> list[ScheduleEntry]:
     """
     entries = (load_entry(state, name) for name in names(state))
     return [entry for entry in entries if entry]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The schedule with the last run of each entry, sorted by name.
+
+    broken: a sentence for each invalid file: path, problem, remedy.
+    """
+
+    entries: tuple[tuple[ScheduleEntry, Record], ...]
+    broken: tuple[str, ...]
+
+
+def read_schedule(state: State) -> Schedule:
+    """Return all valid entries, for readers; an invalid file hides no other entry."""
+    entries, broken = [], []
+    for name in names(state):
+        try:
+            entry = load_entry(state, name)
+        except ScheduleError as error:
+            broken.append(str(error))
+            continue
+        try:
+            record = load_record(state, name)
+        except ScheduleError as error:
+            broken.append(str(error))
+            record = Record()
+        if entry:
+            entries.append((entry, record))
+    return Schedule(tuple(entries), tuple(broken))
 
 
 def names(state: State) -> list[str]:

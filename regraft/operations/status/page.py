@@ -5,23 +5,23 @@ snapshot of it for the next refresh().
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regraft.core import pages
-from regraft.core.config import TrackingConfig
+from regraft.core.errors import StateError
 from regraft.core.files import write_atomic
-from regraft.core.state import State
-from regraft.operations import journal
+from regraft.core.state import State, places
+from regraft.operations.journal import Journal, read_journal
 from regraft.operations.status.figures import (
     draw_accuracy,
     draw_drift,
     draw_photos,
     draw_retrainings,
 )
-from regraft.operations.status.needs import Past
+from regraft.operations.status.needs import Need, Past
 from regraft.operations.status.registry_snapshot import (
     RegistrySnapshot,
     load_snapshot,
@@ -40,52 +40,47 @@ PAGE, SNAPSHOT = "status.html", "status.json"
 
 @dataclass(frozen=True)
 class Built:
-    """The page that was written, and its content."""
+    """The page and its content. path: None if the state folder is write-protected."""
 
-    path: Path
+    path: Path | None
     views: tuple[View, ...]
     service: Service
 
 
-def refresh(state: State, now: datetime, journal_url: str = "") -> Built:
+def refresh(state: State, now: datetime) -> Built:
     """Write the page from the journal, the schedule and the stored registry snapshot.
 
     Neither MLflow nor torch is imported.
 
     Args:
         now: UTC.
-        journal_url: "" is the journal of the state folder.
-
-    Raises:
-        JournalBroken: a record is invalid.
     """
-    snapshot = load_snapshot(state.reports / SNAPSHOT)
-    url = journal_url or str(state.journal)
-    return _write(state, state.reports / PAGE, pasts_of(snapshot, url), now)
+    records = read_journal(places(state).journal)
+    return _build(state, None, load_snapshot(state.reports / SNAPSHOT), records, now)
 
 
-def rebuild(
-    state: State,
-    now: datetime,
-    tracking: TrackingConfig | None = None,
-    journal_url: str = "",
-    out: Path | None = None,
-) -> Built:
+def rebuild(state: State, now: datetime, out: Path | None = None) -> Built:
     """Read the registry, store its snapshot and write the page; see refresh().
+
+    A registry that does not exist is not created. If the registry is damaged, the page shows the
+    stored snapshot and the damage. In a write-protected state folder nothing is written but `out`.
 
     Args:
         now: UTC.
-        tracking: location of the registry; None is that of the state folder. A registry that does
-            not exist is not created.
         out: path of the page; None is <state>/reports/status.html.
     """
-    url = journal_url or str(state.journal)
-    snapshot = RegistrySnapshot()
-    if tracking is not None or state.mlflow_database.exists():
-        location = tracking or TrackingConfig(uri=state.tracking_uri)
-        snapshot = read_registry(location, journal.read_attempts(url), now)
-    save_snapshot(state.reports / SNAPSHOT, snapshot)
-    return _write(state, (out or state.reports / PAGE).absolute(), pasts_of(snapshot, url), now)
+    located = places(state)
+    records = read_journal(located.journal)
+    snapshot, damage = RegistrySnapshot(), ""
+    if located.has_registry:
+        try:
+            snapshot = read_registry(located.tracking, records.attempts, now)
+        except StateError as error:
+            snapshot, damage = load_snapshot(state.reports / SNAPSHOT), str(error)
+    if state.is_writable and not damage:
+        save_snapshot(state.reports / SNAPSHOT, snapshot)
+    broken = (damage, *records.broken) if damage else records.broken
+    return _build(state, out, snapshot, replace(records, broken=broken), now)
 
 
 def _render(views: tuple[View, ...], service: Service, folder: Path, now: datetime) -> str:
@@ -104,10 +99,9 @@ def _render(views: tuple[View, ...], service: Service, folder: Path, now: dateti
     return _environment(folder).get_template("status.html").render(context)
 
 
-def pasts_of(snapshot: RegistrySnapshot, journal_url: str) -> list[Past]:
+def _pasts_of(snapshot: RegistrySnapshot, records: Journal) -> list[Past]:
     """Return the records of every model, sorted by name."""
-    all_attempts = journal.read_attempts(journal_url)
-    all_watches = journal.read_watches(journal_url)
+    all_attempts, all_watches = records.attempts, records.watches
     models = {model.name: model for model in snapshot.models}
     names = {*models, *(each.name for each in all_attempts), *(each.name for each in all_watches)}
     pasts = []
@@ -120,11 +114,20 @@ def pasts_of(snapshot: RegistrySnapshot, journal_url: str) -> list[Past]:
     return pasts
 
 
-def _write(state: State, path: Path, pasts: list[Past], now: datetime) -> Built:
+def _build(
+    state: State, out: Path | None, snapshot: RegistrySnapshot, records: Journal, now: datetime
+) -> Built:
+    """Return the page's content, after the page is written where that is possible."""
     # matplotlib would otherwise write its font cache to the user's home folder.
     os.environ.setdefault("MPLCONFIGDIR", str(state.root / "matplotlib"))
     service = service_of(state, now)
+    broken = tuple(Need("bad", sentence) for sentence in records.broken)
+    service = replace(service, needs=(*broken, *service.needs))
+    pasts = _pasts_of(snapshot, records)
     views = tuple(view_of(past, number, now) for number, past in enumerate(pasts, 1))
+    if out is None and not state.is_writable:
+        return Built(None, views, service)
+    path = (out or state.reports / PAGE).absolute()
     write_atomic(str(path), _render(views, service, path.parent, now).encode())
     return Built(path, views, service)
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from regraft import registry
-from regraft.core.config import Config, IngestConfig, TrackingConfig
+from regraft.core.config import Config, IngestConfig
 from regraft.core.intervals import Interval, wilson_interval
 from regraft.core.pages.facts import facts_html, format_interval
-from regraft.core.state import State
+from regraft.core.state import State, places
 from regraft.core.text import format_count
 from regraft.data.ingest import ingest
 from regraft.evaluation.evaluate.metrics import (
@@ -89,7 +89,7 @@ def evaluate(photos: str, model: str, config: Config, state: State) -> Evaluatio
     Raises:
         DataError: a label is not among the model's classes, or there is no usable photo.
     """
-    tracking = TrackingConfig(uri=state.tracking_uri)
+    tracking = places(state).tracking
     version = registry.resolve(tracking, model)
     classifier = registry.load(tracking, version)
     config = reading_config(config, state)

@@ -4,10 +4,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from regraft.core.config import TrackingConfig
 from regraft.core.errors import ModelNotFound
-from regraft.core.state import State, activate
-from regraft.operations import journal
+from regraft.core.state import State, activate, places
+from regraft.operations.journal import read_journal
 from regraft.operations.status import timeline
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ class ModelHistory:
     entries: of the ledger, oldest first. faults: of the ledger's verification.
     is_unrecorded: whether another version serves than the ledger's last entry says.
     is_registered: whether the registry has the model.
-    events: oldest first.
+    events: oldest first. broken: a sentence for each broken file of the journal.
     """
 
     name: str
@@ -33,6 +32,7 @@ class ModelHistory:
     is_unrecorded: bool = False
     is_registered: bool = False
     events: "tuple[Event, ...]" = ()
+    broken: tuple[str, ...] = ()
 
 
 def model_history(name: str, moment: datetime | None, state: State) -> ModelHistory:
@@ -48,14 +48,11 @@ def model_history(name: str, moment: datetime | None, state: State) -> ModelHist
     Raises:
         ModelNotFound: there is no such model, or "" means several.
     """
-    url = str(state.journal)
-    attempts = journal.read_attempts(url)
-    history = _registered(name, {attempt.name for attempt in attempts}, moment, state)
-    events = timeline(
-        history.entries,
-        [attempt for attempt in attempts if attempt.name == history.name],
-        journal.read_watches(url, history.name),
-    )
+    records = read_journal(places(state).journal)
+    history = _registered(name, {each.name for each in records.attempts}, moment, state)
+    attempts = [each for each in records.attempts if each.name == history.name]
+    watches = [each for each in records.watches if each.name == history.name]
+    events = timeline(history.entries, attempts, watches)
     events = tuple(event for event in events if not moment or event.moment <= moment)
     if not history.is_registered and events:
         history = replace(history, champion=events[-1].champion)
@@ -64,7 +61,7 @@ def model_history(name: str, moment: datetime | None, state: State) -> ModelHist
         for entry in history.entries
         if not moment or datetime.fromisoformat(entry.when) <= moment
     ]
-    return replace(history, entries=tuple(entries), events=events)
+    return replace(history, entries=tuple(entries), events=events, broken=records.broken)
 
 
 def _registered(
@@ -75,7 +72,7 @@ def _registered(
     Args:
         attempted: the models that the journal knows.
     """
-    if not state.mlflow_database.exists():
+    if not places(state).has_registry:
         return ModelHistory(_attempted_model(name, attempted, state))
     activate(state)
     from regraft.registry.champion import serving_version
@@ -83,7 +80,7 @@ def _registered(
     from regraft.registry.ledger import read_ledger, resolve_model_name
     from regraft.registry.versions import list_models
 
-    tracking = TrackingConfig(uri=state.tracking_uri)
+    tracking = places(state).tracking
     registered = list_models(tracking)
     if name not in registered and (name in attempted or (not registered and attempted)):
         return ModelHistory(_attempted_model(name, attempted, state))

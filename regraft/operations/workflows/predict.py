@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from regraft.core.config import Config, PredictConfig, TrackingConfig, fill_empty
-from regraft.core.state import State
+from regraft.core.config import Config, PredictConfig, fill_empty
+from regraft.core.state import State, fix_places, places
 from regraft.operations.workflows.runner import PipelineRunner
 from regraft.operations.workflows.settings import (
     check_place,
@@ -38,7 +38,7 @@ def predict(
     from regraft.evaluation.predict import predict as predict_photos
 
     refuse_target_risk(config)
-    tracking = TrackingConfig(uri=state.tracking_uri)
+    tracking = places(state).tracking
     version = registry.resolve(tracking, model)
     classifier = _with_threshold(registry.load(tracking, version), config.predict)
     store = reading_store(config.embed, state)
@@ -60,13 +60,13 @@ def batch_request(
     from regraft.core.files import absolute
     from regraft.operations.batch import BatchRequest
 
-    places, folder = [check_place(place) for place in photos], check_place(out)
+    inputs, folder = [check_place(place) for place in photos], check_place(out)
     refuse_target_risk(config)
     config = config.model_copy(update={"embed": config.embed.without_eviction()})
-    config = fill_empty(config, {"tracking.uri": state.tracking_uri})
+    config = fill_empty(config, {"tracking.uri": fix_places(config, state).tracking.uri})
     version = registry.resolve(config.tracking, model)
     request = BatchRequest(
-        photos=tuple(absolute(place) for place in places),
+        photos=tuple(absolute(place) for place in inputs),
         out=absolute(folder),
         model=f"{version.name}/{version.version}",
         abstain_below=_threshold(config.predict),

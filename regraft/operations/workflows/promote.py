@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regraft.core.config import Config, TrackingConfig, apply_overrides, load_config
-from regraft.core.state import State
+from regraft.core.state import State, places
 from regraft.operations.workflows.runner import PipelineRunner
 from regraft.operations.workflows.settings import complete_config, config_of_model
 from regraft.operations.workflows.train import request_pending_approval
@@ -32,7 +32,7 @@ def promotion_config(
     """
     from regraft.registry import load_card
 
-    card = load_card(TrackingConfig(uri=state.tracking_uri), version)
+    card = load_card(places(state).tracking, version)
     config = config_of_model(card.config, state)
     if file is None:
         config = apply_overrides(config, overrides)
@@ -89,7 +89,7 @@ def answer_pending(
     from regraft.promotion import load_verdict
     from regraft.promotion.answer import ApprovalDecision
 
-    tracking = TrackingConfig(uri=state.tracking_uri)
+    tracking = places(state).tracking
     decision = ApprovalDecision(approved=approved, who=current_user(), why=reason)
     entry = runner.answer(load_verdict(tracking, version), tracking, decision)
     rebuild(state, datetime.now(UTC))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from regraft.core.config import (
     Config,
-    TrackingConfig,
     apply_overrides,
     config_from_flat,
     load_config,
@@ -18,13 +17,12 @@ from regraft.core.config import (
 from regraft.core.errors import AlreadyRunning, RegraftError
 from regraft.core.outcomes import AttemptOutcome
 from regraft.core.pages.facts import facts_html
-from regraft.core.state import RunMarker, State, exclusive_lock
+from regraft.core.state import RunMarker, State, exclusive_lock, find_fault, fix_places
 from regraft.operations.workflows.runner import FinishedRun, PipelineRunner
 from regraft.operations.workflows.settings import (
     complete_config,
     config_of_model,
     default_model_name,
-    has_registry,
 )
 
 if TYPE_CHECKING:
@@ -106,8 +104,7 @@ def retrain_config(request: RetrainRequest, state: State) -> Config:
     config = load_config(request.file, overrides)
     name = request.name or config.tracking.name or default_model_name(request.photos)
     if request.file is None:
-        journal = config.retrain.journal_url or str(state.journal)
-        judged = last_judged(journal, name)
+        judged = last_judged(fix_places(config, state).journal, name)
         if judged is None:
             last = _registered_config(name, config, state)
         else:
@@ -201,12 +198,12 @@ def _identifying(overrides: tuple[str, ...]) -> tuple[str, ...]:
 
 def _registered_config(name: str, config: Config, state: State) -> Config:
     """Return the configuration of the champion, else of the challenger, else the defaults."""
-    uri = config.tracking.uri or state.tracking_uri
-    if not has_registry(uri, state):
+    fixed = fix_places(config, state)
+    if not fixed.has_registry:
         return Config()
     from regraft import registry
 
-    tracking = TrackingConfig(uri=uri)
+    tracking = fixed.tracking
     aliases = registry.get_aliases(tracking, name)
     version = aliases.get(registry.CHAMPION, aliases.get(registry.CHALLENGER))
     if version is None:
@@ -249,7 +246,7 @@ def _conclude(ended: "Attempt", config: Config, state: State) -> "Attempt":
     from regraft.operations.status import refresh
 
     recorded = conclude(ended, config)
-    refresh(state, datetime.now(UTC), config.retrain.journal_url)
+    refresh(state, datetime.now(UTC))
     return recorded
 
 
@@ -269,8 +266,10 @@ def _recorded_failure(config: Config, state: State, started: datetime) -> Iterat
     ) -> None:
         if kind is None:
             return
-        is_interrupt = issubclass(kind, KeyboardInterrupt)
-        reason = "it was interrupted" if is_interrupt else f"{kind.__name__}: {error}"
+        fault = find_fault(error) if isinstance(error, Exception) else None
+        reason = f"{type(fault or error).__name__}: {fault or error}"
+        if isinstance(error, KeyboardInterrupt):
+            reason = f"it was interrupted{f' by {error}' if error.args else ''}"
         _conclude(_failed_attempt(config, started, reason), config, state)
 
     with ExitStack() as stack:

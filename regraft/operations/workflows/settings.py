@@ -7,14 +7,13 @@ from pathlib import Path
 from regraft.core.config import (
     Config,
     EmbedConfig,
-    TrackingConfig,
     apply_overrides,
     config_from_flat,
     fill_empty,
 )
 from regraft.core.errors import ConfigError
 from regraft.core.files import is_url
-from regraft.core.state import State
+from regraft.core.state import State, fix_places, places
 
 
 def complete_config(config: Config, photos: str, name: str, state: State) -> Config:
@@ -24,13 +23,17 @@ def complete_config(config: Config, photos: str, name: str, state: State) -> Con
         photos: folder, manifest or "torchvision:NAME"; a relative path is taken from the working
             directory.
         name: of the model; "" means the configuration's, else default_model_name().
+
+    Raises:
+        ConfigError: another tracking store or journal is set than the state folder uses.
     """
     name = name or config.tracking.name or default_model_name(photos)
     overrides = [f"tracking.name={json.dumps(name)}"]  # the command line has priority over a file
     if config.ingest.inbox:
         overrides.append(f"ingest.inbox={json.dumps(absolute_place(config.ingest.inbox))}")
-    places = {"ingest.photos": absolute_place(photos), **state_places(state, name)}
-    return fill_empty(apply_overrides(config, tuple(overrides)), places)
+    config = apply_overrides(config, tuple(overrides))
+    left_open = fix_places(config, state).settings(name)
+    return fill_empty(config, {"ingest.photos": absolute_place(photos), **left_open})
 
 
 def config_of_model(settings: dict[str, str], state: State) -> Config:
@@ -40,57 +43,29 @@ def config_of_model(settings: dict[str, str], state: State) -> Config:
         settings: as the model's card stores them. URLs stay; local places may be those of another
             machine, or of a folder that was moved, and are left open.
     """
-    local = {place for place in state_places(state, "") if not is_url(settings.get(place, ""))}
+    local = {place for place in places(state).settings("") if not is_url(settings.get(place, ""))}
     left_open = local | {"tracking.uri", "tracking.artifacts_url", "tracking.name"}
     return config_from_flat({key: text for key, text in settings.items() if key not in left_open})
 
 
-def state_places(state: State, name: str) -> dict[str, str]:
-    """Return the places of a state folder, by setting.
-
-    Args:
-        name: of the model.
-    """
-    return {
-        "ingest.images_url": str(state.images),
-        "ingest.memory_url": str(state.photos),
-        "split.memory_url": str(state.splits / name),
-        "embed.store_url": str(state.embeddings),
-        "tune.checkpoint_url": str(state.checkpoints),
-        "tracking.uri": state.tracking_uri,
-        "tracking.artifacts_url": str(state.mlflow_artifacts),
-        "promote.reports_url": str(state.reports),
-        "retrain.journal_url": str(state.journal),
-    }
-
-
 def reading_store(config: EmbedConfig, state: State) -> EmbedConfig:
     """Return the store of embeddings for predictions, which evict nothing from it."""
-    url = config.store_url or str(state.embeddings)
+    url = config.store_url or places(state).embeddings
     return config.without_eviction().model_copy(update={"store_url": url})
 
 
 def reading_config(config: Config, state: State) -> Config:
     """Return the configuration of a command that trains nothing, with the state folder's places."""
-    memory = config.ingest.memory_url or str(state.photos)
-    journal = config.retrain.journal_url or str(state.journal)
+    fixed = fix_places(config, state)
+    memory = config.ingest.memory_url or fixed.photos
     return config.model_copy(
         update={
             "ingest": config.ingest.model_copy(update={"memory_url": memory}),
             "embed": reading_store(config.embed, state),
-            "retrain": config.retrain.model_copy(update={"journal_url": journal}),
-            "tracking": TrackingConfig(uri=state.tracking_uri),
+            "retrain": config.retrain.model_copy(update={"journal_url": fixed.journal}),
+            "tracking": fixed.tracking,
         }
     )
-
-
-def has_registry(uri: str, state: State) -> bool:
-    """Return whether the MLflow store exists; that of the state folder may not exist yet.
-
-    Args:
-        uri: MLflow tracking URI.
-    """
-    return uri != state.tracking_uri or state.mlflow_database.exists()
 
 
 def pin_backbone(config: Config) -> Config:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from regraft.core.config import Config
 from regraft.core.errors import JournalBroken
 from regraft.core.pages.facts import facts_html, format_interval
-from regraft.core.state import State
+from regraft.core.state import State, fix_places
 from regraft.core.text import format_count
 from regraft.operations.workflows.runner import Dag, FinishedRun, PipelineRunner, StageTime
-from regraft.operations.workflows.settings import has_registry, pin_backbone
+from regraft.operations.workflows.settings import pin_backbone
 
 if TYPE_CHECKING:
     from regraft.evaluation.evaluate import EvaluationReport
@@ -101,7 +101,7 @@ def train(config: Config, state: State, runner: PipelineRunner) -> TrainedModel:
     listing = fingerprint(config.ingest)
     pinned, weakened = pin_backbone(config), ""
     dag: Dag = "train"
-    if has_registry(config.tracking.uri, state):
+    if fix_places(config, state).has_registry:
         runner.prepare()  # before anything reads a store that an older MLflow made
         weakened = _weaker_guards(config)
         dag = "revise" if is_pure_rename(pinned) else "train"
@@ -110,7 +110,7 @@ def train(config: Config, state: State, runner: PipelineRunner) -> TrainedModel:
     if names := outdated_names(config):
         renamed = f"classes.renamed={config.flat()['classes.renamed']}"
         photos, name = config.ingest.photos, config.tracking.name
-        command = shlex.join(["regraft", "retrain", photos, "--name", name, "--set", renamed])
+        command = shlex.join(["regraft", "retrain", photos, "--model", name, "--set", renamed])
         logger.warning("train: the champion still answers %s. %s", ", ".join(names), command)
     request_pending_approval(model.verdict, config, runner)
     rebuild(state, datetime.now(UTC))

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regraft.core.config import Config, TrackingConfig, apply_overrides
+from regraft.core.config import Config, apply_overrides
 from regraft.core.pages.facts import facts_html
-from regraft.core.state import State
+from regraft.core.state import State, places
 from regraft.core.text import format_count
 from regraft.operations.workflows.settings import check_place, config_of_model, reading_config
 
@@ -69,17 +69,17 @@ def watch(
     from regraft.registry import load_card, resolve
 
     check_place(photos)
-    now, tracking = datetime.now(UTC), TrackingConfig(uri=state.tracking_uri)
+    now, tracking = datetime.now(UTC), places(state).tracking
     version = resolve(tracking, model)
     settings = config_of_model(load_card(tracking, version).config, state)
     config = reading_config(apply_overrides(settings, overrides), state)
     report = _detect_drift(photos, version, config)
-    default = state.reports / f"watch-{version.name}-{now:%Y%m%dT%H%M%S.%fZ}.html"
-    record = _record(report, version, photos, now, page.absolute() if page else default)
+    default = f"{places(state).reports}/watch-{version.name}-{now:%Y%m%dT%H%M%S.%fZ}.html"
+    record = _record(report, version, photos, now, str(page.absolute()) if page else default)
     _write(report, record, config)
     if message := watch_message(record):
         send(config.notify, message)
-    refresh(state, datetime.now(UTC), config.retrain.journal_url)
+    refresh(state, datetime.now(UTC))
     return Watched(report, record)
 
 
@@ -93,7 +93,7 @@ def _detect_drift(photos: str, version: "RegisteredVersion", config: Config) -> 
 
 
 def _record(
-    report: "DriftReport", version: "RegisteredVersion", photos: str, now: datetime, page: Path
+    report: "DriftReport", version: "RegisteredVersion", photos: str, now: datetime, page: str
 ) -> "Watch":
     from regraft.core.state import current_user
     from regraft.operations.journal import Watch
@@ -108,7 +108,7 @@ def _record(
         drifted=report.drifted,
         p_value=report.p_value,
         reason=report.reason,
-        page=str(page),
+        page=page,
     )
 
 

@@ -4,7 +4,9 @@ Every call uses a client with an explicit URI. MLflow's process-wide tracking UR
 not changed, because other code in the same process sets it.
 """
 
+import logging
 import math
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +14,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from ssl import SSLError
 from typing import TYPE_CHECKING, Literal
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -28,7 +33,8 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 
 from regraft.core.config import Config, TrackingConfig
-from regraft.core.errors import ConfigError, RegistryError
+from regraft.core.errors import ConfigError, ModelNotFound, RegistryError
+from regraft.core.state import require_mlflow_database
 
 if TYPE_CHECKING:
     from regraft.evaluation.evaluate import EvaluationReport
@@ -38,6 +44,7 @@ SQLITE = "sqlite:///"
 REPORT_FILE = "report.html"
 MAX_PARAMETER_LENGTH = 6000  # characters; MLflow's limit for the value of a parameter
 MAX_BATCH = 100  # MLflow's limit for the parameters in one call
+_ANSWER_TIMEOUT_S = 10.0  # guess
 MAX_DIGEST_LENGTH = 36  # MLflow's limit for a digest; a tag stores the whole digest
 
 
@@ -59,6 +66,8 @@ def connect(tracking: TrackingConfig) -> MlflowClient:
 
     Raises:
         ConfigError: tracking.uri is empty. MLflow would create a store in the working directory.
+        DatabaseDamaged: the SQLite file of the store is damaged, or was emptied.
+        RegistryError: the server does not answer.
     """
     if not tracking.uri:
         raise ConfigError("Expected the URI of an MLflow store in tracking.uri, got none. Set it.")
@@ -68,18 +77,56 @@ def connect(tracking: TrackingConfig) -> MlflowClient:
 
 @cache
 def _prepare_store(uri: str) -> None:
-    """Create the tables of a new SQLite store under a lock.
+    """Create the tables of a new SQLite store under a lock; check that a server answers.
 
     Two processes at once would damage a new store. MLflow's own lock does not prevent this (seen in
     3.17).
+
+    Raises:
+        DatabaseDamaged: the file is damaged, or was emptied.
+        ModelNotFound: the file does not exist, and cannot be created.
+        RegistryError: no server answers.
     """
+    if os.environ.get("MLFLOW_LOGGING_LEVEL") != "DEBUG":
+        # It logs the traceback of each error that it raises, too.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    if uri.startswith(("http://", "https://")):
+        _require_answer(uri)
     if not uri.startswith(SQLITE):
         return
-    Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{uri.removeprefix(SQLITE)}.lock"):
+    path = Path(uri.removeprefix(SQLITE))
+    require_mlflow_database(path)
+    if path.parent.exists() and not os.access(path.parent, os.W_OK):  # for commands that read
+        if path.exists():
+            return
+        raise ModelNotFound(
+            f"Expected MLflow's database in {path}, got none, and its folder is write-protected. "
+            "Run `regraft train PHOTOS` first, as a user who may write there."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
+
+
+def _require_answer(uri: str) -> None:
+    """Raise an error at once if no server answers; MLflow would try again for minutes.
+
+    Raises:
+        RegistryError: the connection fails.
+    """
+    try:
+        with urlopen(f"{uri}/health", timeout=_ANSWER_TIMEOUT_S):
+            pass
+    except HTTPError:
+        pass  # a server that wants a password, for example
+    except OSError as error:
+        if not isinstance(getattr(error, "reason", None), SSLError):  # MLflow may be told to trust
+            raise RegistryError(
+                f"Expected an MLflow server at {uri}, got: {error}. Start it, or correct the "
+                "network of this machine, then run the same command again."
+            ) from None
 
 
 def open_experiment(tracking: TrackingConfig) -> str:
