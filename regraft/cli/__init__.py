@@ -2,7 +2,8 @@
 
 Exit codes: 0 success (whatever the verdict), 1 internal error, 2 configuration or usage, 3 photos,
 4 pretrained weights, 5 training, 6 registry, 7 state folder, 8 nothing to do, 9 schedule,
-10 drift, 11 already running, 130 interrupted (the same command resumes where it stopped).
+10 drift, 11 already running, 130 interrupted by Ctrl-C, 143 interrupted by SIGTERM (the same
+command resumes where it stopped).
 """
 
 import gc
@@ -26,6 +27,7 @@ from regraft.cli.demo import demo
 from regraft.cli.doctor import doctor
 from regraft.cli.explain import explain, what_if
 from regraft.cli.history import history
+from regraft.cli.interruption import interruptible
 from regraft.cli.ledger import ledger_app
 from regraft.cli.models import models_app
 from regraft.cli.notify import notify_app
@@ -42,6 +44,7 @@ from regraft.cli.terminal import check_arguments, escape_unprintable
 from regraft.cli.train import train
 from regraft.cli.watch import watch
 from regraft.core.errors import RegraftError
+from regraft.core.state import reported_faults
 
 # torch's threads would spin while they wait, and the threads that decode photos need the cores: a
 # tenth more photos a second (measured on two). It must be set before torch is imported.
@@ -52,7 +55,7 @@ app = typer.Typer(
     help=_HELP,
     epilog="Exit codes: 0 done, 1 internal error, 2 configuration, 3 photos, 4 weights, "
     "5 training, 6 registry, 7 state folder, 8 nothing to do, 9 schedule, 10 drift, "
-    "11 already running, 130 interrupted.",
+    "11 already running, 130 interrupted by Ctrl-C, 143 interrupted by SIGTERM.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -108,8 +111,9 @@ def main() -> None:
         gc.set_threshold(_GC_OBJECTS)
     escape_unprintable()
     try:
-        check_arguments(sys.argv[1:])
-        app()
+        with interruptible(), reported_faults():
+            check_arguments(sys.argv[1:])
+            app()
     except RegraftError as error:
         if is_debug():
             traceback.print_exc()

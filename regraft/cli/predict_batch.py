@@ -1,9 +1,5 @@
 """regraft predict-batch: any number of photos in, a folder of Parquet files out."""
 
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,8 +11,6 @@ from regraft.core.text import format_count
 
 if TYPE_CHECKING:
     from regraft.operations.batch import BatchRequest, BatchSummary
-
-_INTERRUPTED = 130
 
 
 def predict_batch(
@@ -48,33 +42,13 @@ def predict_batch(
     from regraft.operations.workflows.predict import predict_batch as run_workflow
 
     request, complete = batch_request(photos, out, model, settings, opened)
-    with _second_interrupt_exits():
-        summary = run_workflow(request, complete, runner_for(opened))
+    summary = run_workflow(request, complete, runner_for(opened))
     typer.echo(_summary_text(summary, request))
     if summary.n_errors == summary.n_photos:
         typer.echo(
             f"None of the {format_count(summary.n_photos, 'photo')} could be read.", err=True
         )
         raise typer.Exit(DataError.exit_code)
-
-
-@contextmanager
-def _second_interrupt_exits() -> Iterator[None]:
-    """The first Ctrl-C lets the running shards finish, the second ends the process."""
-
-    def handle_first(*_: object) -> None:
-        signal.signal(signal.SIGINT, handle_second)
-        typer.echo("Finishing the running shards; Ctrl-C again exits at once.", err=True)
-        raise KeyboardInterrupt
-
-    def handle_second(*_: object) -> None:
-        os._exit(_INTERRUPTED)  # the next command sweeps its run, as after a SIGKILL
-
-    before = signal.signal(signal.SIGINT, handle_first)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _summary_text(summary: "BatchSummary", request: "BatchRequest") -> str:

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import typer
 from typer.core import TyperGroup
 
+from regraft.cli.interruption import release_signals
 from regraft.cli.options import DEFAULT_STATE, JsonOption, StateOption, is_debug
 from regraft.core.errors import RegraftError, ScheduleError
 
@@ -168,7 +169,7 @@ def run(
     def handle_signal(number: int, frame: FrameType | None) -> None:
         signals.append(number)
 
-    # Children inherit ignored signals: after `nohup ... &` the runs would ignore Ctrl-C too.
+    release_signals()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle_signal)
     configure_logging("%(asctime)s %(message)s")

@@ -41,6 +41,7 @@ from regraft.cli import app
 from regraft.cli.train import run_training
 from regraft.core.config import TrackingConfig, load_config
 from regraft.core.state import marked_runs, open_state, places
+from regraft.operations import journal
 from regraft.orchestration.stack import bootstrap
 from tests.pipeline.conftest import REPOSITORY, enter, reset_zenml
 
@@ -337,6 +338,33 @@ def assert_only_the_killed_run_failed(state):
     ended = {run.info.run_name: run.info.status for run in tracked}
     wanted = {"completed": "FINISHED", "failed": "KILLED"}
     assert ended == {name: wanted[status] for name, status in runs.items()}
+
+
+def test_sigterm_is_an_interruption_and_the_same_command_resumes(user, template, tmp_path):
+    from zenml.client import Client
+
+    root = tmp_path / "state"
+    open_state(shutil.copytree(template, root))
+    begun = Interruption(
+        *("regraft.training.tune.loop._train_epoch", 2),
+        *(root / "checkpoints", "*-tune.pt", 1),
+        signals=(signal.SIGTERM,),
+    )
+    ended = user.train(root, command="retrain", interruption=begun).wait()
+    assert (ended.code, ended.out) == (143, ""), ended.err
+    assert "Interrupted by SIGTERM: " in ended.err
+    assert "internal error" not in ended.err
+    [attempt] = journal.read_attempts(str(root / "journal"))
+    assert (attempt.outcome, attempt.reason) == ("failed", "it was interrupted by SIGTERM")
+    assert list((root / "checkpoints").glob("*-tune.pt"))
+    finish(user.train(root, command="retrain"))
+    last = journal.read_attempts(str(root / "journal"))[-1]
+    assert last.outcome == "promote"
+    with pytest.MonkeyPatch.context() as patched:
+        enter(open_state(root), patched)
+        statuses = {run.status.value for run in Client().list_pipeline_runs().items}
+    reset_zenml()
+    assert statuses == {"completed", "failed"}
 
 
 def test_failing_step_says_one_sentence_and_its_exit_code(user, twins, template, tmp_path):
