@@ -252,7 +252,9 @@ def _unusable(root: Path, expected: str, error: Exception) -> StateError:
 
 
 def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)
 
 
 def _open(root: Path, debug: bool) -> State:
