@@ -177,6 +177,7 @@ def test_new_names_and_thresholds_reach_the_champion_without_a_training(memory, 
     assert advice.decision == "revise"
     assert "cat is called kitty" in advice.reason
     assert "predict.abstain_below is 0.6 (was 0.0)" in advice.reason
+    assert "settings" not in {reason.name for reason in advice.reasons}  # they do have an effect
     assert advise_now(splits_of(100), config, NOW).decision == "skip"
 
 

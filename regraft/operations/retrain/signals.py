@@ -45,6 +45,7 @@ def observe_signals(splits: Splits, config: Config, now: datetime) -> RetrainSig
     serving = newest if champion == last else _load_version(champion, config)
     past = journal.read_attempts(config.retrain.journal_url, tracking.name)
     has_drifted, drift_message = _detect_drift(splits, serving, newest, config)
+    revision = _revision(splits, serving, past, config)
     return RetrainSignals(
         delta=_delta(splits, newest, config),
         champion=champion,
@@ -54,8 +55,8 @@ def observe_signals(splits: Splits, config: Config, now: datetime) -> RetrainSig
         spent_s=journal.spent_s(past, now),
         expected_s=_expected_s(past),
         unjudged=_unjudged(newest, tracking),
-        revision=_revision(splits, serving, past, config),
-        settings=_settings(newest, config),
+        revision=revision,
+        settings=_settings(newest, config, is_revised=bool(revision)),
     )
 
 
@@ -132,11 +133,13 @@ def _revision(
     return describe_revision(card, splits.classes, config)
 
 
-def _settings(newest: _TrainedVersion | None, config: Config) -> str:
-    """Return what becomes of the settings that this call changes."""
+def _settings(newest: _TrainedVersion | None, config: Config, is_revised: bool) -> str:
+    """Return what becomes of the settings that this call changes, but for those of a revision."""
     before = inherited_settings(config)
     if newest is None or before is None:
         return ""
+    if is_revised:
+        before |= {key: text for key, text in config.flat().items() if effect_of(key) == "revise"}
     model = f"{newest.version.name}/{newest.version.version}"
     return describe_effects(before, config, model)
 
