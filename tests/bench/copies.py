@@ -11,13 +11,20 @@ from regraft.core.config import SplitConfig
 from regraft.data.split.copies import connected, find_near_pairs
 from tests.bench.measure import Row
 
-KINDS = ("different photos", "one scene", "100 scenes, one hash", "one scene, no copies")
+KINDS = (
+    "different photos",
+    "one scene",
+    "one scene, noisy",
+    "100 scenes, one hash",
+    "one scene, no copies",
+)
 
 
 def copies(sizes: list[int], seeds: list[int]) -> Iterator[Row]:
     """The search alone, on generated hashes and thumbnails of each kind.
 
-    In "one scene, no copies" the frames' hashes agree and no two thumbnails do: the worst case.
+    Of a noisy scene, every second frame or fewer is a near copy of another one. In "one scene, no
+    copies" the frames' hashes agree and no two thumbnails do: the worst case.
     """
     for kind in KINDS:
         for size in sizes:
@@ -36,7 +43,9 @@ def generate_photos(kind: str, n: int, seed: int) -> pd.DataFrame:
     """Generate n rows of a kind: phash and thumbnail, as ingest computes them from photos."""
     rng = np.random.default_rng(seed)
     n_scenes = {"different photos": n, "100 scenes, one hash": 100}.get(kind, 1)
-    noise = {"one scene, no copies": 9.0, "different photos": 0.0}.get(kind, 3.0)  # grey levels
+    noise = {"one scene": 2.0, "one scene, no copies": 9.0, "different photos": 0.0}.get(
+        kind, 3.0
+    )  # grey levels
     scene = rng.integers(n_scenes, size=n) if n_scenes < n else np.arange(n)
     greys = rng.integers(40, 200, (n_scenes, 256), dtype=np.uint8)[scene].astype(np.float32)
     greys += noise * rng.standard_normal(greys.shape, dtype=np.float32)

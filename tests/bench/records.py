@@ -16,7 +16,18 @@ from regraft.operations import journal
 from regraft.operations.journal import Attempt
 from regraft.operations.status import timeline
 from regraft.registry import list_versions, read_ledger
-from regraft.registry.ledger import Draft, append_entry, mark_applied
+from regraft.registry.ledger import (
+    APPLIED,
+    ENTRY,
+    HASH,
+    HEAD,
+    RECORDED,
+    SOURCE,
+    Draft,
+    _canonical,
+    _hash,
+)
+from regraft.registry.versions import LEDGER
 from tests.bench.measure import Row
 
 BEGAN = datetime(2025, 1, 1, tzinfo=UTC)
@@ -65,12 +76,17 @@ def _write_journal(folder: Path, n_attempts: int, n_judged: int) -> None:
 
 
 def _write_ledger(tracking: TrackingConfig, n_entries: int) -> None:
-    MlflowClient(tracking.uri, tracking.uri).create_registered_model("tiny")
+    """Write applied entries without append_entry(), which reads the ledger after each of them."""
+    client = MlflowClient(tracking.uri, tracking.uri)
+    client.create_registered_model("tiny", {RECORDED: "1"})
+    client.create_registered_model("tiny.ledger", {LEDGER: "1"})
     head = ""
     for number in range(n_entries):
         when = (BEGAN + timedelta(hours=number)).isoformat()
         verdict = f"verdict-{number}"
         draft = Draft(when, "me@here", "keep", "tiny", 1, 1, verdict, "No lead is shown.")
-        entry = append_entry(tracking, draft, head)
-        mark_applied(tracking, entry)
-        head = entry.hash
+        content = _canonical(asdict(draft) | {"previous": head})
+        head = _hash(content)
+        tags = {ENTRY: content, HASH: head, APPLIED: "1"}
+        client.create_model_version("tiny.ledger", SOURCE, tags=tags, await_creation_for=None)
+    client.set_registered_model_tag("tiny.ledger", HEAD, head)
