@@ -1,4 +1,4 @@
-"""Step of the stage conclude: the attempt is recorded and sent to the notification targets."""
+"""Step of the stage conclude: the attempt is recorded, and sent to the targets in its settings."""
 
 import logging
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ def conclude(
     config: Config,
     trained: Trained | None = None,
 ) -> Annotated[Attempt, "attempt"]:
-    """Return the attempt, recorded in the journal and sent to the notification targets."""
+    """Return the attempt, recorded in the journal and sent to the targets in config, if any."""
     run = get_step_context().pipeline_run.name
     n_photos, n_waiting = len(splits.frame), splits.n_waiting
     result = RunOutcome(snapshot, advice, n_photos, n_waiting, run, trained)

@@ -70,11 +70,12 @@ def compare_backbones(
 def _write(comparison: "Comparison", config: "Config") -> tuple[str, str]:
     """Write the table and the picture to the reports' folder; return their places."""
     from regraft.core.files import write_atomic
+    from regraft.core.spreadsheet import csv_text
     from regraft.evaluation.compare import plot
 
     start = f"{config.promote.reports_url.rstrip('/')}/compare-{config.tracking.name}"
     table, picture = f"{start}.csv", f"{start}.png"
-    write_atomic(table, comparison.table.to_csv(index=False).encode())
+    write_atomic(table, csv_text(comparison.table).encode())
     drawn = io.BytesIO()
     plot(comparison).savefig(drawn, format="png", dpi=150)
     write_atomic(picture, drawn.getvalue())

@@ -289,10 +289,13 @@ def _choose_backend(entry: "ScheduleEntry", state: "State", is_chosen: bool) -> 
 
         reason = "the active orchestrator cannot schedule"
         if can_schedule():
-            if call := _pipeline_call(entry, state):
+            call = _pipeline_call(entry, state)
+            reason = f"{entry.arguments[0]} is more than a pipeline"
+            if call and all(target.is_storable for target in call[1].notify.targets):
                 hand_over(entry, *call)
                 return replace(entry, backend="zenml")
-            reason = f"{entry.arguments[0]} is more than a pipeline"
+            if call:
+                reason = "ZenML would store the addresses of its notification targets"
     if is_chosen:
         raise ScheduleError(
             f"Expected to hand {entry.name} over to ZenML, but {reason}. Leave backend=zenml "

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from regraft.core.config import EmbedConfig, IngestConfig
 from regraft.core.errors import ConfigError, ManifestError, NoPhotos, UnusablePhoto
 from regraft.core.files import absolute, access_errors, filesystem, is_url, write_atomic
+from regraft.core.spreadsheet import csv_text
 from regraft.data.ingest import n_cores, read_bytes
 from regraft.data.ingest.formats import PHOTO_EXTENSIONS
 from regraft.data.ingest.manifest import is_manifest
@@ -261,5 +262,5 @@ def _encoded(table: pd.DataFrame, extension: str) -> bytes:
         table.to_parquet(buffer, index=False)
         return buffer.getvalue()
     if extension == ".csv":
-        return table.to_csv(index=False).encode()
+        return csv_text(table).encode()
     return table.to_json(orient="records", indent=1).encode()

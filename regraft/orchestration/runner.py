@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from regraft.core import errors
-from regraft.core.config import TrackingConfig
+from regraft.core.config import Config, NotifyConfig, TrackingConfig
 from regraft.core.errors import RegraftError, UnusablePhoto
 from regraft.core.state import State, places, reported_faults
 from regraft.operations.workflows.runner import Dag, StageTime
@@ -79,8 +79,9 @@ class ZenRunner:
             from zenml.exceptions import StepExecutionException
 
             pipeline: Any = self._find_dag(dag)
+            stored = [_without_targets(argument) for argument in arguments]
             try:
-                pipeline.with_options(run_name=run_name)(*arguments)
+                pipeline.with_options(run_name=run_name)(*stored)
             except StepExecutionException as error:  # of a thread, perhaps another than failed
                 raise step_failure(run_name) or error from None
             return ZenRun(Client().get_pipeline_run(run_name))
@@ -116,6 +117,13 @@ class ZenRunner:
         from regraft.orchestration.mirror import repair
 
         repair(places(self._state).tracking)
+
+
+def _without_targets(argument: object) -> object:
+    """Return the argument without notification targets: ZenML stores the arguments of a run."""
+    if isinstance(argument, Config):
+        return argument.model_copy(update={"notify": NotifyConfig()})
+    return argument
 
 
 def step_failure(run_name: str) -> RegraftError | None:

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from regraft.core.config import Config
 from regraft.core.errors import ScheduleError
-from regraft.operations.schedule import ScheduleEntry, next_fire_times
+from regraft.operations.schedule import ScheduleEntry, next_fire_times, refuse_addresses
 
 _N_COMPARED = 500  # fire times compared from the entry's start on; guess
 _DAYS = range(0, 400, 7)  # further days to compare from; clocks are set within a year
@@ -30,15 +31,19 @@ def hand_over(entry: ScheduleEntry, pipeline: Callable[..., Any], *arguments: ob
 
     Args:
         pipeline: of ZenML.
-        arguments: of the pipeline, the same for each run.
+        arguments: of the pipeline, the same for each run. ZenML stores them.
 
     Raises:
-        ScheduleError: ZenML has a schedule of this name, the orchestrator cannot schedule, or the
-            cron expression has no equivalent in UTC.
+        ScheduleError: a notification target would be stored with its address, ZenML has a schedule
+            of this name, the orchestrator cannot schedule, or the cron expression has no
+            equivalent in UTC.
     """
     from zenml.client import Client
     from zenml.config.schedule import Schedule
 
+    for argument in arguments:
+        if isinstance(argument, Config):
+            refuse_addresses(argument.notify)
     orchestrator = Client().active_stack.orchestrator
     if not orchestrator.config.is_schedulable:
         raise ScheduleError(

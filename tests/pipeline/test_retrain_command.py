@@ -6,9 +6,12 @@ The decisions alone are tested in tests/unit/test_retrain_decisions.py.
 import json
 import os
 import re
+import threading
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import time_machine
@@ -19,7 +22,7 @@ from typer.testing import CliRunner
 from regraft import registry
 from regraft.cli import app
 from regraft.core.config import load_config
-from regraft.core.errors import AlreadyRunning, ConfigError, NoPhotos, NothingToDo
+from regraft.core.errors import AlreadyRunning, ConfigError, NoPhotos, NothingToDo, RegraftError
 from regraft.core.state import exclusive_lock, make_marker
 from regraft.operations import journal
 from regraft.operations.journal import Attempt
@@ -322,3 +325,40 @@ def test_what_is_told_goes_to_the_configured_target(world, tmp_path):
 def test_a_target_that_fails_fails_nothing(world):
     target = 'notify.targets=[{kind: command, to: "false", of: [skip]}]'
     assert world.retrain(target).outcome == "skip"
+
+
+class _Hook(BaseHTTPRequestHandler):
+    """Remembers the paths of the messages that arrive."""
+
+    paths: ClassVar[list[str]] = []
+
+    def do_POST(self):
+        self.paths.append(self.path)
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.slow
+def test_the_address_of_a_target_is_used_and_stored_nowhere(world):
+    """An address is often the only secret of a chat's webhook."""
+    secret = "T0pSecretToken9f3"
+    add_photos(world, 6)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Hook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{secret}"
+        events = "[promote, keep, pending, skip, failed]"
+        target = f"notify.targets=[{{kind: webhook, to: '{url}', of: {events}}}]"
+        assert world.retrain(target).was_trained
+        assert world.retrain(target).outcome == "skip"
+        with pytest.raises(RegraftError):
+            world.retrain(target, "ingest.inbox=/none")
+        server.shutdown()
+    assert _Hook.paths == [f"/{secret}"] * 3
+    files = [path for path in world.folder.rglob("*") if path.is_file()]
+    assert world.state.zenml_database in files
+    holding = [path for path in files if secret.encode() in path.read_bytes()]
+    assert holding == []

@@ -173,6 +173,19 @@ def test_a_retraining_is_handed_over_and_taken_back_by_the_same_commands(
     assert (schedules(), scheduled_calls()) == ({}, {})
 
 
+def test_a_retraining_whose_targets_have_addresses_stays_here(scheduled_calls, state, tmp_path):
+    config = tmp_path / "prod.yaml"
+    config.write_text("notify: {targets: [{kind: webhook, to: 'https://h/T0ken'}]}")
+    words = ("--cron", "0 3 * * 1", "--timezone", "UTC")
+    words += ("--command", f"retrain photos --config {config}", "--name", "weekly")
+    command(state, "add", *words)
+    assert find(state, "weekly").backend == "local"
+    assert (schedules(), scheduled_calls()) == ({}, {})
+    with pytest.raises(ScheduleError, match=r"would store the addresses of its notif") as refused:
+        command(state, "add", *words[:-1], "again", "--set", "backend=zenml")
+    assert "T0ken" not in str(refused.value)
+
+
 def test_a_retraining_stays_here_where_it_was_told_to(scheduled_calls, state):
     words = ("--cron", "0 3 * * 1", "--timezone", "UTC", "--command", "retrain photos")
     command(state, "add", *words, "--set", "backend=local")

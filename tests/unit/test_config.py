@@ -8,9 +8,11 @@ import yaml
 from pydantic import ValidationError
 
 from regraft.core.config import (
+    INSTALLED,
     Config,
     Section,
     apply_overrides,
+    config_from_flat,
     fill_empty,
     load_config,
     weaker_guards,
@@ -296,3 +298,34 @@ def test_override_all_refuses_in_our_own_words():
 
 def test_every_section_is_strict():
     assert all(issubclass(type(getattr(Config(), name)), Section) for name in SECTIONS)
+
+
+def test_a_stored_configuration_cannot_name_a_notification_target():
+    """A card comes from a file, and a target may be a command that is run."""
+    target = '[{"kind": "command", "to": "touch x"}]'
+    config = config_from_flat({"tune.epochs": "3", "notify.targets": target})
+    assert config.tune.epochs == 3
+    assert config.notify.targets == ()
+
+
+def test_weights_that_no_package_has_are_refused_at_once_with_those_that_one_has():
+    text = said("backbone.source=bundled:resnet50")
+    assert "bundled:resnet50" in text
+    assert all(source in text for source in INSTALLED)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://h/list.csv?token=T0ken",
+        "s3://b/a?versionId=1&X-Amz-Signature=T0ken",
+        "abfs://c/a?sv=1&sig=T0ken",
+        "https://h/a?access_token=T0ken",
+    ],
+)
+@pytest.mark.parametrize("field", ["ingest.photos", "behaviour.must_pass", "tracking.uri"])
+def test_a_url_that_carries_a_token_is_refused_because_it_would_be_stored(url, field):
+    text = said(f"{field}={url}")
+    assert "contains a token" in text
+    assert "T0ken" not in text
+    assert load_config(None, ("ingest.photos=s3://b/what?versionId=1",)).ingest.photos

@@ -515,6 +515,8 @@ def test_fault_of_ours_is_a_failure_too(monkeypatch):
             {"kind": "email", "to": "smtp://h/?from=a@b&to=a@b&tls=none", "secret_env": "K"},
             "password.*tls=none",
         ),
+        ({"kind": "webhook", "to": "env:MY HOOK"}, r"\bto\b.*environment variable.*env:"),
+        ({"kind": "command", "to": "file:hook"}, r"\bto\b.*absolute.*file:"),
         ({"kind": "command"}, r"command.*\bto\b.*/usr/bin/logger"),
         ({"kind": "command", "to": "sh -c 'x"}, r"\bto\b.*No closing quotation"),
         ({"kind": "command", "to": "x", "secret_env": "K"}, "command.*secret"),
@@ -531,6 +533,34 @@ def test_target_that_cannot_be_meant_is_refused_with_its_place(target, told):
     place, _, reason = str(refused.value).partition("notify.targets.0")
     assert place == "--set: "
     assert re.search(told, reason, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "broken", ["https://h/T0ken", [{"to": "https://h/T0ken"}], {"T0ken": "https://h/T0ken"}]
+)
+def test_error_about_a_target_never_quotes_its_address(broken):
+    with pytest.raises(ConfigError) as refused:
+        load_config(None, (f"notify.targets={json.dumps(broken)}",))
+    assert "notify.targets" in str(refused.value)
+    assert "T0ken" not in str(refused.value)
+
+
+def test_address_is_read_from_where_the_target_says_when_it_is_needed(
+    receiver, tmp_path, monkeypatch
+):
+    file = tmp_path / "hook"
+    monkeypatch.delenv("MY_HOOK", raising=False)
+    for to in ("env:MY_HOOK", f"file:{file}"):
+        assert failure_of(webhook(to)).why == f"expected its address in {to}, got none"
+    server = receiver(204)
+    monkeypatch.setenv("MY_HOOK", f"{server.url}\n")
+    file.write_text(f"{server.url}\n")
+    for to in ("env:MY_HOOK", f"file:{file}"):
+        assert send(webhook(to), TOLD) == ()
+    assert len(server.got) == 2
+    monkeypatch.setenv("MY_HOOK", "ftp://h/T0ken")
+    why = failure_of(webhook("env:MY_HOOK")).why
+    assert why == "expected the address of a target of kind webhook in env:MY_HOOK"
 
 
 def test_email_address_is_taken_apart():

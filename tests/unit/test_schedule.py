@@ -248,6 +248,12 @@ def test_a_name_without_a_likeness_gets_no_hint():
         ({"command": "retran photos"}, r"'retran'\. .*\bretrain\?.*retrain, train, watch"),
         ({"command": "qqqq photos"}, r"'qqqq'\.[^?]+: retrain, train, watch"),  # no hint
         ({"command": "  "}, '"retrain photos/"'),
+        ({"command": "retrain s3://me:pw@bucket"}, "password"),
+        (
+            {"command": "retrain p --set 'notify.targets=[{kind: webhook, to: https://h/x}]'"},
+            r"address of a notification target.* webhook.*env:NAME.*--config",
+        ),
+        ({"command": "retrain p '--set=notify.targets=[{kind: command, to: x y}]'"}, "command"),
         ({"command": "retrain 'photos"}, r"retrain 'photos\" \(No closing"),
         ({"name": "../weekly"}, r"'\.\./weekly'"),
         ({"cron": "0 3"}, "'0 3' with 2"),
@@ -261,6 +267,11 @@ def test_a_schedule_entry_that_is_invalid_is_refused(changed, said):
     check(MONDAYS, KNOWN)
     with pytest.raises(ScheduleError, match=said):
         check(replace(MONDAYS, **changed), KNOWN)
+
+
+def test_a_target_that_names_where_its_address_is_may_be_scheduled():
+    target = "notify.targets=[{kind: webhook, to: env:HOOK}]"
+    check(replace(MONDAYS, command=f"retrain p --set '{target}'"), KNOWN)
 
 
 def test_fields_are_set_by_name():

@@ -56,6 +56,17 @@ def database(tmp_path):
     return make
 
 
+def test_only_the_owner_can_read_a_new_state_and_others_stay(tmp_path):
+    new = open_state(tmp_path / "parent" / "new").root
+    assert new.stat().st_mode & 0o777 == 0o700
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o750)
+    assert open_state(shared).root.stat().st_mode & 0o777 == 0o750
+    new.chmod(0o755)  # by its owner
+    assert open_state(new).root.stat().st_mode & 0o777 == 0o755
+
+
 def test_a_fresh_state_has_every_folder_and_remembers_its_place(tmp_path):
     state = open_state(tmp_path / "a b" / "state")
     folders = (state.zenml, state.artifacts, state.mlflow_artifacts, state.checkpoints)

@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
-from regraft.core.config.network import BackboneConfig, EmbedConfig, FreezeConfig, TuneConfig
+from regraft.core.config.network import (
+    INSTALLED,
+    BackboneConfig,
+    EmbedConfig,
+    FreezeConfig,
+    TuneConfig,
+)
 from regraft.core.config.photos import IngestConfig, SplitConfig
 from regraft.core.config.retraining import BatchConfig, DriftConfig, NotifyConfig, RetrainConfig
 from regraft.core.config.section import Section
@@ -45,6 +51,16 @@ class Config(Section):
     retrain: RetrainConfig = RetrainConfig()
     notify: NotifyConfig = NotifyConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @field_validator("backbone")
+    @classmethod
+    def _check_bundled(cls, backbone: BackboneConfig) -> BackboneConfig:
+        # Here and not in the section: an unknown candidate of a comparison is only left out.
+        if backbone.source.startswith("bundled:") and backbone.source not in INSTALLED:
+            raise ValueError(
+                f"source: expected one of {', '.join(INSTALLED)}, got {backbone.source!r}"
+            )
+        return backbone
 
     def flat(self) -> dict[str, str]:
         """Return every value that a model may depend on as text, by "section.field".
@@ -118,7 +134,9 @@ def config_from_flat(flat: Mapping[str, str]) -> Config:
     """Return the configuration from the output of flat(); missing fields have their defaults.
 
     Args:
-        flat: as stored in a model card; keys that no longer exist are ignored.
+        flat: as stored in a model card; keys that no longer exist are ignored. The section notify
+            is ignored too: flat() does not write it, and a target runs a command, so that a card
+            from elsewhere could.
 
     Raises:
         ConfigError: a value is invalid.
@@ -130,7 +148,7 @@ def config_from_flat(flat: Mapping[str, str]) -> Config:
     defaults = Config()
     for dotted, text in flat.items():
         section, _, field = dotted.partition(".")
-        if field in _known_keys([section]):
+        if section != "notify" and field in _known_keys([section]):
             kind = type(getattr(defaults, section).model_dump(mode="json")[field])
             raw.setdefault(section, {})[field] = _parsed(text) if kind in (list, dict) else text
     return _validated(raw, "the model's card")
@@ -222,7 +240,9 @@ def _explain_one(item: dict[str, Any], where: str) -> str:
     dotted = ".".join(location)
     if item["type"] != "extra_forbidden":
         message = item["msg"].removeprefix("Value error, ")
-        got = "" if item["type"] == "value_error" else f" (got {item.get('input')!r})"
+        # A notification target may contain a token; its errors may reach the journal.
+        is_shown = item["type"] != "value_error" and location[:1] != ["notify"]
+        got = f" (got {item.get('input')!r})" if is_shown else ""
         return f"{where}: {dotted}: {message}{got}."
     known = _known_keys(location[:-1])
     near = difflib.get_close_matches(location[-1], known, n=1)

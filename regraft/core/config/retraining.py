@@ -1,13 +1,14 @@
 """Sections about automation: retraining, drift detection, batch prediction, notifications."""
 
+import re
 import shlex
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from regraft.core.config.section import Fraction, Section, Url
+from regraft.core.config.section import Fraction, Section, Url, refuse_login
 from regraft.core.outcomes import EventType
 
 
@@ -82,6 +83,10 @@ class BatchConfig(Section):
     n_parallel: Annotated[int, Field(ge=1, le=64)] = 1
 
 
+REFERENCES = ("env:", "file:")
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+
+
 @dataclass(frozen=True)
 class MailAccount:
     """The parsed address of an e-mail target.
@@ -108,7 +113,9 @@ class Target(Section):
         smtps:// (TLS from the first byte); command = the command line `to`, run without a shell,
         with the event as JSON on its standard input; apprise = any other service, whose URL is the
         secret.
-    to: address or command line, see kind.
+    to: address or command line, see kind; or env:NAME or file:PATH, the environment variable or
+        file that holds it. Neither is stored: the process that starts a run sends its messages.
+        A run that an orchestrator starts on a schedule needs env:NAME or file:PATH.
     of: types of the events to send. The key is not "on", because YAML reads "on" as true.
     secret_file, secret_env: file or environment variable with the secret: the key of a webhook's
         HMAC, the password of a mail account, or an apprise URL. Never the secret itself. The path
@@ -117,7 +124,7 @@ class Target(Section):
     """
 
     kind: Literal["webhook", "email", "command", "apprise"]
-    to: Url = ""
+    to: Annotated[str, AfterValidator(refuse_login)] = ""
     of: Annotated[tuple[EventType, ...], Field(min_length=1)] = (
         "promote",
         "keep",
@@ -126,8 +133,26 @@ class Target(Section):
         "drift",
     )
     secret_file: str = ""
-    secret_env: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
+    secret_env: Annotated[str, Field(pattern=rf"^({_VARIABLE})?$")] = ""
     timeout_s: Annotated[float, Field(gt=0.0, le=300.0)] = 10.0
+
+    @property
+    def is_reference(self) -> bool:
+        """Return whether `to` names where the address is, and is not the address itself."""
+        return self.to.startswith(REFERENCES)
+
+    @property
+    def is_storable(self) -> bool:
+        """Return whether the target contains no address that may be secret."""
+        return self.is_reference or self.kind == "apprise"
+
+    def with_address(self, address: str) -> "Target":
+        """Return the target with an address or a command line in place of a reference.
+
+        Raises:
+            ValueError: the address is not one of this kind.
+        """
+        return Target.model_validate(self.model_dump() | {"to": address})
 
     @property
     def has_secret(self) -> bool:
@@ -163,6 +188,9 @@ class Target(Section):
             raise ValueError("has both secret_file and secret_env: set only one of them")
         if self.secret_file and not self.secret_file.startswith(("/", "~")):
             raise ValueError("secret_file must be absolute: a schedule may run in another folder")
+        if self.is_reference and self.kind != "apprise":
+            self._check_reference()
+            return self
         {
             "webhook": self._check_webhook,
             "email": self._check_email,
@@ -170,6 +198,13 @@ class Target(Section):
             "apprise": self._check_apprise,
         }[self.kind]()
         return self
+
+    def _check_reference(self) -> None:
+        kind, _, place = self.to.partition(":")
+        if kind == "env" and not re.fullmatch(_VARIABLE, place):
+            raise ValueError("`to` needs the name of an environment variable after env:")
+        if kind == "file" and not place.startswith(("/", "~")):
+            raise ValueError("`to` needs an absolute path after file:")
 
     def _check_webhook(self) -> None:
         _split(self.to, ("http", "https"), "a webhook")

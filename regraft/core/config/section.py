@@ -11,17 +11,37 @@ Value = TypeVar("Value")
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-def refuse_password(url: str) -> str:
-    """Return the URL unchanged if it contains no password.
+_PASSWORD = re.compile(r"(^|:)[\w+.-]+://[^/@\s]*:[^/@\s]+@")
+# Parameters that sign a URL or authorise its holder: S3, Google, Azure, and usual names.
+_TOKEN = re.compile(
+    r"://\S*[?&](x-(amz|goog)-(signature|credential|security-token)|sig|signature|"
+    r"(access_?|auth_?)?token|api_?key|password|secret)=",
+    re.IGNORECASE,
+)
 
-    The configuration is stored in plain text.
+
+def refuse_login(url: str) -> str:
+    """Return the URL unchanged if it contains no user with a password.
 
     Raises:
         ValueError: the URL contains a password.
     """
-    if re.search(r"(^|:)[\w+.-]+://[^/@\s]*:[^/@\s]+@", url):
+    if _PASSWORD.search(url):
         raise ValueError("contains a password; configure it in the client library instead")
     return url
+
+
+def refuse_password(url: str) -> str:
+    """Return the URL unchanged if it contains no password and no token.
+
+    The configuration is stored in plain text.
+
+    Raises:
+        ValueError: the URL contains a password or a token.
+    """
+    if _TOKEN.search(url):
+        raise ValueError("contains a token; configure it in the client library instead")
+    return refuse_login(url)
 
 
 Url = Annotated[str, AfterValidator(refuse_password), Field(description="local path or fsspec URL")]

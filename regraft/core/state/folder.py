@@ -154,6 +154,8 @@ class State:
 def open_state(root: Path, debug: bool = False) -> State:
     """Open the state folder at `root`; create it if missing, repair it if moved or copied.
 
+    A new folder is readable by its owner only, and so is everything below it.
+
     Args:
         root: relative to the working directory, or absolute; symbolic links are followed.
         debug: whether ZenML and MLflow log debug messages.
@@ -258,7 +260,9 @@ def _reason(error: Exception) -> str:
 
 
 def _open(root: Path, debug: bool) -> State:
-    root.mkdir(parents=True, exist_ok=True)
+    # Photos' names, thumbnails and settings are for this user; an existing folder is left as it is,
+    # so that a group may share one.
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=root):
         pass  # a lock would wait for minutes in a folder that can hold no file
     with state_lock(State(root)):

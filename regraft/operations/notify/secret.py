@@ -1,4 +1,4 @@
-"""The secret of a target, read only when it is needed."""
+"""The secret and the address of a target, read only when they are needed."""
 
 import os
 from pathlib import Path
@@ -14,9 +14,25 @@ def read_secret(target: Target) -> str | None:
     if not target.has_secret:
         return ""
     if target.secret_env:
-        return os.environ.get(target.secret_env, "").strip() or None
+        return _variable(target.secret_env)
+    return _content(target.secret_file)
+
+
+def read_address(target: Target) -> str | None:
+    """Return the address or command line of a target, None if its variable or file is missing."""
+    if not target.is_reference:
+        return target.to
+    kind, _, place = target.to.partition(":")
+    return _variable(place) if kind == "env" else _content(place)
+
+
+def _variable(name: str) -> str | None:
+    return os.environ.get(name, "").strip() or None
+
+
+def _content(path: str) -> str | None:
     try:
-        return Path(target.secret_file).expanduser().read_text(encoding="utf-8").strip() or None
+        return Path(path).expanduser().read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError, RuntimeError):  # RuntimeError: ~ of an unknown user
         return None
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from regraft.core.config import NotifyConfig, Target
 from regraft.operations.notify import command, services, webhook
 from regraft.operations.notify.message import Message
-from regraft.operations.notify.secret import format_source, read_secret
+from regraft.operations.notify.secret import format_source, read_address, read_secret
 
 _SLACK_S = 0.5  # lets the target's own time-out come first, which names the cause; guess
 
@@ -53,6 +53,14 @@ def _deliver(target: Target, message: Message) -> str:
     secret = read_secret(target)
     if secret is None:
         return f"expected its secret in {format_source(target)}, got none"
+    address = read_address(target)
+    if address is None:
+        return f"expected its address in {target.to}, got none"
+    if target.is_reference:
+        try:
+            target = target.with_address(address)
+        except ValueError:  # its text may contain the address
+            return f"expected the address of a target of kind {target.kind} in {target.to}"
     # The thread is abandoned after the time-out, because a name look-up cannot be cancelled.
     services.silence_library_logs()
     pool = ThreadPool(1)

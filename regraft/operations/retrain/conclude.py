@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from regraft.core.config import Config
+from regraft.core.config import Config, NotifyConfig
 from regraft.core.files import is_url
 from regraft.core.outcomes import AttemptOutcome, TrainedOutcome, VerdictStatus
 from regraft.core.state import current_user
@@ -147,6 +147,7 @@ def conclude_run(result: RunOutcome, config: Config, now: datetime) -> Attempt:
     """Write the record of a pipeline run, send its notifications, and return the record.
 
     Args:
+        config: without targets if the process that started the run sends the notifications.
         now: UTC.
     """
     advice, trained = result.advice, result.trained
@@ -238,10 +239,15 @@ def conclude(attempt: Attempt, config: Config) -> Attempt:
     """Write the attempt to the journal, send its notifications, and return the written record."""
     written = replace(attempt, aliases=read_aliases(config.tracking))
     journal.write_record(config.retrain.journal_url, written)
-    send(config.notify, attempt_message(written))
-    if drift := _drift_message(written):
-        send(config.notify, drift)
+    notify_attempt(written, config.notify)
     return written
+
+
+def notify_attempt(attempt: Attempt, notify: NotifyConfig) -> None:
+    """Send the notifications about a recorded attempt."""
+    send(notify, attempt_message(attempt))
+    if drift := _drift_message(attempt):
+        send(notify, drift)
 
 
 def _is_recorded_promotion(attempt: Attempt, config: Config) -> bool:

@@ -6,6 +6,7 @@ from regraft.operations.schedule.entry import (
     check,
     default_name,
     next_fire_times,
+    refuse_addresses,
     split_command,
     with_settings,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "next_fire_times",
     "read_heartbeat",
     "read_schedule",
+    "refuse_addresses",
     "remove",
     "render",
     "split_command",

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from regraft.core.config import NotifyConfig, load_config, refuse_password
 from regraft.core.errors import ScheduleError
 from regraft.operations.schedule.cron import check_cron, fire_times, last_fire_time, zone_of
 
@@ -131,7 +132,9 @@ def check(entry: ScheduleEntry, commands: Collection[str]) -> None:
         commands: names of the commands that may be scheduled.
 
     Raises:
-        ScheduleError: the message names the wrong part and suggests a correction.
+        ScheduleError: the message names the wrong part and suggests a correction; or the command
+            line contains a password, or the address of a notification target.
+        ConfigError: a notification target in the command line is invalid.
     """
     if not _NAME.fullmatch(entry.name):
         raise ScheduleError(
@@ -146,9 +149,39 @@ def check(entry: ScheduleEntry, commands: Collection[str]) -> None:
             f"Expected a command of Regraft that may be scheduled, got {word!r}.{hint} "
             f"Available: {', '.join(sorted(commands))}."
         )
+    _refuse_secrets(entry.arguments)
     zone_of(entry.timezone)
     check_cron(entry.cron, datetime.fromisoformat(entry.added))
     _check_seconds(entry)
+
+
+def refuse_addresses(notify: NotifyConfig) -> None:
+    """Raise an error if a notification target contains its address, which would be stored.
+
+    Raises:
+        ScheduleError: the message does not quote the address.
+    """
+    for target in notify.targets:
+        if not target.is_storable:
+            raise ScheduleError(
+                f"Expected no address of a notification target in a schedule, which is stored, got "
+                f"that of a {target.kind}. Set `to` to env:NAME or file:PATH, which name where the "
+                "address is, or name the targets in the --config of a command on this machine."
+            )
+
+
+def _refuse_secrets(words: Sequence[str]) -> None:
+    for word in words:
+        try:
+            refuse_password(word)
+        except ValueError as error:
+            raise ScheduleError(
+                f"Expected a command without a password, which would be stored: a URL in it "
+                f"{error}."
+            ) from None
+        override = word.removeprefix("--set=")
+        if override.startswith("notify."):
+            refuse_addresses(load_config(None, (override,)).notify)
 
 
 def _check_seconds(entry: ScheduleEntry) -> None:

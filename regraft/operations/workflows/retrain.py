@@ -150,11 +150,13 @@ def attempt(config: Config, state: State, runner: PipelineRunner) -> Retrained:
 
 def _result(run: FinishedRun, config: Config, state: State, runner: PipelineRunner) -> Retrained:
     """Return the attempt that the run's last step recorded, and the model that it trained."""
+    from regraft.operations.retrain.conclude import notify_attempt
     from regraft.operations.retrain.guards import describe_weakened
     from regraft.operations.status import rebuild
     from regraft.operations.workflows.train import request_pending_approval, trained_model
 
     recorded: Attempt = run.load("conclude")
+    notify_attempt(recorded, config.notify)  # the run has no targets: a run's settings are stored
     rebuild(state, datetime.now(UTC))
     if not recorded.was_trained:
         return Retrained(recorded, None)

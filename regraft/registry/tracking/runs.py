@@ -34,6 +34,7 @@ from mlflow.exceptions import MlflowException
 
 from regraft.core.config import Config, TrackingConfig
 from regraft.core.errors import ConfigError, ModelNotFound, RegistryError
+from regraft.core.spreadsheet import csv_text
 from regraft.core.state import require_mlflow_database
 
 if TYPE_CHECKING:
@@ -254,8 +255,8 @@ def log_report(run: Run, report: "EvaluationReport", page: str) -> None:
     run.client.log_figure(run.run_id, confusion_plot(report), "plots/confusion.png")
     run.client.log_figure(run.run_id, reliability_plot(report), "plots/reliability.png")
     run.client.log_figure(run.run_id, history_plot(report), "plots/history.png")
-    run.client.log_text(run.run_id, report.predictions.to_csv(index=False), "predictions.csv")
-    run.client.log_text(run.run_id, report.quarantine.to_csv(index=False), "quarantine.csv")
+    run.client.log_text(run.run_id, csv_text(report.predictions), "predictions.csv")
+    run.client.log_text(run.run_id, csv_text(report.quarantine), "quarantine.csv")
     attach_files(run, "", {REPORT_FILE: page.encode()})
 
 
