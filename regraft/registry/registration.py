@@ -20,6 +20,7 @@ from regraft.drift import Reference, choose_reference_split, make_reference
 from regraft.evaluation.evaluate import EvaluationReport, abstain_below
 from regraft.evaluation.predict import prediction_table, with_abstention
 from regraft.evaluation.report import render
+from regraft.evaluation.report.numbers import bounds, percent
 from regraft.model.classifier import ImageClassifier
 from regraft.model.embed import NO_STORE, choose_compute, logits
 from regraft.model.pixels import Photo, photos_of
@@ -44,6 +45,7 @@ from regraft.registry.versions import (
     CONTENT_HASH,
     RegisteredVersion,
     delete,
+    describe_version,
     downloaded,
     find_by_content,
     load_reference,
@@ -109,6 +111,7 @@ def register(
     # The results on today's test photos, for an old version too.
     set_tags(tracking, version, _scores(report))
     log_report(Run(version.run_id, tracking.uri), report, render(report, tracking.name))
+    describe_version(tracking, version, _description(classifier, report))
     with registry_lock(tracking):  # two processes at once would both insert the alias
         set_alias(tracking, version, CHALLENGER)
     return version
@@ -120,6 +123,15 @@ def _tags(challenger: Challenger) -> dict[str, str]:
         "mlflow_run_id": challenger.run_id,
         "git_sha": git_sha(),
     }
+
+
+def _description(classifier: ImageClassifier, report: EvaluationReport) -> str:
+    return (
+        f"One of {len(report.classes)} classes for each photo: {', '.join(report.classes)}. "
+        f"Trained on {report.class_counts.train.sum()} photos from "
+        f"{classifier.card.backbone.source}. Test accuracy {percent(report.accuracy.value)} "
+        f"({bounds(report.accuracy.low, report.accuracy.high)}) on {report.n} photos."
+    )
 
 
 def _scores(report: EvaluationReport) -> dict[str, str]:
@@ -205,7 +217,11 @@ def _has_version(run: Run) -> bool:
 
 def _ensure_name(tracking: TrackingConfig) -> None:
     try:
-        connect(tracking).create_registered_model(tracking.name)
+        description = (
+            "An image classifier. The version with the alias champion serves; the tags of a "
+            "version name the last verdict and its reason."
+        )
+        connect(tracking).create_registered_model(tracking.name, description=description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

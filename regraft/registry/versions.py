@@ -33,6 +33,7 @@ MANIFEST_FILE = "manifest.parquet"
 CONTENT_HASH = "content_hash"
 APPROVAL = "approval"  # tag: state of the approval by a person; "" if no approval was required
 PENDING = "pending"
+DESCRIPTION_START = "Registered by Regraft"
 # Tag of a registered model that is a ledger: its versions are entries, not models.
 LEDGER = "regraft.ledger"
 _PAGE = 1000  # MLflow's server returns at most this many registered models at once
@@ -148,6 +149,20 @@ def set_tags(tracking: TrackingConfig, version: RegisteredVersion, tags: Mapping
     client = connect(tracking)
     for key, value in tags.items():
         client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
+def describe_version(tracking: TrackingConfig, version: RegisteredVersion, text: str) -> None:
+    """Write the version's description, with the day of its registration, for MLflow's pages.
+
+    A description that a person wrote or changed stays.
+    """
+    client = connect(tracking)
+    stored = client.get_model_version(version.name, str(version.version))
+    if stored.description and not stored.description.startswith(DESCRIPTION_START):
+        return
+    day = f"{datetime.fromtimestamp(stored.creation_timestamp / 1000, UTC):%Y-%m-%d}"
+    description = f"{DESCRIPTION_START} on {day}. {text}"
+    client.update_model_version(version.name, str(version.version), description)
 
 
 def get_tags(tracking: TrackingConfig, version: RegisteredVersion) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What one run of `regraft train` leaves behind."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from mlflow import MlflowClient
 from tiny_train import NAME, last_run, output, stages
 
 from regraft import registry
+from regraft.registry.versions import describe_version
 
 pytestmark = pytest.mark.pipeline
 
@@ -60,6 +62,24 @@ def test_report_is_shown_as_html_in_zenml(run):
         picture for picture in run.steps["evaluate"].output.visualizations if picture.type == "html"
     ]
     assert Path(shown.uri).read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_mlflow_pages_describe_the_model_and_open_as_classic_machine_learning(world, run):
+    client = MlflowClient(world.tracking.uri)
+    assert "image classifier" in client.get_registered_model(NAME).description
+    description = client.get_model_version(NAME, "1").description
+    accuracy = f"{100 * output(run, 'evaluate').accuracy.value:.1f}"
+    expected = rf"on \d+-.* classes .*Trained on \d+ .*accuracy {accuracy}"
+    assert re.search(expected, description)
+    kind = client.get_experiment_by_name(NAME).tags["mlflow.experimentKind"]
+    assert kind == "custom_model_development"
+    version = registry.find(world.tracking, NAME, "1")
+    describe_version(world.tracking, version, "Test")
+    assert client.get_model_version(NAME, "1").description.endswith(". Test")
+    client.update_model_version(NAME, "1", "Mine.")
+    describe_version(world.tracking, version, "Test")
+    assert client.get_model_version(NAME, "1").description == "Mine."
+    client.update_model_version(NAME, "1", description)
 
 
 def test_mlflow_run_is_called_as_the_pipeline_run_and_finished(world, run):

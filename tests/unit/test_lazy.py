@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import photo_file, write_files
 
 from regraft.core.lazy import lazy_exports
 
@@ -102,3 +103,22 @@ def test_a_package_is_light_before_a_name_is_used():
     assert set(map(dotted, PACKAGES)) <= modules
     assert len(PACKAGES) >= 5
     assert not {"torch", "torchvision", "timm", "sklearn", "zenml"} & modules
+
+
+def test_a_data_set_that_is_refused_loads_nothing_that_computes(tmp_path):
+    """Whoever names the wrong folder waits for no import of torch."""
+    write_files(tmp_path / "one", {"cat/1.png": photo_file(1)})
+    write_files(tmp_path / "empty", {"cat/read.me": b""})
+    code = (
+        "import sys\n"
+        "from regraft.cli import app\n"
+        "from regraft.core.errors import DataError\n"
+        "for folder in ('one', 'empty', 'missing'):\n"
+        "    try:\n"
+        "        app(['train', folder, '--state', 'state'], standalone_mode=False)\n"
+        "    except DataError as error:\n"
+        "        print(type(error).__name__, *{'torch', 'zenml', 'mlflow'} & set(sys.modules))\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.stdout.splitlines() == ["DataError", "NoPhotos", "NoPhotos"], done.stderr

@@ -150,15 +150,23 @@ def fingerprint(config: IngestConfig) -> str:
         64 hex digits.
 
     Raises:
-        ConfigError, NoPhotos, ManifestError: as in ingest().
+        ConfigError, NoPhotos, ManifestError, ClassVanished, DataError: as in ingest().
     """
     is_torchvision = config.photos.startswith(PREFIX)
+    if not is_torchvision:
+        _refuse_one_class(_listed_labels(config), config.photos)
     photos = torchvision_stamp(config) if is_torchvision else _state_of(_place(config))
     parts: list[object] = [reads_heic(), photos]
     if inbox := inbox_location(config):
         with name_inbox_in_errors(inbox):
             parts.append(_state_of(inbox, may_wait=True))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _listed_labels(config: IngestConfig) -> set[str]:
+    """Return the labels that the folders or manifests name."""
+    listing = join_listings(_list(config), list_inbox(inbox_location(config), config.label_from))
+    return _labels_in(listing) - {""}
 
 
 def _state_of(place: str, *, may_wait: bool = False) -> list[object]:

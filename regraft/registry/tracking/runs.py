@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite:///"
 REPORT_FILE = "report.html"
+# MLflow's pages open an experiment without a kind as one of generative AI (seen in 3.17).
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 MAX_PARAMETER_LENGTH = 6000  # characters; MLflow's limit for the value of a parameter
 MAX_BATCH = 100  # MLflow's limit for the parameters in one call
 _ANSWER_TIMEOUT_S = 10.0  # guess
@@ -158,7 +160,7 @@ def _create_experiment(client: MlflowClient, tracking: TrackingConfig) -> str:
     # Without an explicit location, a database store writes files into the working directory.
     location = tracking.artifacts_url or None
     try:
-        return str(client.create_experiment(tracking.name, artifact_location=location))
+        return str(client.create_experiment(tracking.name, location, EXPERIMENT_TAGS))
     except MlflowException as error:
         experiment = client.get_experiment_by_name(tracking.name)
         if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
