@@ -51,7 +51,7 @@ def predict(
     labelled = f"{n_read} of {format_count(len(table), 'photo')} labelled by"
     typer.echo(f"{labelled} {version.name}/{version.version}: {out or _counts_text(table)}")
     if (table.error != "").all():
-        typer.echo(f"None of the {format_count(len(table), 'photo')} could be read.", err=True)
+        typer.echo(f"None of {format_count(len(table), 'photo')} could be read.", err=True)
         raise typer.Exit(DataError.exit_code)
 
 

@@ -45,9 +45,7 @@ def predict_batch(
     summary = run_workflow(request, complete, runner_for(opened))
     typer.echo(_summary_text(summary, request))
     if summary.n_errors == summary.n_photos:
-        typer.echo(
-            f"None of the {format_count(summary.n_photos, 'photo')} could be read.", err=True
-        )
+        typer.echo(f"None of {format_count(summary.n_photos, 'photo')} could be read.", err=True)
         raise typer.Exit(DataError.exit_code)
 
 

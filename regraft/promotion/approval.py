@@ -1,5 +1,6 @@
 """Verdicts that wait for approval by a person, and the approval or rejection itself."""
 
+import shlex
 from datetime import datetime
 
 from regraft import registry
@@ -101,7 +102,8 @@ def _pending_version(verdict: Verdict, tracking: TrackingConfig) -> RegisteredVe
     status = tags.get(APPROVAL) or "approval was not required"
     raise NothingPendingApproval(
         f"Expected the verdict {verdict.id} about {verdict.name}/{verdict.challenger} to wait for "
-        f"approval, got: {status}. See `regraft explain {verdict.name}/{verdict.challenger}`."
+        f"approval, got: {status}. See `regraft explain "
+        f"{shlex.quote(f'{verdict.name}/{verdict.challenger}')}`."
     )
 
 

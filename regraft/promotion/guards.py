@@ -1,6 +1,7 @@
 """The guards of a verdict: each checks one property of the challenger and reports its number."""
 
 import math
+import shlex
 from collections.abc import Iterator
 
 import numpy as np
@@ -99,7 +100,7 @@ def check_previous_champion(pair: ModelPair) -> Iterator[Guard]:
     if previous := pair.last_champion:
         message = (
             f"there is no champion now, but version {previous} was champion before: restore a "
-            f"champion first (regraft rollback {pair.name})"
+            f"champion first (regraft rollback {shlex.quote(pair.name)})"
         )
         yield Guard("previous champion", "inconclusive", previous, NO_LIMIT, message)
 

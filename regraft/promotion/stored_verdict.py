@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,8 @@ def load_stored_verdict(
         problem = f"no files of {verdict_id}" if verdict_id else "none"
         raise ModelNotFound(
             f"Expected the verdict about {version.name}/{version.version} in its run, found "
-            f"{problem}. Judge the version: regraft promote {version.name}/{version.version}"
+            f"{problem}. Judge the version: regraft promote "
+            f"{shlex.quote(f'{version.name}/{version.version}')}"
         )
     try:
         pair: ModelPair = _decode(ModelPair, files[_PAIR_FILE])
@@ -84,7 +86,8 @@ def load_stored_verdict(
         raise ModelNotFound(
             f"Expected the verdict {verdict_id} about {version.name}/{version.version} in the "
             "format of this version of Regraft, found the format of another version. Judge the "
-            f"version again: regraft promote {version.name}/{version.version}"
+            f"version again: regraft promote "
+            f"{shlex.quote(f'{version.name}/{version.version}')}"
         ) from None
     return StoredVerdict(verdict, PairedEvaluation(pair, photos), config)
 

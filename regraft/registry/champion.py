@@ -9,6 +9,7 @@ The alias decides which version serves (docs/decisions/001). If somebody sets th
 change is recorded in the ledger and the alias is not touched.
 """
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -304,7 +305,8 @@ def _target(entries: tuple[Entry, ...], name: str, serving: int | None, to: int 
     if to is None:
         raise NoRollbackTarget(
             f"Expected an earlier champion of {name} as the rollback target, got none. {state} "
-            f"Train a better model with `regraft train`, or see `regraft history {name}`."
+            f"Train a better model with `regraft train`, or see `regraft history "
+            f"{shlex.quote(name)}`."
         )
     why = "it is the champion already" if to == serving else "it was never champion"
     raise NoRollbackTarget(
@@ -324,7 +326,7 @@ def _check_target_exists(
             further = candidates[candidates.index(target) + 1 :]
         earlier = [version for version in further if version != target]
         remedy = (
-            f"The next earlier champion: `regraft rollback {name} --to {earlier[0]}`."
+            f"The next earlier champion: `regraft rollback {shlex.quote(name)} --to {earlier[0]}`."
             if earlier
             else "There is no earlier champion."
         )

@@ -12,6 +12,7 @@ detects changed, deleted or truncated entries, but not a forger who rewrites the
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -116,9 +117,9 @@ def load_verified_ledger(tracking: TrackingConfig, name: str) -> Ledger:
         raise LedgerBroken(
             f"Expected an intact ledger {name}{SUFFIX} in {tracking.uri}, but: "
             f"{ledger.faults[0]}{more} The champion was not changed. Restore MLflow's database "
-            f"from a backup. Without a backup: save the output of `regraft history {name}`, then "
-            f"delete the registered model {name}{SUFFIX} and the tag {RECORDED} of {name}; the "
-            "next decision creates a new ledger."
+            f"from a backup. Without a backup: save the output of `regraft history "
+            f"{shlex.quote(name)}`, then delete the registered model {name}{SUFFIX} and the tag "
+            f"{RECORDED} of {name}; the next decision creates a new ledger."
         )
     return ledger
 
@@ -180,7 +181,8 @@ def append_entry(tracking: TrackingConfig, draft: Draft, head: str) -> Entry:
     faster = " ".join(str(entry) for entry in ledger.entries if entry.previous == head)
     raise ChampionMoved(
         f"Expected to write the next entry of {draft.model}{SUFFIX}, but another process wrote it "
-        f"first: {faster} Nothing was changed. See `regraft history {draft.model}` and try again."
+        f"first: {faster} Nothing was changed. See `regraft history "
+        f"{shlex.quote(draft.model)}` and try again."
     )
 
 

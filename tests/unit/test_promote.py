@@ -243,6 +243,8 @@ def test_missing_champion_does_not_replace_the_comparison():
     assert (vacancy.name, vacancy.measured) == ("previous champion", 3)
     assert "version 3" in verdict.reason
     assert "regraft rollback letters" in verdict.reason
+    spaced = replace(vacant, pair=replace(vacant.pair, name="my letters"))
+    assert "regraft rollback 'my letters'" in judge(spaced, rule()).reason
 
 
 def test_model_with_a_deleted_ancestor_cannot_be_compared():
