@@ -2,6 +2,7 @@
 
 RegraftError                     exit code
 ├── ConfigError                  2   an invalid key, value or command line
+│   └── MissingDriver                the package for a kind of URL is not installed
 ├── DataError                    3   the photos
 │   ├── NoPhotos                     the given location has no photos
 │   ├── UnusablePhoto                a file that cannot be read as a photo
@@ -51,6 +52,10 @@ class ConfigError(RegraftError):
     """A configuration key, a value or a command line is invalid."""
 
     exit_code = 2
+
+
+class MissingDriver(ConfigError):
+    """The package for a kind of URL is not installed."""
 
 
 class DataError(RegraftError):

@@ -12,18 +12,23 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from regraft.core.disk import disk_full, is_full_disk
-from regraft.core.errors import ConfigError
+from regraft.core.errors import ConfigError, MissingDriver
 
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://|::")
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
+_URL = re.compile(rf"{_SCHEME}(::{_SCHEME})*://")
 
 
 def is_url(place: str) -> bool:
     """Return whether a location is an fsspec URL, not a path on this machine.
 
-    >>> is_url("s3://bucket/cats"), is_url("/home/me/cats")
-    (True, False)
+    A URL begins with a scheme, or with a chain of them. `::` elsewhere is a part of a name.
+
+    >>> is_url("s3://bucket/cats"), is_url("/home/me/cats"), is_url("cats/10::22.jpg")
+    (True, False, False)
+    >>> is_url("simplecache::s3://bucket/cats"), is_url("zip://a.jpg::cats.zip")
+    (True, True)
     """
-    return bool(_URL.search(place))
+    return bool(_URL.match(place))
 
 
 def absolute(place: str) -> str:
@@ -41,15 +46,37 @@ def filesystem(place: str) -> tuple[AbstractFileSystem, str]:
         place: local path or fsspec URL.
 
     Raises:
-        ConfigError: no installed file system supports this kind of URL.
+        MissingDriver: the package for this kind of URL is not installed.
+        ConfigError: no file system supports this kind of URL.
     """
+    if place.startswith("file://") or not is_url(place):
+        return LocalFileSystem(), absolute(place)  # fsspec would split a name at "::"
     try:
-        fs, path = fsspec.core.url_to_fs(place)
-    except (ValueError, ImportError) as error:
+        fs, path = fsspec.core.url_to_fs(place) if _is_chain(place) else _plain_filesystem(place)
+    except ImportError as error:
+        scheme = place.partition("://")[0]
+        raise MissingDriver(
+            f"Expected an installed package for {scheme}:// URLs, got none ({error})."
+        ) from None
+    except ValueError as error:
         raise ConfigError(
             f"Expected a local path or a URL that fsspec can open, got {place} ({error})."
         ) from None
     return fs, str(path)
+
+
+def _is_chain(url: str) -> bool:
+    """Return whether `::` separates several URLs, instead of being a part of a name."""
+    first, *others = url.split("::")
+    known = fsspec.available_protocols()
+    return "://" not in first or any("://" in other or other in known for other in others)
+
+
+def _plain_filesystem(url: str) -> tuple[AbstractFileSystem, str]:
+    """Do the same as fsspec.core.url_to_fs, which would split a name at `::`."""
+    kind = fsspec.get_filesystem_class(url.partition("://")[0])
+    fs = fsspec.filesystem(url.partition("://")[0], **kind._get_kwargs_from_urls(url))
+    return fs, kind._strip_protocol(url)
 
 
 def access_errors() -> tuple[type[Exception], ...]:
@@ -67,6 +94,11 @@ def access_errors() -> tuple[type[Exception], ...]:
     )
     loaded = [(sys.modules[module], name) for module, name in classes if module in sys.modules]
     return (OSError, *(getattr(module, name) for module, name in loaded))
+
+
+def location_errors() -> tuple[type[Exception], ...]:
+    """Return access_errors() and those of an invalid location: no driver, a port of 99999."""
+    return (ConfigError, ValueError, OverflowError, *access_errors())
 
 
 def list_files(folder: str, suffix: str) -> tuple[AbstractFileSystem, list[str]]:

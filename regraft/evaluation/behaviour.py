@@ -11,13 +11,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from regraft.core.config import BehaviourConfig, EmbedConfig
+from regraft.core.config import BehaviourConfig, EmbedConfig, IngestConfig
 from regraft.core.errors import UnusablePhoto
 from regraft.core.files import absolute
 from regraft.data.ingest import n_cores, read_bytes
 from regraft.data.ingest.facts import sha256_of
-from regraft.data.ingest.manifest import is_manifest, list_manifest
-from regraft.data.ingest.sources import LabelFrom, Listed, Listing, Quarantined, list_folder
+from regraft.data.ingest.manifest import DEFAULT_INGEST, is_manifest, list_manifest
+from regraft.data.ingest.sources import Listed, Listing, Quarantined, list_folder
 from regraft.data.split import stratified_head
 from regraft.evaluation.behaviour_result import Behaviour, MustPass
 from regraft.evaluation.predict import max_pixels_of
@@ -50,7 +50,7 @@ def check_behaviour(
     photos: pd.DataFrame,
     config: BehaviourConfig,
     store: EmbedConfig = NO_STORE,
-    label_from: LabelFrom = "top",
+    ingest: IngestConfig = DEFAULT_INGEST,
 ) -> Behaviour:
     """Return the results for perturbed test photos and for must-pass photos, computed in fp32.
 
@@ -61,13 +61,13 @@ def check_behaviour(
         photos: of the test split, with the columns path, sha256 and label.
         config: how many photos are perturbed, and the place of the must-pass photos.
         store: of embeddings; new ones are written to it.
-        label_from: how the folders of must_pass name the classes, as in IngestConfig.
+        ingest: label_from for folders, schemes and roots for manifests of must-pass photos.
 
     Raises:
         NoPhotos, ManifestError, ClassVanished: must_pass cannot be listed, as in ingest.
         UnusablePhoto: a test photo cannot be read any more.
     """
-    listing = _must_pass_listing(config.must_pass, label_from)
+    listing = _must_pass_listing(config.must_pass, ingest)
     chosen = photos_of(stratified_head(photos, config.n_photos))
     behaviour = Behaviour(
         n_photos=len(chosen),
@@ -103,14 +103,14 @@ def _predicted(
     return head_scores(classifier, embeddings_for(spec, photos, store)).argmax(dim=1)
 
 
-def _must_pass_listing(url: str, label_from: LabelFrom) -> Listing:
+def _must_pass_listing(url: str, ingest: IngestConfig) -> Listing:
     """Return the photos as ingest lists them; here photos with contradicting labels stay."""
     if not url:
         return Listing(())
     place = absolute(url)
     if is_manifest(place):
-        return list_manifest(place)
-    return list_folder(place, label_from=label_from)
+        return list_manifest(place, ingest)
+    return list_folder(place, label_from=ingest.label_from)
 
 
 def _must_pass(
@@ -163,5 +163,3 @@ def _open(uri: str) -> Photo | UnusablePhoto:
         return Photo(uri, sha256_of(read_bytes(uri)))
     except UnusablePhoto as error:
         return error
-    except ValueError as error:  # neither a path nor a URL: a port of 99999, a zero byte
-        return UnusablePhoto("unreadable", str(error))

@@ -3,23 +3,24 @@
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from torch import Tensor
 from tqdm import tqdm
 
 from regraft.core.config import EmbedConfig, IngestConfig
-from regraft.core.errors import ConfigError, ManifestError, NoPhotos, UnusablePhoto
-from regraft.core.files import absolute, access_errors, filesystem, is_url, write_atomic
+from regraft.core.errors import ConfigError, NoPhotos, UnusablePhoto
+from regraft.core.files import absolute, filesystem, location_errors, write_atomic
 from regraft.core.spreadsheet import csv_text
 from regraft.data.ingest import n_cores, read_bytes
 from regraft.data.ingest.formats import PHOTO_EXTENSIONS
-from regraft.data.ingest.manifest import is_manifest
+from regraft.data.ingest.manifest import DEFAULT_INGEST, NamedPhoto, is_manifest, manifest_photos
+from regraft.data.ingest.row_locations import log_missing_drivers
 from regraft.data.ingest.sources import PHOTO_FILES, printable, select_photos
 from regraft.data.ingest.walk import find_files
 from regraft.model.card import UNSURE, Card
@@ -42,6 +43,7 @@ def predict(
     sources: Sequence[str],
     model: str = "",
     store: EmbedConfig = NO_STORE,
+    ingest: IngestConfig = DEFAULT_INGEST,
 ) -> pd.DataFrame:
     """Return a row a photo, in the order of the sources; an unusable photo has an error text.
 
@@ -51,6 +53,7 @@ def predict(
             paths or fsspec URLs.
         model: its name and version, for a column "model"; "" = no such column.
         store: of embeddings; known photos are not decoded, new embeddings are written.
+        ingest: schemes and roots limit which photos a manifest may name.
 
     Returns:
         path, label, confidence in [0, 1], "prob:CLASS" for each class in order, error ("" = none).
@@ -59,22 +62,37 @@ def predict(
 
     Raises:
         NoPhotos: the sources hold no photo, or a folder does not exist.
-        ManifestError: a manifest without a column "image".
+        ManifestError: a manifest is no table, or lacks the column "image".
     """
-    table = predict_paths(classifier, list_photos(sources), store).drop(columns="sha256")
+    photos = list_photos(sources, ingest)
+    refused = {at: photo.error for at, photo in enumerate(photos) if photo.error}
+    paths = [photo.place for photo in photos]
+    table = predict_paths(classifier, paths, store, refused).drop(columns="sha256")
     return table.assign(model=model) if model else table
 
 
 def predict_paths(
-    classifier: ImageClassifier, paths: Sequence[str], store: EmbedConfig = NO_STORE
+    classifier: ImageClassifier,
+    paths: Sequence[str],
+    store: EmbedConfig = NO_STORE,
+    refused: Mapping[int, UnusablePhoto] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """Return the table of predict() for photos that are listed already.
+
+    Args:
+        refused: positions in paths that are not opened, with the reason.
 
     Returns:
         path, sha256 of the file ("" if it cannot be opened), then the columns of predict().
     """
+
+    def open_photo(at: int) -> Photo | UnusablePhoto:
+        return refused[at] if at in refused else _photo(paths[at])
+
+    at_all = range(len(paths))
     with ThreadPoolExecutor(n_cores()) as pool:
-        opened = list(tqdm(pool.map(_photo, paths), "read", len(paths), disable=None, delay=2))
+        opened = list(tqdm(pool.map(open_photo, at_all), "read", len(paths), disable=None, delay=2))
+    log_missing_drivers(photo for photo in opened if isinstance(photo, UnusablePhoto))
     photos = [photo for photo in opened if isinstance(photo, Photo)]
     spec = spec_for(classifier, judging_compute(), max_pixels_of(classifier.card))
     embeddings = try_embeddings_for(spec, photos, store)
@@ -89,23 +107,30 @@ def predict_paths(
     return table.assign(error=errors)
 
 
-def list_photos(sources: Sequence[str]) -> list[str]:
-    """Return the paths of the photos in the order of the sources; a folder's are sorted by path.
+def list_photos(
+    sources: Sequence[str], ingest: IngestConfig = DEFAULT_INGEST, *, all_columns: bool = False
+) -> list[NamedPhoto]:
+    """Return the photos in the order of the sources; a folder's are sorted by path.
 
     Files in a folder that ingest ignores are left out: hidden files, files of the operating system,
-    and non-images. An unreachable URL counts as a photo.
+    and non-images. An unreachable URL counts as a photo. An unusable row of
+    a manifest is a photo with an error.
+
+    Args:
+        ingest: schemes and roots are used.
+        all_columns: whether all cells of a manifest are read.
 
     Raises:
         NoPhotos: there is no photo.
         ManifestError: a manifest without a column "image".
     """
-    paths = [path for source in sources for path in _photos_of(source)]
-    if not paths:
+    photos = [photo for source in sources for photo in _photos_of(source, ingest, all_columns)]
+    if not photos:
         raise NoPhotos(
             f"Expected photos in {', '.join(sources) or 'the sources'}, got none. Photos are "
             f"{PHOTO_FILES}."
         )
-    return paths
+    return photos
 
 
 def is_folder(place: str) -> bool:
@@ -114,18 +139,16 @@ def is_folder(place: str) -> bool:
     Args:
         place: as returned by absolute().
     """
-    files, path = filesystem(place)
     web = place.startswith(
         ("http://", "https://")
     )  # has no folders; a request would read a whole page
     try:
         if web and _extension(urlsplit(place).path) in PHOTO_EXTENSIONS:
             return False
+        files, path = filesystem(place)
         return bool(files.isdir(path))
-    except ValueError:  # not a URL
-        return False
-    except access_errors():  # reported in the photo's row when it is read
-        return False
+    except location_errors():
+        return False  # reported in the photo's row when it is read
 
 
 def prediction_table(scores: Tensor, card: Card) -> pd.DataFrame:
@@ -200,46 +223,17 @@ def write_predictions(table: pd.DataFrame, url: str) -> None:
     write_atomic(absolute(url), _encoded(table, _extension(url)))
 
 
-def _photos_of(source: str) -> list[str]:
+def _photos_of(source: str, ingest: IngestConfig, all_columns: bool) -> list[NamedPhoto]:
     place = absolute(source)
     if is_manifest(place):
-        return _manifest_photos(place)
+        return list(manifest_photos(place, ingest, all_columns=all_columns))
     if not is_folder(place):
-        return [place]
-    return [file.uri for file in select_photos(find_files(place))]
+        return [NamedPhoto(place)]
+    return [NamedPhoto(file.uri) for file in select_photos(find_files(place))]
 
 
 def _extension(place: str) -> str:
     return os.path.splitext(place)[1].lower()
-
-
-def _manifest_photos(place: str) -> list[str]:
-    table = _read_manifest(place)
-    if "image" not in table.columns:
-        columns = ",".join(map(str, table.columns))
-        raise ManifestError(
-            f"Expected a column image in {place}, got {columns}. Rename the column."
-        )
-    folder = place.rpartition("/")[0]
-    return [
-        image if is_url(image) or os.path.isabs(image) else f"{folder}/{image}"
-        for image in table.image
-    ]
-
-
-def _read_manifest(place: str) -> pd.DataFrame:
-    """Return the table as text; unlike a training manifest, it needs no labels."""
-    try:
-        data = io.BytesIO(read_bytes(place))
-        if place.lower().endswith(".parquet"):
-            return pd.read_parquet(data)
-        return pd.read_csv(data, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except UnusablePhoto as error:
-        raise NoPhotos(f"Expected a manifest at {place}: {error.detail}. Check the path.") from None
-    except (ValueError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
-        raise ManifestError(
-            f"Expected a table with a header in {place}, got: {error}. Save the file again."
-        ) from None
 
 
 def _photo(path: str) -> Photo | UnusablePhoto:
@@ -247,8 +241,6 @@ def _photo(path: str) -> Photo | UnusablePhoto:
         return Photo(path, hashlib.sha256(read_bytes(path)).hexdigest())
     except UnusablePhoto as error:
         return UnusablePhoto(error.reason, f"{error.detail} (in {path})")
-    except ValueError as error:  # neither a path nor a URL: a port of 99999, a zero byte
-        return UnusablePhoto("unreadable", f"{error} (in {path})")
 
 
 def _error(photo: Photo | UnusablePhoto, refused: dict[str, UnusablePhoto]) -> str:

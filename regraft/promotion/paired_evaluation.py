@@ -147,9 +147,7 @@ def _measure_behaviour(
     manifests: Sequence[pd.DataFrame],
     config: Config,
 ) -> Behaviour:
-    behaviour = check_behaviour(
-        challenger, test, config.behaviour, config.embed, config.ingest.label_from
-    )
+    behaviour = check_behaviour(challenger, test, config.behaviour, config.embed, config.ingest)
     trained = {sha256 for manifest in manifests for sha256 in manifest.sha256}
     must_pass = tuple(
         replace(photo, trained_on=photo.sha256 in trained) for photo in behaviour.must_pass

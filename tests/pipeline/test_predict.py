@@ -53,6 +53,10 @@ def photos() -> list[str]:
     return trained().splits.test.path.tolist()
 
 
+def places_in(sources) -> list[str]:
+    return [photo.place for photo in list_photos(sources)]
+
+
 @pytest.fixture
 def mixed(tmp_path) -> Path:
     """A folder with one good photo, three broken ones, and what is no photo at all."""
@@ -174,15 +178,32 @@ def test_only_broken_photos_are_no_crash(mixed):
 
 def test_manifest_needs_no_labels_and_may_be_relative(mixed):
     place = mixed / "todo.csv"
-    place.write_text(f"image,who\ndeep/good.png,me\n{photos()[1]},you\n")
-    assert list_photos([str(place)]) == [str(mixed / "deep" / "good.png"), photos()[1]]
+    good = str(mixed / "deep" / "good.png")
+    place.write_text(f"image,who\ndeep/good.png,me\n{good},you\n")
+    assert places_in([str(place)]) == [good, good]
     pd.DataFrame({"image": ["deep/good.png"]}).to_parquet(mixed / "todo.parquet")
-    assert list_photos([str(mixed / "todo.parquet")]) == [str(mixed / "deep" / "good.png")]
+    assert places_in([str(mixed / "todo.parquet")]) == [good]
+
+
+def test_a_bad_row_of_a_manifest_has_its_reason_and_ends_no_batch(mixed):
+    place = mixed / "todo.csv"
+    rows = [
+        "image,label",
+        "deep/good.png,a",
+        ",b",
+        "http://127.0.0.1:99999/x.jpg,a",
+        "/etc/passwd,a",
+    ]
+    place.write_text("\n".join(rows))
+    table = predict(classifier(), [str(place)])
+    reasons = [error.partition(":")[0] for error in table.error]
+    assert reasons == ["", "no image", "not allowed", "not allowed"]
+    assert table.path.tolist()[1:] == [f"{place}, line 3", *(row[:-2] for row in rows[3:])]
 
 
 def test_sources_keep_their_order(mixed):
     sources = [photos()[2], str(mixed / "deep"), photos()[0]]
-    assert list_photos(sources) == [photos()[2], str(mixed / "deep" / "good.png"), photos()[0]]
+    assert places_in(sources) == [photos()[2], str(mixed / "deep" / "good.png"), photos()[0]]
 
 
 def test_url_is_read_as_a_path_is():
@@ -207,7 +228,7 @@ def test_a_web_photo_is_not_asked_whether_it_is_a_folder(monkeypatch):
 
     monkeypatch.setattr("fsspec.implementations.http.HTTPFileSystem.isdir", refuse)
     urls = ["http://example.invalid/a.JPG", "https://example.invalid/b.png?size=2"]
-    assert list_photos(urls) == urls
+    assert places_in(urls) == urls
 
 
 def test_the_pixel_limit_is_the_one_of_the_training():

@@ -310,7 +310,7 @@ def peak(n):
         manifest = Path(folder) / "photos.csv"
         with manifest.open("w") as file:
             file.write("image\\n")
-            file.writelines(f"/nowhere/a folder/photo number {i}.jpg\\n" for i in range(n))
+            file.writelines(f"a folder/photo number {i}.jpg\\n" for i in range(n))
         for _ in range(2):
             assert plan([str(manifest)], folder + "/out", who, 5000).n_photos == n
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -328,7 +328,7 @@ def peak_mb(folder: Path, n: int) -> float:
     from regraft.operations.batch import Predictor, plan
 
     folder.mkdir()
-    lines = "".join(f"/nowhere/a folder/photo number {number}.jpg\n" for number in range(n))
+    lines = "".join(f"a folder/photo number {number}.jpg\n" for number in range(n))
     (folder / "photos.csv").write_text(f"image\n{lines}")
     del lines
     who = Predictor(name="tiny", version=1, abstain_below=0.0, content="0" * 64)

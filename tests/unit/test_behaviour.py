@@ -233,7 +233,7 @@ def test_must_pass_photos_may_be_a_manifest(colourful, must_pass):
     ]
     assert answers[2].error.startswith("missing: ")
     assert str(must_pass / "gone.png") in answers[2].error
-    assert answers[3].error.startswith("unreadable: ")
+    assert answers[3].error.startswith("not allowed: ")
 
 
 def test_the_same_photo_under_two_labels_is_judged_under_both(colourful, must_pass):

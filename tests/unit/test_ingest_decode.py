@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regraft.core.errors import ConfigError, UnusablePhoto
+from regraft.core.errors import UnusablePhoto
 from regraft.data.ingest import decode, n_cores, read_photo
 from regraft.data.ingest.decode import unpack
 
@@ -168,7 +168,7 @@ def test_read_photo_reads_paths_and_urls_and_names_the_file_that_fails(tmp_path)
     path.write_bytes(b"")
     with pytest.raises(UnusablePhoto, match=r"^empty file: .*/a\.png\b"):
         read_photo(str(path))
-    with pytest.raises(ConfigError, match=r"\bfsspec\b.* nosuch://a\b"):
+    with pytest.raises(UnusablePhoto, match=r"^unreadable: .* nosuch://a\b"):
         read_photo("nosuch://a")
 
 

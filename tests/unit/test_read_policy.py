@@ -65,12 +65,13 @@ def test_local_paths_are_read_in_each_spelling(place):
 def test_a_scheme_that_is_not_listed_opens_nothing(place, web):
     url, served = web
     chained = f"simplecache::{url}", f"reference://x::file://{place}", f"zip://x::{place}"
-    chained += (f"simplecache::{place}",)  # by its look a path
     for text in (url, url.upper(), f"local://{place}", *chained, "reference://x", "memory://x"):
         with pytest.raises(UnusablePhoto, match="not allowed"):
             read_allowed(text, LOCAL)
     with pytest.raises(UnusablePhoto, match="not allowed"):
         read_allowed(f"simplecache::{url}", ReadPolicy(SCHEMES))
+    with pytest.raises(UnusablePhoto, match="missing"):
+        read_allowed(f"simplecache::{place}", LOCAL)  # the name of a file
     assert served == []
 
 

@@ -1,13 +1,17 @@
 """The plots: positions of their lines, bars and ticks."""
 
+import io
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from regraft.core.pages.svg import render_svg
 from regraft.evaluation.evaluate import coverage_at, coverage_table, reliability_table
 from regraft.evaluation.report.plots import coverage_curve, learning_curves, reliability_bars
+from regraft.registry.tracking.plots import confusion_plot
 
 
 def epochs(phase, n):
@@ -24,6 +28,19 @@ def epochs(phase, n):
             "seconds": 1.0,
         }
     )
+
+
+@pytest.mark.parametrize("name", ["$x^{$ glass", "$", r"\$a$ \frac{", "a_b^2"])
+def test_a_users_text_is_drawn_as_it_is_and_never_as_a_formula(name):
+    labels = SimpleNamespace(
+        classes=(name, "b"), confusion=pd.DataFrame({"label": [name], "predicted": ["b"], "n": [1]})
+    )
+    figure = confusion_plot(labels)
+    figure.savefig(io.BytesIO(), format="png")
+    text = figure.axes[0].get_xticklabels()[0]
+    shown, is_formula = text._preprocess_math(text.get_text())
+    assert (shown, is_formula) == (name, False)
+    render_svg(lambda figure: figure.text(0, 0, name) and {}, 50, 50, name, "k")
 
 
 def test_a_single_record_of_training_is_no_curve():

@@ -18,7 +18,7 @@ from regraft.core.config.network import (
     FreezeConfig,
     TuneConfig,
 )
-from regraft.core.config.photos import IngestConfig, SplitConfig
+from regraft.core.config.photos import IngestConfig, RemoteScheme, SplitConfig
 from regraft.core.config.retraining import (
     BatchConfig,
     DriftConfig,
@@ -55,6 +55,7 @@ __all__ = [
     "PredictConfig",
     "PromoteConfig",
     "RegistryConfig",
+    "RemoteScheme",
     "RetrainConfig",
     "Section",
     "SplitConfig",

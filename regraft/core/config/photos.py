@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from regraft.core.config.section import Fraction, Section, Url
 
+# Each scheme reads a single object and no other location (unlike reference://, zip:// or ::).
+RemoteScheme = Literal["s3", "gs", "gcs", "abfs", "abfss", "az", "http", "https"]
+
 
 class IngestConfig(Section):
     """Which photos to read, and when to stop the run.
@@ -24,6 +27,9 @@ class IngestConfig(Section):
     memory_url: folder that caches the facts of each photo, so that only new photos are decoded.
     torchvision_root: local folder, the `root` of torchvision's data sets; "" = the system's folder,
         then download.
+    schemes: kinds of URLs that the rows of a manifest may name anywhere. A row may always name
+        photos in the folder of its manifest, and below it.
+    roots: further folders, or beginnings of URLs, whose photos the rows of a manifest may name.
     """
 
     photos: Url = ""
@@ -35,6 +41,8 @@ class IngestConfig(Section):
     images_url: Url = ""
     memory_url: Url = ""
     torchvision_root: str = ""
+    schemes: tuple[RemoteScheme, ...] = ("s3", "gs", "gcs", "abfs", "abfss", "az")
+    roots: tuple[Url, ...] = ()
 
 
 class SplitConfig(Section):

@@ -45,8 +45,18 @@ _STYLE: dict[str, Any] = {
     "xtick.labelcolor": MUTED,
     "ytick.color": LINE,
     "ytick.labelcolor": MUTED,
+    "text.parse_math": False,
 }
 _LOCK = Lock()  # matplotlib's settings belong to the whole process
+
+
+def escape_math(text: str) -> str:
+    r"""Return a user's text so that matplotlib draws it as it is, and reads no formula from it.
+
+    >>> escape_math("$x^{$ glass")
+    '\\$x^{\\$ glass'
+    """
+    return text.replace("$", r"\$")
 
 
 def render_svg(

@@ -7,7 +7,8 @@ import stat
 import struct
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +23,8 @@ from PIL import (
 )
 
 from regraft.core.config import IngestConfig
-from regraft.core.errors import UnusablePhoto
-from regraft.core.files import access_errors, filesystem, is_url
+from regraft.core.errors import MissingDriver, UnusablePhoto
+from regraft.core.files import filesystem, is_url, location_errors
 from regraft.data.ingest.formats import N_HEAD, NOT_READ, ImageFormat, format_of, reads_heic
 from regraft.data.ingest.png import open_png
 from regraft.data.ingest.tiff import CheckedTiff, eight_bit_grey
@@ -80,6 +81,7 @@ class Unpacked(NamedTuple):
     height: int
 
 
+NO_DRIVER = "no driver"  # reason of an UnusablePhoto: the package for its URL is not installed
 NO_LIMIT = sys.maxsize  # bytes of a file, or pixels of a photo whose size ingest has checked
 
 
@@ -91,18 +93,35 @@ def read_bytes(uri: str, max_bytes: int = NO_LIMIT) -> bytes:
         max_bytes: size limit, >= 1; at most max_bytes + 1 bytes are read.
 
     Raises:
-        UnusablePhoto: "missing", "unreadable" (also a pipe, a device or a folder) or "too large".
-        ConfigError: no file system supports this kind of URL.
+        UnusablePhoto: "missing", "unreadable" (also a pipe, a device, a folder or an invalid URL),
+            "no driver" or "too large".
     """
-    try:
+    with _unusable_if_unreadable(uri):
         data = _read_url(uri, max_bytes) if is_url(uri) else _read_local(uri, max_bytes)
-    except FileNotFoundError:
-        raise UnusablePhoto("missing", f"no file at {uri}") from None
-    except access_errors() as error:
-        raise UnusablePhoto("unreadable", f"{type(error).__name__}: {error}") from None
     if len(data) > max_bytes:
         raise UnusablePhoto("too large", f"more than {max_bytes} bytes at {uri}")
     return data
+
+
+@contextmanager
+def _unusable_if_unreadable(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UnusablePhoto("missing", f"no file at {uri}") from None
+    except MissingDriver as error:
+        raise UnusablePhoto(NO_DRIVER, str(error)) from None
+    except location_errors() as error:
+        raise UnusablePhoto("unreadable", _access_problem(error)) from None
+
+
+def _access_problem(error: Exception) -> str:
+    """Return the problem without the message of a server, which may quote what it has read."""
+    if isinstance(error, OSError) and error.errno:
+        return f"{type(error).__name__}: {os.strerror(error.errno)}"
+    status = getattr(error, "status", None)  # of an HTTP answer
+    suffix = f" {status}" if isinstance(status, int) else ""
+    return f"{type(error).__name__}{suffix}: the location cannot be opened"
 
 
 def _read_local(path: str, max_bytes: int) -> bytes:
@@ -213,15 +232,11 @@ def read_head(uri: str) -> bytes:
     Raises:
         UnusablePhoto: as read_bytes().
     """
-    try:
+    with _unusable_if_unreadable(uri):
         if not is_url(uri):
             return _read_local(uri, N_HEAD - 1)
         fs, path = filesystem(uri)
         return bytes(fs.cat_file(path, start=0, end=N_HEAD))
-    except FileNotFoundError:
-        raise UnusablePhoto("missing", f"no file at {uri}") from None
-    except access_errors() as error:
-        raise UnusablePhoto("unreadable", f"{type(error).__name__}: {error}") from None
 
 
 def is_lfs_pointer(data: bytes) -> bool:

@@ -10,7 +10,7 @@ from regraft.core.errors import ConfigError, NoPhotos
 from regraft.core.files import absolute, is_url
 from regraft.data.ingest.arrays import PREFIX
 from regraft.data.ingest.manifest import is_manifest, list_manifest
-from regraft.data.ingest.sources import LabelFrom, Listed, Listing, list_folder
+from regraft.data.ingest.sources import Listed, Listing, list_folder
 
 
 def inbox_location(config: IngestConfig) -> str:
@@ -38,12 +38,12 @@ def inbox_location(config: IngestConfig) -> str:
     return place
 
 
-def list_inbox(place: str, label_from: LabelFrom = "top") -> Listing:
+def list_inbox(place: str, config: IngestConfig) -> Listing:
     """Return the listing of the inbox, in which a photo may lack its label.
 
     Args:
         place: result of inbox_location(); "" = an empty listing.
-        label_from: as in IngestConfig.
+        config: schemes, roots and label_from are used.
 
     Raises:
         NoPhotos: the location does not exist.
@@ -53,9 +53,9 @@ def list_inbox(place: str, label_from: LabelFrom = "top") -> Listing:
         return Listing(())
     with name_inbox_in_errors(place):
         if is_manifest(place):
-            listing = list_manifest(place, may_wait=True)
+            listing = list_manifest(place, config, may_wait=True)
         else:
-            listing = list_folder(place, may_wait=True, label_from=label_from)
+            listing = list_folder(place, may_wait=True, label_from=config.label_from)
     late = tuple(photo._replace(is_late=True) for photo in listing.photos)
     return replace(listing, photos=late)
 

@@ -2,14 +2,39 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, get_args
 
+from regraft.core.config import RemoteScheme
 from regraft.core.errors import ConfigError, UnusablePhoto
+from regraft.core.files import is_url
 from regraft.data.ingest.decode import read_bytes
 
-# Each scheme reads a single object and no other location (unlike reference://, zip:// or ::).
-SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss", "az", "http", "https")
+LOCAL = "file"
+SCHEMES = (LOCAL, *get_args(RemoteScheme))
+NOT_ALLOWED = "not allowed"  # reason of an UnusablePhoto
 DEFAULT_MAX_BYTES = 64 * 2**20  # guess: a photo of 100 megapixels fits as JPEG
+
+
+class Location(NamedTuple):
+    """What a text names: its scheme in lower case (LOCAL for a path), and the path or URL."""
+
+    scheme: str
+    place: str
+
+
+def parse_location(text: str) -> Location | None:
+    """Return the location that a text names; None for a chain of URLs, which names several.
+
+    >>> parse_location("FILE:///a/b.jpg"), parse_location("S3://bucket/b.jpg").place
+    (Location(scheme='file', place='/a/b.jpg'), 's3://bucket/b.jpg')
+    """
+    scheme, separator, path = text.partition("://")
+    if not is_url(text) or not separator:
+        return Location(LOCAL, text)
+    scheme = scheme.lower()
+    if scheme != LOCAL and "::" in text:
+        return None
+    return Location(scheme, path if scheme == LOCAL else f"{scheme}://{path}")
 
 
 @dataclass(frozen=True)
@@ -56,18 +81,8 @@ def read_allowed(place: str, policy: ReadPolicy) -> bytes:
         UnusablePhoto: the policy does not allow the location (then nothing is opened), or the file
             cannot be read.
     """
-    scheme, separator, path = place.partition("://")
-    scheme = scheme.lower() if separator else "file"
-    if scheme not in policy.schemes or "::" in place:
+    location = parse_location(place)
+    if location is None or location.scheme not in policy.schemes:
         allowed = ", ".join(policy.schemes) or "no path and no URL"
-        raise UnusablePhoto("not allowed", f"image_schemes allows {allowed}")
-    if separator:
-        place = path if scheme == "file" else f"{scheme}://{path}"
-    try:
-        return read_bytes(place, policy.max_bytes)
-    except (
-        ConfigError,
-        ValueError,
-    ) as error:  # no driver for the scheme, or an invalid path or URL
-        detail = f"{type(error).__name__}: the location cannot be opened"
-        raise UnusablePhoto("unreadable", detail) from None
+        raise UnusablePhoto(NOT_ALLOWED, f"image_schemes allows {allowed}")
+    return read_bytes(location.place, policy.max_bytes)

@@ -99,7 +99,7 @@ class _Layout:
         if not folders:
             return ""
         named = {"top": folders[:1], "leaf": folders[-1:], "path": folders}[self.label_from]
-        return unicodedata.normalize("NFC", printable("/".join(named)))
+        return "/".join(named)
 
     def notes(self, photos: Iterable[FileEntry]) -> tuple[str, ...]:
         """Return a note if several folders with photos become one class."""
@@ -121,8 +121,8 @@ class _Layout:
     def _class_folders(self, file: FileEntry) -> tuple[str, ...]:
         folders = file.parts[:-1]
         if self.with_splits:
-            return folders[1:] if folders and folders[0].lower() in SPLITS else ()
-        return folders
+            folders = folders[1:] if folders and folders[0].lower() in SPLITS else ()
+        return tuple(clean_label(printable(name)) for name in folders)
 
 
 def printable(name: str) -> str:
@@ -132,6 +132,28 @@ def printable(name: str) -> str:
     'caf\\xe9.jpg'
     """
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def clean_label(text: str) -> str:
+    r"""Return the label that a folder's name or a cell means.
+
+    >>> clean_label(" cafe\u0301 ")
+    'café'
+    """
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def similar_labels(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of labels that differ only in case, width or blanks, each sorted.
+
+    >>> similar_labels(["Cat", "cat", "dog", "hot dog", "hot  dog"])
+    (('Cat', 'cat'), ('hot  dog', 'hot dog'))
+    """
+    groups: dict[str, list[str]] = {}
+    for label in sorted(set(labels)):
+        key = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+        groups.setdefault(key, []).append(label)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
 def list_folder(root: str, *, may_wait: bool = False, label_from: LabelFrom = "top") -> Listing:
@@ -281,8 +303,9 @@ def _refuse_nothing(root: str, listing: Listing) -> None:
             f"(image,label)."
         )
     if not reasons:
+        others = format_count(listing.n_ignored, "other file")
         raise NoPhotos(
-            f"Expected photos in {root}, got none ({listing.n_ignored} other files). Photos are "
+            f"Expected photos in {root}, got none ({others}). Photos are "
             f"{PHOTO_FILES}. Check the folder."
         )
 

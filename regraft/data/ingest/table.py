@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import warnings
 from collections import Counter
@@ -34,11 +35,19 @@ from regraft.data.ingest.inbox import (
     list_inbox,
     name_inbox_in_errors,
 )
-from regraft.data.ingest.labels import Read, relabelled_table, resolve_labels
+from regraft.data.ingest.labels import Read, ResolvedLabels, relabelled_table, resolve_labels
 from regraft.data.ingest.manifest import is_manifest, list_manifest
 from regraft.data.ingest.memory import load_facts, save_new_facts
-from regraft.data.ingest.sources import Listing, Quarantined, list_folder
+from regraft.data.ingest.row_locations import log_missing_drivers
+from regraft.data.ingest.sources import (
+    Listing,
+    Quarantined,
+    list_folder,
+    similar_labels,
+)
 from regraft.data.ingest.walk import find_files, stamp_of
+
+logger = logging.getLogger("regraft.ingest")
 
 
 @dataclass(frozen=True)
@@ -105,12 +114,13 @@ def ingest(config: IngestConfig) -> ImageTable:
         ClassVanished: a class has no usable photo left.
         DataError: there are fewer than two classes.
     """
-    early, late = _list(config), list_inbox(inbox_location(config), config.label_from)
+    early, late = _list(config), list_inbox(inbox_location(config), config)
     listing = join_listings(early, late)
     read, quarantined = _read_all(listing, config)
     resolved = resolve_labels(read)
     frame = _frame(resolved.photos, listing.slice_names)
-    entries = sorted({*listing.quarantined, *quarantined, *resolved.clashing})
+    unusable = [*listing.quarantined, *quarantined, *resolved.clashing]
+    entries = sorted(set(unusable))
     quarantine = pd.DataFrame(entries, columns=list(Quarantined._fields), dtype=str)
     _refuse_too_many(quarantine, len(frame) + resolved.n_waiting, config)
     # Only classes outside the inbox can vanish.
@@ -125,16 +135,23 @@ def ingest(config: IngestConfig) -> ImageTable:
         source=config.photos,
         n_waiting=resolved.n_waiting,
         relabelled=relabelled_table(resolved.relabelled),
-        n_repeated=listing.n_repeated + resolved.n_repeated,
-        notes=(*listing.notes, *_notes(resolved.n_waiting, len(resolved.relabelled))),
+        n_repeated=listing.n_repeated + resolved.n_repeated + len(unusable) - len(entries),
+        notes=(*listing.notes, *_notes(resolved, set(frame["label"]))),
     )
 
 
-def _notes(n_waiting: int, n_relabelled: int) -> Iterator[str]:
-    if n_waiting:
-        yield f"Not used until labelled: {n_waiting} photos in the inbox without a label."
-    if n_relabelled:
-        yield f"The newest label is used of {n_relabelled} photos whose label was changed."
+def _notes(resolved: ResolvedLabels, labels: set[str]) -> Iterator[str]:
+    if resolved.n_waiting:
+        photos = format_count(resolved.n_waiting, "photo")
+        yield f"Not used until labelled: {photos} in the inbox without a label."
+    if resolved.relabelled:
+        photos = format_count(len(resolved.relabelled), "photo")
+        yield f"The newest label is used of {photos} whose label was changed."
+    for names in similar_labels(labels):
+        quoted = " and ".join(repr(name) for name in names)
+        yield (
+            f"{quoted} are different classes, with names that differ only in case, width or blanks."
+        )
 
 
 def fingerprint(config: IngestConfig) -> str:
@@ -155,25 +172,25 @@ def fingerprint(config: IngestConfig) -> str:
     is_torchvision = config.photos.startswith(PREFIX)
     if not is_torchvision:
         _refuse_one_class(_listed_labels(config), config.photos)
-    photos = torchvision_stamp(config) if is_torchvision else _state_of(_place(config))
+    photos = torchvision_stamp(config) if is_torchvision else _state_of(_place(config), config)
     parts: list[object] = [reads_heic(), photos]
     if inbox := inbox_location(config):
         with name_inbox_in_errors(inbox):
-            parts.append(_state_of(inbox, may_wait=True))
+            parts.append(_state_of(inbox, config, may_wait=True))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _listed_labels(config: IngestConfig) -> set[str]:
     """Return the labels that the folders or manifests name."""
-    listing = join_listings(_list(config), list_inbox(inbox_location(config), config.label_from))
+    listing = join_listings(_list(config), list_inbox(inbox_location(config), config))
     return _labels_in(listing) - {""}
 
 
-def _state_of(place: str, *, may_wait: bool = False) -> list[object]:
+def _state_of(place: str, config: IngestConfig, *, may_wait: bool = False) -> list[object]:
     """Return values that change with the files of a folder or a manifest."""
     if not is_manifest(place):
         return [place, [("/".join(file.parts), file.stamp) for file in find_files(place)]]
-    uris = sorted({photo.uri for photo in list_manifest(place, may_wait=may_wait).photos})
+    uris = sorted({photo.uri for photo in list_manifest(place, config, may_wait=may_wait).photos})
     digest = hashlib.sha256(read_bytes(place)).hexdigest()
     return [place, digest, [(uri, stamp_of(uri)) for uri in uris]]
 
@@ -194,7 +211,7 @@ def _list(config: IngestConfig) -> Listing:
         return list_torchvision(config)
     place = _place(config)
     if is_manifest(place):
-        return list_manifest(place)
+        return list_manifest(place, config)
     return list_folder(place, label_from=config.label_from)
 
 
@@ -213,6 +230,7 @@ def _read_all(listing: Listing, config: IngestConfig) -> tuple[list[Read], list[
         outcomes = pool.map(read, uris)
         shown = tqdm(outcomes, "ingest", len(uris), disable=None, delay=2)
         results = dict(zip(uris, save_new_facts(shown, known, config.memory_url), strict=True))
+    log_missing_drivers(result for result in results.values() if isinstance(result, UnusablePhoto))
     for photo in listing.photos:
         result = results[photo.uri]
         if isinstance(result, ImageFacts):
@@ -264,12 +282,15 @@ def _refuse_too_many(quarantine: pd.DataFrame, n_usable: int, config: IngestConf
     limit = config.max_quarantine_fraction
     if n_bad <= limit * (n_bad + n_usable):
         return
-    remedies = "".join(f" {remedy}." for remedy in _remedies(quarantine))
+    details = "".join(f" {remedy}." for remedy in _remedies(quarantine))
     first = "; ".join(f"{row.path} ({row.reason})" for row in quarantine.head(3).itertuples())
+    if not details:
+        example = quarantine[quarantine["reason"] == quarantine["reason"].mode()[0]].iloc[0]
+        details = f" {example['path']}: {example['detail']}."
     raise TooManyQuarantined(
         f"Expected a share of unusable photos of at most ingest.max_quarantine_fraction={limit:g}, "
         f"got {n_bad} of {format_count(n_bad + n_usable, 'photo')} in {config.photos}: "
-        f"{_reason_counts(quarantine)}. First: {first}.{remedies} Repair or remove them, or raise "
+        f"{_reason_counts(quarantine)}. First: {first}.{details} Repair or remove them, or raise "
         f"ingest.max_quarantine_fraction."
     )
 

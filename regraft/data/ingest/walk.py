@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from regraft.core.errors import NoPhotos
-from regraft.core.files import access_errors, filesystem, is_url
+from regraft.core.files import filesystem, is_url, location_errors
 
 MISSING = "missing"  # the stamp of a file that does not exist
 _Above = frozenset[tuple[int, int]]  # (device, inode) of a folder and of its parents
@@ -88,10 +88,8 @@ def stamp_of(uri: str) -> str:
             fs, path = filesystem(uri)
             return str(fs.ukey(path))
         return _stamp(os.stat(uri))
-    except access_errors():
-        return MISSING
-    except ValueError:  # an invalid path or URL: port 99999, a zero byte
-        return MISSING
+    except location_errors():
+        return MISSING  # also an invalid path or URL (port 99999, a zero byte), or no driver
 
 
 def _stamp(state: os.stat_result) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from regraft.core.pages.svg import escape_math
 from regraft.evaluation.compare.candidate import short_name
 from regraft.evaluation.compare.comparison import Comparison
 
@@ -20,7 +21,7 @@ def plot(comparison: Comparison) -> Figure:
         xlabel="milliseconds a photo (fp32, forward pass; bars: quartiles)",
         ylabel=f"probe accuracy ({comparison.n_photos} photos; bars: 95 %)",
         xscale="log",
-        title=f"chosen: {short_name(comparison.chosen)}",
+        title=f"chosen: {escape_math(short_name(comparison.chosen))}",
     )
     front = table[table["on_front"].astype(bool)]
     axes.plot(front["ms"], front["probe"], color="tab:blue", linestyle="--", linewidth=1)
@@ -32,9 +33,8 @@ def plot(comparison: Comparison) -> Figure:
         axes.errorbar(x, y, np.array(bars[1]), np.array(bars[0]), "o", color="tab:blue", mfc=inside)
         if row["is_chosen"]:
             axes.plot(x, y, "o", color="tab:red", mfc="none", markersize=16)
-        axes.annotate(
-            short_name(row["source"]), (x, y), (8, 8), textcoords="offset points", fontsize=8
-        )
+        name = escape_math(short_name(row["source"]))
+        axes.annotate(name, (x, y), (8, 8), textcoords="offset points", fontsize=8)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")

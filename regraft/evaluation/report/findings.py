@@ -8,6 +8,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from regraft.core.intervals import Interval
+from regraft.core.text import format_count
 from regraft.evaluation.evaluate import EvaluationReport
 from regraft.evaluation.evaluate.label_errors import ASSUMED_RATE
 from regraft.evaluation.report.numbers import bounds, percent, points
@@ -78,7 +79,7 @@ def _leaks(report: EvaluationReport) -> Iterator[Finding]:
     if n:
         text = Markup(
             "<b>{}</b>: copies, near copies or photos of a group were in two splits ({})."
-        ).format(_plural(n, "leak"), _counted(report.leaks.action))
+        ).format(format_count(n, "leak"), _counted(report.leaks.action))
         yield Finding("warn", "leaks", text)
 
 
@@ -89,7 +90,7 @@ def _label_errors(report: EvaluationReport) -> Iterator[Finding]:
         text = Markup(
             "<b>{} to check</b> in test and validation, {} of them in test: wrong labels lower the "
             "measured accuracy. {}"
-        ).format(_plural(n, "label"), n_test, format_label_precision(report))
+        ).format(format_count(n, "label"), n_test, format_label_precision(report))
         yield Finding("warn", "labels", text)
 
 
@@ -114,7 +115,7 @@ def _classes(report: EvaluationReport) -> Iterator[Finding]:
             n_correct,
             weakest.n,
             bounds(weakest.recall_low, weakest.recall_high, 0),
-            _plural(weakest.n_train, "training photo"),
+            format_count(weakest.n_train, "training photo"),
         )
         yield Finding("warn", "classes", text)
     unpredicted = seen[seen.precision.isna()]
@@ -141,7 +142,7 @@ def _slices(report: EvaluationReport) -> Iterator[Finding]:
     if len(behind):
         worst = behind.iloc[int(behind.accuracy.argmin())]
         text = Markup("Significantly worse if {} is <b>{}</b>: {} on {}.").format(
-            worst.column, worst.value, percent(worst.accuracy), _plural(worst.n, "photo")
+            worst.column, worst.value, percent(worst.accuracy), format_count(worst.n, "photo")
         )
         yield Finding("bad", "slices", text)
 
@@ -150,7 +151,7 @@ def _quarantine(report: EvaluationReport) -> Iterator[Finding]:
     n = len(report.quarantine)
     if n:
         text = Markup("<b>{}</b> in quarantine, not used: {}.").format(
-            _plural(n, "file"), _counted(report.quarantine.reason)
+            format_count(n, "file"), _counted(report.quarantine.reason)
         )
         yield Finding("warn", "quarantine", text)
 
@@ -178,10 +179,6 @@ def _notes(report: EvaluationReport) -> Iterator[Finding]:
 
 def _bounds(share: Interval) -> str:
     return bounds(share.low, share.high)
-
-
-def _plural(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _counted(values: "pd.Series[str]") -> str:

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from regraft.core.config import IngestConfig
 from regraft.core.errors import NoPhotos
 from regraft.core.files import absolute, is_url
 from regraft.core.text import format_count
 from regraft.data.ingest.formats import PHOTO_EXTENSIONS
+from regraft.data.ingest.manifest import DEFAULT_INGEST
 from regraft.data.ingest.sources import PHOTO_FILES
 from regraft.operations.batch.folder import (
     OutputPartition,
@@ -60,7 +62,13 @@ class BatchPlan(BaseModel):
         )
 
 
-def plan(photos: Sequence[str], out: str, predictor: Predictor, shard_photos: int) -> BatchPlan:
+def plan(
+    photos: Sequence[str],
+    out: str,
+    predictor: Predictor,
+    shard_photos: int,
+    ingest: IngestConfig = DEFAULT_INGEST,
+) -> BatchPlan:
     """Write the plan of the photos to the output folder, and return it.
 
     Args:
@@ -68,6 +76,7 @@ def plan(photos: Sequence[str], out: str, predictor: Predictor, shard_photos: in
         out: folder of the predictions; local path or URL.
         predictor: the model version that will predict.
         shard_photos: maximum number of photos in a shard, >= 1.
+        ingest: schemes and roots limit which photos a manifest may name.
 
     Raises:
         NoPhotos: a source does not exist or has no photos. Its plan is then not written.
@@ -80,7 +89,9 @@ def plan(photos: Sequence[str], out: str, predictor: Predictor, shard_photos: in
     plans = []
     for source in sources:
         partition = OutputPartition(out=absolute(out), source=source, predictor=predictor)
-        plans.append(_plan_source(partition, single, shard_photos))
+        with open_index() as index:
+            _list_photos(index, partition, single, ingest)
+            plans.append(_plan_source(index, partition, shard_photos))
     return BatchPlan(
         predictor=predictor,
         shards=tuple(shard for each in plans for shard in each.shards),
@@ -90,15 +101,13 @@ def plan(photos: Sequence[str], out: str, predictor: Predictor, shard_photos: in
     )
 
 
-def _plan_source(partition: OutputPartition, single: list[str], shard_photos: int) -> BatchPlan:
-    with open_index() as photos:
-        _list_photos(photos, partition, single)
-        planned = [
-            _add_planned(photos, partition, number, digest)
-            for number, digest in enumerate(partition.planned_digests())
-        ]
-        n_gone = _write_gone_rows(photos, partition, planned)
-        new = [write_plan(partition, batch) for batch in photos.new_batches(shard_photos)]
+def _plan_source(photos: Index, partition: OutputPartition, shard_photos: int) -> BatchPlan:
+    planned = [
+        _add_planned(photos, partition, number, digest)
+        for number, digest in enumerate(partition.planned_digests())
+    ]
+    n_gone = _write_gone_rows(photos, partition, planned)
+    new = [write_plan(partition, batch) for batch in photos.new_batches(shard_photos)]
     old = [
         partition.shard(shard.digest, shard.n_photos - n)
         for shard, n in zip(planned, n_gone, strict=True)
@@ -133,12 +142,14 @@ def _write_gone_rows(photos: Index, partition: OutputPartition, planned: list[Sh
     return n_gone
 
 
-def _list_photos(photos: Index, partition: OutputPartition, single: list[str]) -> None:
+def _list_photos(
+    photos: Index, partition: OutputPartition, single: list[str], ingest: IngestConfig
+) -> None:
     if partition.source == NAMED:
         _check_exists(single)
         photos.add_listed(stamped(single))
     else:
-        photos.add_listed(walk(partition.source))
+        photos.add_listed(walk(partition.source, ingest))
     if not photos.count_listed():
         raise NoPhotos(
             f"Expected photos in {partition.source}, got none. Photos are {PHOTO_FILES}."

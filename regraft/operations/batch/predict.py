@@ -18,6 +18,7 @@ from regraft.operations.batch.folder import (
     read_plan,
     write_predictions,
 )
+from regraft.operations.batch.walk import refusals
 
 _TEXTS = ("path", "sha256", "label")
 # Only one thread of a process may use a network at a time, because torch.fx changes the calls of
@@ -64,9 +65,10 @@ def predict_shard(
     """
     if file_exists(shard.predictions_url):  # written by another call in the meantime
         return ShardResult(url=shard.predictions_url)
-    paths = [os.fsdecode(path) for path, _ in read_plan(shard)]
+    entries = read_plan(shard)
+    paths = [os.fsdecode(path) for path, _ in entries]
     with ONE_NETWORK:
-        table = predict_paths(classifier, paths, store).assign(
+        table = predict_paths(classifier, paths, store, refusals(entries)).assign(
             model=predictor.reference, shard=shard.digest
         )
     write_predictions(shard, pa.Table.from_pandas(table, partition_schema(classifier.card)))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from regraft import registry
-from regraft.core.config import BatchConfig, EmbedConfig, Fraction, TrackingConfig
+from regraft.core.config import BatchConfig, EmbedConfig, Fraction, IngestConfig, TrackingConfig
 from regraft.core.errors import ReloadMismatch
 from regraft.evaluation.predict import with_abstention
 from regraft.model.classifier import ImageClassifier
@@ -21,6 +21,7 @@ class BatchRequest(BaseModel):
     out: folder of the predictions; local path or URL.
     model: "NAME@ALIAS", "NAME/7" or "NAME"; "" = the only champion.
     abstain_below: minimum confidence of a prediction, in [0, 1]; card = the model card's value.
+    ingest: schemes and roots limit which photos a manifest may name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +30,7 @@ class BatchRequest(BaseModel):
     out: str
     model: str = ""
     abstain_below: Literal["card"] | Fraction = "card"
+    ingest: IngestConfig = IngestConfig()
 
 
 def plan_batch(request: BatchRequest, config: BatchConfig, tracking: TrackingConfig) -> BatchPlan:
@@ -39,7 +41,7 @@ def plan_batch(request: BatchRequest, config: BatchConfig, tracking: TrackingCon
         NoPhotos, ManifestError: as plan().
     """
     predictor = resolve_predictor(request, tracking)
-    return plan(request.photos, request.out, predictor, config.shard_photos)
+    return plan(request.photos, request.out, predictor, config.shard_photos, request.ingest)
 
 
 def resolve_predictor(request: BatchRequest, tracking: TrackingConfig) -> Predictor:

@@ -43,7 +43,7 @@ def predict(
     classifier = _with_threshold(registry.load(tracking, version), config.predict)
     store = reading_store(config.embed, state)
     reference = f"{version.name}/{version.version}"
-    return version, predict_photos(classifier, list(photos), reference, store)
+    return version, predict_photos(classifier, list(photos), reference, store, config.ingest)
 
 
 def batch_request(
@@ -69,6 +69,7 @@ def batch_request(
         photos=tuple(absolute(place) for place in inputs),
         out=absolute(folder),
         model=f"{version.name}/{version.version}",
+        ingest=config.ingest,
         abstain_below=_threshold(config.predict),
     )
     return request, fill_empty(config, {"tracking.name": version.name})

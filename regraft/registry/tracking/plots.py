@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from regraft.core.pages.svg import escape_math
 from regraft.evaluation.evaluate import EvaluationReport
 
 
@@ -16,8 +17,9 @@ def confusion_plot(report: EvaluationReport) -> Figure:
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.add_subplot(xlabel="predicted", ylabel="label")
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
+    texts = [escape_math(name) for name in names]
+    axes.set_xticks(range(len(names)), texts, rotation=90)
+    axes.set_yticks(range(len(names)), texts)
     return figure
 
 
