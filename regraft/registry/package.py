@@ -57,6 +57,7 @@ SERVED_PATHS = (
     "core/files.py",
     "core/lazy.py",
     "core/outcomes.py",
+    "core/spreadsheet.py",
     "data/__init__.py",
     "data/ingest",
     "model",
