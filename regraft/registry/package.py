@@ -58,6 +58,7 @@ SERVED_PATHS = (
     "core/lazy.py",
     "core/outcomes.py",
     "core/spreadsheet.py",
+    "core/text.py",
     "data/__init__.py",
     "data/ingest",
     "model",

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from regraft.core.config import SplitConfig
+from regraft.core.text import format_count
 from regraft.data.split.extension import SplitExtension, format_extensions
 from regraft.data.split.given import given_splits
 
@@ -21,8 +22,8 @@ def split_notes(
 
     Args:
         photos: of all splits, with the columns label, split, given_split, is_here (True),
-            remembered (the recorded split, "" if none) and is_free (whether the automatic
-            assignment chose the split).
+            remembered (the recorded split, "" if none), is_free (whether the automatic
+            assignment chose the split) and fresh_split (the split without the memory).
         classes: of the image table.
         extensions: new photos in a frozen test split.
     """
@@ -73,11 +74,12 @@ def _memory_notes(
     photos: pd.DataFrame, extensions: Sequence[SplitExtension], config: SplitConfig
 ) -> Iterator[str]:
     recorded = photos["remembered"]
-    is_sticky = photos["is_free"] & (recorded != "")
-    if is_sticky.any():
+    is_sticky = photos["is_free"] & (recorded != "") & (photos["split"] != photos["fresh_split"])
+    if is_sticky.any() and not config.freeze_test:
+        kept = format_count(int(is_sticky.sum()), "photo")
         yield (
-            f"{int(is_sticky.sum())} photos keep the split of an earlier run (split.memory_url); "
-            "the fractions and the salt apply to new photos."
+            f"{kept} would be in another split without the memory of earlier runs "
+            "(split.memory_url); the fractions and the salt apply to new photos."
         )
     n_moved = int((~photos["is_free"] & (recorded != "") & (recorded != photos["split"])).sum())
     if n_moved:

@@ -117,7 +117,7 @@ def split(table: ImageTable, config: SplitConfig, *, should_remember: bool = Tru
         remembered = load_assignments(config.memory_url)
         photos, pairs = _nodes(table.frame, remembered, config)
         placed = _place(photos, _is_frozen(remembered, config), config)
-        current = placed[placed["is_here"]]
+        current = placed[placed["is_here"]].assign(fresh_split=_fresh_splits(photos, config))
         leaks = find_leaks(current, config.near_duplicate_bits, drop=config.on_leak == "drop")
         if config.on_leak == "error":
             refuse_leaks(leaks)
@@ -187,6 +187,12 @@ def _place(photos: pd.DataFrame, is_frozen: bool, config: SplitConfig) -> pd.Dat
     photos = photos.assign(split=initial, is_free=is_free & is_here, is_given=~is_free & is_here)
     shares = Shares(fractions, config.salt, config.widen_test_below if is_frozen else None)
     return photos.assign(split=assign(photos, shares).astype("str"))
+
+
+def _fresh_splits(photos: pd.DataFrame, config: SplitConfig) -> "pd.Series[str]":
+    """Return the splits of today's photos without the memory."""
+    present = photos[photos["is_here"]]
+    return _place(present.assign(remembered=""), False, config)["split"]
 
 
 def _refuse_frozen_without_memory(config: SplitConfig) -> None:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # Of a photo's side, pixels. Largest in torchvision 0.29 and timm 1.0.31: 1024. Twice that, a guess.
 MAX_SIDE = 2048
-# Of an embedding. Largest seen in docs/backbones.md: 4096. Sixteen times that, a guess.
+# Of an embedding; a guess.
 MAX_EMBEDDING_DIM = 65_536
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Name = Annotated[str, Field(min_length=1)]

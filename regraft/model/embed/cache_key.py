@@ -4,11 +4,9 @@ import hashlib
 
 from pydantic import BaseModel, ConfigDict
 
-from regraft.data.ingest import DECODING_FILES, code_fingerprint
 from regraft.model.backbone import Preprocessing
 
-CODE_FILES = (
-    *DECODING_FILES,
+CODE_FILES = (  # besides those that decode a photo
     "model/backbone/architecture.py",
     "model/pixels.py",
     "model/embed/network.py",
@@ -47,4 +45,6 @@ def embedding_code_fingerprint(*extra_files: str) -> str:
     Args:
         extra_files: files of regraft/ that take part in this case, in addition to CODE_FILES.
     """
-    return code_fingerprint((*CODE_FILES, *extra_files), LIBRARIES)
+    from regraft.data.ingest import DECODING_FILES, code_fingerprint  # imports pandas
+
+    return code_fingerprint((*DECODING_FILES, *CODE_FILES, *extra_files), LIBRARIES)
