@@ -55,11 +55,14 @@ def disk_full(path: str, reason: str | None, needed_bytes: int) -> DiskFull:
         needed_bytes: free space that the writer needs.
     """
     free = format_bytes(shutil.disk_usage(_existing_parent(path)).free)
-    return DiskFull(
+    reason = reason or "the disk is full"
+    full = DiskFull(
         f"Expected {format_bytes(needed_bytes)} of free space for {path}, got {free} "
-        f"({reason or 'the disk is full'}). Free that space, or choose another disk, then run the "
-        "same command again: it resumes."
+        f"({reason}). Free that space, or choose another disk, then run the same command again: it "
+        "resumes."
     )
+    full.strerror = reason  # the short text, as in every OSError
+    return full
 
 
 def format_bytes(n_bytes: float) -> str:
