@@ -76,9 +76,9 @@ def _memory_notes(
     recorded = photos["remembered"]
     is_sticky = photos["is_free"] & (recorded != "") & (photos["split"] != photos["fresh_split"])
     if is_sticky.any() and not config.freeze_test:
-        kept = format_count(int(is_sticky.sum()), "photo")
+        photos_text = format_count(int(is_sticky.sum()), "photo")
         yield (
-            f"{kept} would be in another split without the memory of earlier runs "
+            f"{photos_text} would be in another split without the memory of earlier runs "
             "(split.memory_url); the fractions and the salt apply to new photos."
         )
     n_moved = int((~photos["is_free"] & (recorded != "") & (recorded != photos["split"])).sum())
