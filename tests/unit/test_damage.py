@@ -1,6 +1,7 @@
 """A damaged file of a state folder is named with a remedy, and hides nothing else."""
 
 import json
+import os
 import re
 import sqlite3
 import sys
@@ -82,6 +83,8 @@ DAMAGES = (overwrite, empty, remove, drop_tables)
 def call(state, monkeypatch, capsys):
     """Run `regraft ARGUMENTS --state ...` in this process: exit code, stdout, stderr."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    before = dict(os.environ)  # a command changes the variables of its process
+    os.environ["ZENML_CONFIG_PATH"] = str(state.zenml)  # other tests of this process use ZenML
 
     def called(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["regraft", *arguments, "--state", str(state.root)])
@@ -90,7 +93,9 @@ def call(state, monkeypatch, capsys):
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out, said.err
 
-    return called
+    yield called
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

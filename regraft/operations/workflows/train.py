@@ -95,10 +95,11 @@ def train(config: Config, state: State, runner: PipelineRunner) -> TrainedModel:
         RegraftError: a stage failed.
     """
     from regraft.data.ingest import fingerprint
+
+    listing = fingerprint(config.ingest)  # refuses photos before anything slow is imported
     from regraft.operations.retrain.rename import is_pure_rename, outdated_names
     from regraft.operations.status import rebuild
 
-    listing = fingerprint(config.ingest)
     pinned, weakened = pin_backbone(config), ""
     dag: Dag = "train"
     if fix_places(config, state).has_registry:
