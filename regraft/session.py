@@ -10,6 +10,7 @@ from regraft.core.state import readable_state as open_readable
 
 if TYPE_CHECKING:
     from regraft.operations.workflows.runner import PipelineRunner
+    from regraft.operations.workflows.schedule import Scheduler
 
 
 def new_state(root: Path, debug: bool = False) -> State:
@@ -46,6 +47,13 @@ def runner_for(state: State) -> "PipelineRunner":
     from regraft.orchestration.runner import ZenRunner
 
     return ZenRunner(state, find_dag)
+
+
+def scheduler_for(state: State) -> "Scheduler":
+    """Return what runs DAGs at fixed times: the orchestrator of the state folder."""
+    from regraft.orchestration.schedules import ZenScheduler
+
+    return ZenScheduler(state, find_dag)
 
 
 def find_dag(name: str) -> Callable[..., Any]:

@@ -4,9 +4,8 @@ import json
 import logging
 import shlex
 import signal
-import socket
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -19,13 +18,12 @@ from typer.core import TyperGroup
 from regraft.cli.interruption import release_signals
 from regraft.cli.options import DEFAULT_STATE, JsonOption, StateOption, is_debug
 from regraft.core.errors import RegraftError, ScheduleError
+from regraft.session import scheduler_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from regraft.core.config import Config
     from regraft.core.state import State
     from regraft.operations.schedule import Heartbeat, Kind, Record, ScheduleEntry
+    from regraft.operations.workflows.schedule import ParsedCommand
 
 # -P: a folder named `regraft` in the working directory of a run must not shadow the package.
 PROGRAM = (sys.executable, "-P", "-m", "regraft.cli")
@@ -67,33 +65,18 @@ def add(
 ) -> None:
     """Schedule a command; it will run in the current folder."""
     from regraft.core.state import open_state
-    from regraft.operations.schedule import (
-        ScheduleEntry,
-        check,
-        default_name,
-        split_command,
-        with_settings,
-    )
-    from regraft.operations.schedule import add as store_entry
+    from regraft.operations.schedule import check
+    from regraft.operations.workflows.schedule import add_entry, new_entry
 
-    entry = ScheduleEntry(
-        name=name or default_name(command),
-        cron=cron,
-        timezone=timezone or _machine_timezone(),
-        command=shlex.join(split_command(command)),
-        folder=str(Path.cwd()),
-        added=datetime.now(UTC).isoformat(),
-        host=socket.gethostname(),
-    )
-    entry = with_settings(entry, set_)
+    zone = timezone or _machine_timezone()
+    entry = new_entry(command, cron, zone, name, set_, datetime.now(UTC))
     check(entry, _schedulable_commands())
-    entry = replace(entry, takes_state=_takes_state(entry.arguments))
+    context = _parse_command(entry.arguments)
     opened = open_state(state, is_debug())
     is_chosen = any(setting.startswith("backend=") for setting in set_)
-    entry = _choose_backend(entry, opened, is_chosen)
-    store_entry(opened, entry)
+    entry = add_entry(entry, _parsed(context), is_chosen, opened, scheduler_for(opened))
     typer.echo(_format_added(entry, opened))
-    for place in _missing_photos(entry.arguments):
+    for place in _missing_photos(context):
         typer.echo(f"There are no photos at {place} now. Without them, the command will fail.")
 
 
@@ -135,16 +118,10 @@ def remove(
 ) -> None:
     """Remove an entry; a run that is active continues to its end."""
     from regraft.core.state import existing_state
-    from regraft.operations.schedule import find
-    from regraft.operations.schedule import remove as remove_entry
+    from regraft.operations.workflows.schedule import remove_entry
 
     opened = existing_state(state, is_debug())
-    if find(opened, name).backend == "zenml":
-        _activate_zenml(opened)
-        from regraft.orchestration.schedules import take_back
-
-        take_back(name)  # first: without the entry, ZenML's schedule could not be found again
-    remove_entry(opened, name)
+    remove_entry(name, opened, scheduler_for(opened))
     typer.echo(f"{name} was removed from the schedule.")
 
 
@@ -250,17 +227,24 @@ def _parse_command(words: tuple[str, ...]) -> typer.Context:
     return context
 
 
-def _takes_state(words: tuple[str, ...]) -> bool:
-    """Return whether the command has an option --state that the command line does not set."""
-    source = _parse_command(words).get_parameter_source("state")
-    return source is not None and source.name == "DEFAULT"
+def _parsed(context: typer.Context) -> "ParsedCommand":
+    from regraft.operations.workflows.retrain import RetrainRequest
+    from regraft.operations.workflows.schedule import ParsedCommand
+
+    source = context.get_parameter_source("state")
+    takes_state = source is not None and source.name == "DEFAULT"
+    if context.info_name != "retrain":
+        return ParsedCommand(takes_state)
+    given = context.params
+    request = RetrainRequest(given["photos"], given["config"], tuple(given["set_"]), given["name"])
+    return ParsedCommand(takes_state, request)
 
 
-def _missing_photos(words: tuple[str, ...]) -> list[str]:
-    """Return the absolute local paths of photos in the command line that do not exist."""
+def _missing_photos(context: typer.Context) -> list[str]:
+    """Return the absolute local paths of photos in the command that do not exist."""
     from regraft.core.files import absolute, is_url
 
-    given = _parse_command(words).params.get("photos") or ()
+    given = context.params.get("photos") or ()
     places = [given] if isinstance(given, str) else given
     local = [
         absolute(place)
@@ -268,62 +252,6 @@ def _missing_photos(words: tuple[str, ...]) -> list[str]:
         if not (is_url(place) or place.startswith("torchvision:"))
     ]
     return [place for place in local if not Path(place).exists()]
-
-
-def _choose_backend(entry: "ScheduleEntry", state: "State", is_chosen: bool) -> "ScheduleEntry":
-    """Return the entry with its backend; hand it over to the orchestrator where that is possible.
-
-    Args:
-        is_chosen: whether the user has set the backend.
-
-    Raises:
-        ScheduleError: the user chose zenml, and the orchestrator cannot run the entry.
-    """
-    local = replace(entry, backend="local")
-    if is_chosen and entry.backend == "local":
-        return local
-    reason = "ZenML has no database in this state folder yet"
-    if state.zenml_database.exists():
-        _activate_zenml(state)
-        from regraft.orchestration.schedules import can_schedule, hand_over
-
-        reason = "the active orchestrator cannot schedule"
-        if can_schedule():
-            call = _pipeline_call(entry, state)
-            reason = f"{entry.arguments[0]} is more than a pipeline"
-            if call and all(target.is_storable for target in call[1].notify.targets):
-                hand_over(entry, *call)
-                return replace(entry, backend="zenml")
-            if call:
-                reason = "ZenML would store the addresses of its notification targets"
-    if is_chosen:
-        raise ScheduleError(
-            f"Expected to hand {entry.name} over to ZenML, but {reason}. Leave backend=zenml "
-            "out; `regraft schedule run` then runs the entry on this machine."
-        )
-    return local
-
-
-def _pipeline_call(
-    entry: "ScheduleEntry", state: "State"
-) -> "tuple[Callable[..., Any], Config] | None":
-    """Return the pipeline of the command and its argument; None if the command does more."""
-    context = _parse_command(entry.arguments)
-    if context.info_name != "retrain":
-        return None
-    from regraft.cli.session import find_dag
-    from regraft.operations.workflows.retrain import RetrainRequest, retrain_config
-
-    given = context.params
-    request = RetrainRequest(given["photos"], given["config"], tuple(given["set_"]), given["name"])
-    return find_dag("retrain"), retrain_config(request, state)
-
-
-def _activate_zenml(state: "State") -> None:
-    """Point ZenML at the state folder, with the stack that is active there."""
-    from regraft.core.state import activate
-
-    activate(state)
 
 
 def _format_added(entry: "ScheduleEntry", state: "State") -> str:

@@ -11,12 +11,42 @@ from zoneinfo import ZoneInfo
 
 from regraft.core.config import Config
 from regraft.core.errors import ScheduleError
+from regraft.core.state import State, activate
 from regraft.operations.schedule import ScheduleEntry, next_fire_times, refuse_addresses
 
 _N_COMPARED = 500  # fire times compared from the entry's start on; guess
 _DAYS = range(0, 400, 7)  # further days to compare from; clocks are set within a year
 _N_EACH = 60  # fire times compared from each of these days on; guess
 _DAY_H = 24
+
+
+class ZenScheduler:
+    """Schedules on the orchestrator of a state folder; see workflows.schedule.Scheduler.
+
+    Each method points ZenML at the folder first, so that a command that needs none imports none.
+
+    Args:
+        find_dag: returns a pipeline of ZenML by its name.
+    """
+
+    def __init__(self, state: State, find_dag: Callable[[str], Callable[..., Any]]) -> None:
+        self._state = state
+        self._find_dag = find_dag
+
+    def can_schedule(self) -> bool:
+        """Return whether the active orchestrator can schedule."""
+        activate(self._state)
+        return can_schedule()
+
+    def hand_over(self, entry: ScheduleEntry, dag: str, config: Config) -> None:
+        """Let the orchestrator run the pipeline of this name at the entry's times."""
+        activate(self._state)
+        hand_over(entry, self._find_dag(dag), config)
+
+    def take_back(self, name: str) -> None:
+        """Delete the orchestrator's schedule of this name, if there is one."""
+        activate(self._state)
+        take_back(name)
 
 
 def can_schedule() -> bool:
