@@ -1,5 +1,6 @@
 """regraft demo: a whole training on the photos of the package elpv-dataset."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import typer
 from regraft.cli.options import DEFAULT_STATE, StateOption
 from regraft.cli.session import new_state
 from regraft.cli.train import run_training
-from regraft.core.config import load_config
+from regraft.core.config import Config, load_config
 from regraft.core.errors import NoPhotos
 
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
@@ -25,11 +26,17 @@ def demo(state: StateOption = DEFAULT_STATE) -> None:
         )
     new_state(state)  # a place that cannot hold one is refused before the manifest is written
     typer.echo("Photos: elpv-dataset, electroluminescence of solar cells, CC BY-NC-SA 4.0.")
-    manifest = _write_manifest(Path(package.origin).parent / "data", state)
-    run_training(load_config(CONFIG), str(manifest), "solar-cells", state)
+    data = Path(package.origin).parent / "data"
+    manifest = write_manifest(data, state)
+    run_training(demo_config(data), str(manifest), "solar-cells", state)
 
 
-def _write_manifest(data: Path, state: Path) -> Path:
+def demo_config(data: Path) -> Config:
+    """Return the demo's configuration, with which its manifest may name photos of the package."""
+    return load_config(CONFIG, (f"ingest.roots={json.dumps([str(data)])}",))
+
+
+def write_manifest(data: Path, state: Path) -> Path:
     """Write a manifest image,label,cell of the cells whose label is certain; return its path."""
     lines = ["image,label,cell"]
     for row in (data / "labels.csv").read_text(encoding="utf-8").splitlines():

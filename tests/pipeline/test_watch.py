@@ -292,7 +292,11 @@ def clothes(tmp_path_factory):
     table = pd.DataFrame({"image": map(str, photos), "label": [p.parent.name for p in photos]})
     table[table.label != "shoes"].to_csv(folder / "known.csv", index=False)
     config = Config(
-        ingest=IngestConfig(photos=str(folder / "known.csv"), memory_url=str(folder / "photos")),
+        ingest=IngestConfig(
+            photos=str(folder / "known.csv"),
+            roots=(str(CLOTHES),),
+            memory_url=str(folder / "photos"),
+        ),
         embed=EmbedConfig(store_url=str(folder / "embeddings")),
         drift=DriftConfig(),
     )

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from typer.testing import CliRunner
 
 from regraft import cli as commands
 from regraft.cli import app, main
+from regraft.cli.demo import demo_config, write_manifest
 from regraft.core import errors
 from regraft.core.config import Config
+from regraft.data.ingest.manifest import list_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "torchvision", "timm", "zenml", "mlflow", "pandas", "numpy", "sklearn"}
@@ -212,6 +215,14 @@ def test_predictions_of_an_unknown_kind_are_refused_before_anything_is_read(call
     code, _, err = call("predict", "x.png", "--out", "p.xls", "--state", state)
     assert code == 2
     assert re.search(r"^ConfigError: .*\.parquet, \.csv, \.json\b.*p\.xls\b", err)
+
+
+def test_demo_may_read_each_photo_of_its_package(tmp_path):
+    data = Path(find_spec("elpv_dataset").origin).parent / "data"
+    manifest = str(write_manifest(data, tmp_path))
+    listing = list_manifest(manifest, demo_config(data).ingest)
+    assert (len(listing.photos), listing.quarantined) == (2223, ())
+    assert not list_manifest(manifest).photos  # without the setting: they lie elsewhere
 
 
 def test_demo_without_its_photos_says_what_to_install(call, monkeypatch, tmp_path):
