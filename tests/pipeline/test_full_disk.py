@@ -27,7 +27,7 @@ def test_a_full_disk_at_any_stage_is_7_and_more_space_resumes(template, tmp_path
     size = sum(path.stat().st_size + 8 * KIB for path in template.rglob("*"))
     with small_disk(tmp_path / "disk", size + 8 * KIB * KIB) as disk, one_thread():
         state = copy_of(template, disk / "state", monkeypatch)
-        arguments = ("train", str(world.photos), "--name", NAME, *options)
+        arguments = ("train", str(world.photos), "--model", NAME, *options)
         for space in SPACES:
             usage = shutil.disk_usage(disk)
             resize(disk, usage.used + space)

@@ -170,7 +170,8 @@ def test_any_table_ends_with_each_row_accounted_for_or_with_an_error_of_ours(tmp
                 continue
             counts["table"] += 1
             n_early = 4 if options is late else 0
-            n = len(table.frame) + len(table.quarantine) + table.n_ignored + table.n_waiting
+            n = len(table.frame) + len(table.quarantine)
+            n += table.n_ignored + table.n_repeated + table.n_waiting
             n -= int((table.quarantine.reason == "unfinished line").sum())
             assert n - n_early == count_rows(place, may_wait=options is late), seed
             table.quarantine.to_parquet(tmp_path / "quarantine.parquet")  # it can be stored
