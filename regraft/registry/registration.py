@@ -100,11 +100,13 @@ def register(
         tags = {**origin, **_tags(challenger)}
         created = _create(challenger, _reference(challenger, splits, config), tracking, tags)
         _check_reload(created, classifier, photos_of(splits.test), config)
-        version = find_by_content(tracking, content_hash)  # another process may have been faster
+        with registry_lock(tracking):  # of two processes with the same content, one is faster
+            version = find_by_content(tracking, content_hash)
+            if version is None:
+                set_tags(tracking, created, {CONTENT_HASH: content_hash})
         if version:
             delete(tracking, created)
         else:
-            set_tags(tracking, created, {CONTENT_HASH: content_hash})
             version = replace(created, content_hash=content_hash, created=True)
     elif load_reference(tracking, version) is None:
         _add_reference(version, _reference(challenger, splits, config), tracking)

@@ -148,7 +148,13 @@ def set_tags(tracking: TrackingConfig, version: RegisteredVersion, tags: Mapping
     """Write tags of the version, replacing older values."""
     client = connect(tracking)
     for key, value in tags.items():
-        client.set_model_version_tag(version.name, str(version.version), key, value)
+        place = version.name, str(version.version), key, value
+        try:
+            client.set_model_version_tag(*place)
+        except MlflowException:
+            # MLflow looks the tag up and inserts it: of two processes at the same moment, the
+            # second fails. Its second write finds the tag and replaces it.
+            client.set_model_version_tag(*place)
 
 
 def describe_version(tracking: TrackingConfig, version: RegisteredVersion, text: str) -> None:
