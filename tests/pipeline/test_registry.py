@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Barrier
 
 import hostile
 import mlflow.pyfunc
@@ -148,6 +150,22 @@ def test_manifest_lists_the_photos_for_training_and_selection(registered):
 def test_same_content_is_registered_once(registered):
     assert put(trained(), registered) == replace(version_of(registered), created=False)
     assert len(registry.list_versions(registered)) == PAIR
+
+
+def test_two_writers_of_one_tag_at_the_same_moment_both_succeed(registered):
+    version, tracking = version_of(registered), registered
+    barrier = Barrier(4, timeout=20)  # s; a writer that fails leaves the others waiting
+
+    def write(number: int):
+        for turn in range(10):
+            barrier.wait()
+            registry.set_tags(tracking, version, {f"turn-{turn}": str(number)})
+
+    with ThreadPoolExecutor(4) as threads:
+        for written in [threads.submit(write, number) for number in range(4)]:
+            written.result()
+    tags = registry.get_tags(tracking, version)
+    assert {tags[f"turn-{turn}"] for turn in range(10)} <= {"0", "1", "2", "3"}
 
 
 def test_cached_training_is_registered_under_other_settings_in_a_run_of_its_own(first):
