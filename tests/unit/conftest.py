@@ -1,6 +1,8 @@
 """Fixtures shared by the unit tests: made once, read-only."""
 
+import os
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -78,3 +80,16 @@ def passed():
     hook = register_module_forward_hook(count)
     yield batches
     hook.remove()
+
+
+@pytest.fixture
+def list_folders_backwards(monkeypatch):
+    """Call it, and the operating system lists every folder in reverse order from then on."""
+    scandir = os.scandir
+
+    @contextmanager
+    def last_first(path):
+        with scandir(path) as names:
+            yield sorted(names, key=lambda name: name.name, reverse=True)
+
+    return lambda: monkeypatch.setattr(os, "scandir", last_first)

@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-from contextlib import contextmanager
 
 import fsspec
 import numpy as np
@@ -87,17 +86,10 @@ def test_splits_beside_another_folder_of_photos_are_refused(tmp_path):
     assert read(tmp_path).classes == ("cat", "dog")
 
 
-def test_the_order_of_the_folder_changes_nothing(tmp_path, monkeypatch):
+def test_the_order_of_the_folder_changes_nothing(tmp_path, list_folders_backwards):
     two_classes(tmp_path)
     straight = read(tmp_path)
-    scandir = os.scandir
-
-    @contextmanager
-    def last_first(path):
-        with scandir(path) as names:
-            yield sorted(names, key=lambda name: name.name, reverse=True)
-
-    monkeypatch.setattr(os, "scandir", last_first)
+    list_folders_backwards()
     backwards = read(tmp_path)
     assert straight.digest == backwards.digest
     pd.testing.assert_frame_equal(straight.frame, backwards.frame)

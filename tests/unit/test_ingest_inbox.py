@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-from contextlib import contextmanager
 from functools import cache
 
 import fsspec
@@ -229,19 +228,12 @@ def test_a_correction_without_split_and_group_keeps_them(pets):
     ]
 
 
-def test_the_order_of_the_folders_changes_nothing(pets, monkeypatch):
+def test_the_order_of_the_folders_changes_nothing(pets, list_folders_backwards):
     for number in range(6):
         write_files(pets, {f"inbox/{LABELS[number % 3]}/{number}.png": photo_file(number + 1)})
     write_files(pets, {"inbox/a.png": photo_file(31), "photos/dog/same as 1.png": photo_file(1)})
     straight = read(pets)
-    scandir = os.scandir
-
-    @contextmanager
-    def last_first(path):
-        with scandir(path) as names:
-            yield sorted(names, key=lambda name: name.name, reverse=True)
-
-    monkeypatch.setattr(os, "scandir", last_first)
+    list_folders_backwards()
     backwards = read(pets)
     assert straight.digest == backwards.digest
     for name in ("frame", "relabelled", "quarantine"):

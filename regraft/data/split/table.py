@@ -117,7 +117,8 @@ def split(table: ImageTable, config: SplitConfig, *, should_remember: bool = Tru
         remembered = load_assignments(config.memory_url)
         photos, pairs = _nodes(table.frame, remembered, config)
         placed = _place(photos, _is_frozen(remembered, config), config)
-        current = placed[placed["is_here"]].assign(fresh_split=_fresh_splits(photos, config))
+        fresh_splits = placed["split"] if remembered.empty else _fresh_splits(photos, config)
+        current = placed[placed["is_here"]].assign(fresh_split=fresh_splits)
         leaks = find_leaks(current, config.near_duplicate_bits, drop=config.on_leak == "drop")
         if config.on_leak == "error":
             refuse_leaks(leaks)

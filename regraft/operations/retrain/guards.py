@@ -19,8 +19,15 @@ def inherited_settings(config: Config) -> dict[str, str] | None:
     Raises:
         JournalBroken: a record cannot be read.
     """
+    return _settings_after(_last_judged(config), config)
+
+
+def _last_judged(config: Config) -> journal.Attempt | None:
+    return journal.last_judged(config.retrain.journal_url, config.tracking.name)
+
+
+def _settings_after(last: journal.Attempt | None, config: Config) -> dict[str, str] | None:
     defaults = Config().flat()
-    last = journal.last_judged(config.retrain.journal_url, config.tracking.name)
     if last is not None:
         return defaults | last.settings
     from regraft import registry  # imports MLflow, which a skip does without
@@ -43,10 +50,10 @@ def find_weakened(config: Config) -> dict[str, str]:
     Raises:
         JournalBroken: a record cannot be read.
     """
-    before = inherited_settings(config)
+    last = _last_judged(config)
+    before = _settings_after(last, config)
     if before is None:
         return {}
-    last = journal.last_judged(config.retrain.journal_url, config.tracking.name)
     try:
         compared = config_from_flat(before | (last.weakened if last else {}))
     except ConfigError as error:  # of another version of Regraft; this call has its own settings
