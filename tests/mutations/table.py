@@ -216,8 +216,8 @@ FORMATS = (
         "heic-not-in-fingerprint",
         "A run with pillow-heif does not reuse the table of a run without it.",
         "regraft/data/ingest/table.py",
-        "[reads_heic(), photos]",
-        "[photos]",
+        "[reads_heic(), _state_of(_place(config), early)]",
+        "[_state_of(_place(config), early)]",
         unit(
             "ingest_formats",
             "test_the_fingerprint_of_the_photos_changes_when_pillow_heif_is_installed",

@@ -169,28 +169,25 @@ def fingerprint(config: IngestConfig) -> str:
     Raises:
         ConfigError, NoPhotos, ManifestError, ClassVanished, DataError: as in ingest().
     """
-    is_torchvision = config.photos.startswith(PREFIX)
-    if not is_torchvision:
-        _refuse_one_class(_listed_labels(config), config.photos)
-    photos = torchvision_stamp(config) if is_torchvision else _state_of(_place(config), config)
-    parts: list[object] = [reads_heic(), photos]
-    if inbox := inbox_location(config):
+    inbox = inbox_location(config)
+    if config.photos.startswith(PREFIX):
+        parts: list[object] = [reads_heic(), torchvision_stamp(config)]
+        late = list_inbox(inbox, config)
+    else:
+        early, late = _list(config), list_inbox(inbox, config)
+        _refuse_one_class(_labels_in(join_listings(early, late)) - {""}, config.photos)
+        parts = [reads_heic(), _state_of(_place(config), early)]
+    if inbox:
         with name_inbox_in_errors(inbox):
-            parts.append(_state_of(inbox, config, may_wait=True))
+            parts.append(_state_of(inbox, late))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _listed_labels(config: IngestConfig) -> set[str]:
-    """Return the labels that the folders or manifests name."""
-    listing = join_listings(_list(config), list_inbox(inbox_location(config), config))
-    return _labels_in(listing) - {""}
-
-
-def _state_of(place: str, config: IngestConfig, *, may_wait: bool = False) -> list[object]:
-    """Return values that change with the files of a folder or a manifest."""
+def _state_of(place: str, listing: Listing) -> list[object]:
+    """Return values that change with the files of a folder or a manifest, which was listed."""
     if not is_manifest(place):
         return [place, [("/".join(file.parts), file.stamp) for file in find_files(place)]]
-    uris = sorted({photo.uri for photo in list_manifest(place, config, may_wait=may_wait).photos})
+    uris = sorted({photo.uri for photo in listing.photos})
     digest = hashlib.sha256(read_bytes(place)).hexdigest()
     return [place, digest, [(uri, stamp_of(uri)) for uri in uris]]
 
